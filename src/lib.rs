@@ -1,1 +1,5 @@
 ::pgrx::pg_module_magic!(name, version);
+
+mod core;
+mod errors;
+mod settings;

@@ -1,0 +1,54 @@
+//! Time as PostgreSQL keeps it: microseconds since 2000-01-01 UTC.
+
+use chrono::{DateTime, SecondsFormat};
+
+/// A point in time (microseconds since 2000-01-01 UTC, PostgreSQL's `TimestampTz`) or a duration (microseconds).
+pub type Micros = i64;
+
+pub const USECS_PER_MSEC: Micros = 1_000;
+pub const USECS_PER_SEC: Micros = 1_000_000;
+pub const USECS_PER_MINUTE: Micros = 60 * USECS_PER_SEC;
+
+/// 2000-01-01 UTC on the Unix clock.
+const EPOCH: Micros = 946_684_800 * USECS_PER_SEC;
+/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z, the ends of what RFC 3339 can say, on the Unix clock.
+const FIRST: Micros = -62_135_596_800 * USECS_PER_SEC;
+const LAST: Micros = 253_402_300_800 * USECS_PER_SEC - 1;
+
+/// Writes a point in time as RFC 3339, in UTC with microseconds: `2026-11-23T15:00:00.123456Z`.
+///
+/// RFC 3339 knows no infinity and only the years 1 to 9999: whatever lies outside becomes the nearest time inside.
+pub fn rfc3339(at: Micros) -> String {
+    DateTime::from_timestamp_micros(at.saturating_add(EPOCH).clamp(FIRST, LAST))
+        .unwrap_or_default()
+        .to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn times_are_rfc3339_with_microseconds_in_utc() {
+        assert_eq!(rfc3339(0), "2000-01-01T00:00:00.000000Z");
+        assert_eq!(rfc3339(848_761_200_123_456), "2026-11-23T15:00:00.123456Z");
+        assert_eq!(rfc3339(-1), "1999-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn infinities_become_the_ends_of_rfc3339() {
+        assert_eq!(rfc3339(i64::MIN), "0001-01-01T00:00:00.000000Z");
+        assert_eq!(rfc3339(i64::MAX), "9999-12-31T23:59:59.999999Z");
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_has_one_length_and_reads_back(at in any::<i64>()) {
+            let text = rfc3339(at);
+            prop_assert_eq!(text.len(), 27);
+            let back = DateTime::parse_from_rfc3339(&text).unwrap().timestamp_micros();
+            prop_assert_eq!(back, at.saturating_add(EPOCH).clamp(FIRST, LAST));
+        }
+    }
+}
