@@ -2,4 +2,9 @@
 
 mod core;
 mod errors;
+mod installed;
 mod settings;
+
+::pgrx::extension_sql_file!("../sql/preflight.sql", name = "preflight", bootstrap);
+::pgrx::extension_sql_file!("../sql/types.sql", name = "types", requires = ["preflight"]);
+::pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["types"]);
