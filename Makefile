@@ -1,0 +1,43 @@
+# make demo      see it work: a throw-away server with users who come and go
+# make stop      stop and remove the demo's server
+# make test      every test, on throw-away servers
+# make install   into the PostgreSQL that PG_CONFIG names (default: the one on the PATH)
+# make check     what a change must pass: formatting, lints, tests
+# make clean     remove what was built
+#
+# Each installs what it needs and this machine lacks. TEST=name runs the tests so named.
+
+export PG_CONFIG
+
+bin := pg_test/bin
+
+.PHONY: demo stop test install setup check fmt fmt-check lint clean
+
+demo: setup
+	examples/demo/run
+
+stop:
+	examples/demo/stop
+
+test: setup
+	$(bin)/test $(TEST)
+
+install: setup
+	$(bin)/install
+
+setup:
+	@$(bin)/setup
+
+check: fmt-check lint test
+
+fmt:
+	cargo fmt --all
+
+fmt-check: setup
+	cargo fmt --all --check
+
+lint: setup
+	$(bin)/lint
+
+clean: stop
+	cargo clean

@@ -1,0 +1,37 @@
+# Sourced by the scripts beside it: where things are, and how to talk about it.
+#   root       the top of the clone
+#   PG_CONFIG  the PostgreSQL to build for; the one on the PATH unless given
+#   cargo-pgrx of the right version comes first on the PATH, once setup has run
+
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+cd "$root"
+
+# A Rust backtrace would end up in the DETAIL of errors that clients see.
+unset RUST_BACKTRACE
+
+PGRX_VERSION=0.18.1
+TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/pg_presence/tools
+PATH=$PATH:$HOME/.cargo/bin
+[ "$(cargo pgrx --version 2>/dev/null)" = "cargo-pgrx $PGRX_VERSION" ] || PATH=$TOOLS/bin:$PATH
+export PATH
+
+say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Whether $PG_CONFIG (or the PATH's) names a PostgreSQL with server, headers and client.
+have_postgres() {
+    local config=${PG_CONFIG:-$(command -v pg_config)} bin
+    [ -n "$config" ] && bin=$("$config" --bindir 2>/dev/null) &&
+        [ -x "$bin/postgres" ] && [ -x "$bin/initdb" ] && [ -x "$bin/psql" ] &&
+        [ -f "$("$config" --includedir-server)/postgres.h" ]
+}
+
+# Settles on one PostgreSQL: PG_CONFIG, PGRX_PG_CONFIG_PATH, and its major version in PG_MAJOR.
+use_postgres() {
+    have_postgres || die "no complete PostgreSQL at ${PG_CONFIG:-pg_config on the PATH}; run pg_test/bin/setup"
+    PG_CONFIG=$(command -v "${PG_CONFIG:-pg_config}")
+    PG_MAJOR=$("$PG_CONFIG" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
+    export PG_CONFIG PG_MAJOR PGRX_PG_CONFIG_PATH=$PG_CONFIG
+    features=(--no-default-features --features "pg$PG_MAJOR")
+}

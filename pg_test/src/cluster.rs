@@ -1,0 +1,313 @@
+//! A throw-away server.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex};
+
+use postgres::{Client, Config, NoTls};
+
+use crate::database::{Database, Install};
+use crate::server::{self, as_server_user, program, run};
+use crate::wait::wait_until;
+
+/// What every server has, unless a test says otherwise. The odd time zone shows
+/// when a time is told in local time by mistake; durability is the operating
+/// system's business here, which no test takes down.
+const SETTINGS: &[(&str, &str)] = &[
+    ("shared_preload_libraries", "pg_presence"),
+    ("listen_addresses", ""),
+    ("max_connections", "200"),
+    ("max_worker_processes", "100"),
+    ("max_prepared_transactions", "10"),
+    ("wal_level", "logical"),
+    ("shared_buffers", "32MB"),
+    ("fsync", "off"),
+    ("timezone", "Asia/Kathmandu"),
+    ("log_timezone", "UTC"),
+    ("log_line_prefix", "%m [%p] %b %d "),
+];
+
+/// How to stop a server.
+#[derive(Clone, Copy, Debug)]
+pub enum Shutdown {
+    Smart,
+    Fast,
+    Immediate,
+    /// `kill -9` of the postmaster.
+    Kill,
+}
+
+/// One server, stopped and removed when dropped.
+pub struct Cluster {
+    dir: PathBuf,
+    postmaster: Mutex<Option<Child>>,
+    /// Whether it outlives the test, and so has to forget its databases.
+    pub(crate) is_shared: bool,
+}
+
+impl Cluster {
+    /// The server most tests share, with every setting at its default.
+    pub fn shared() -> &'static Cluster {
+        static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
+            let mut cluster = Cluster::own(&[]);
+            cluster.is_shared = true;
+            cluster
+        });
+        &SHARED
+    }
+
+    /// The server that tests of timeouts share: a session times out after two seconds.
+    pub fn brisk() -> &'static Cluster {
+        static BRISK: LazyLock<Cluster> = LazyLock::new(|| {
+            let mut cluster = Cluster::own(&[
+                ("presence.active_timeout", "2s"),
+                ("presence.heartbeat_interval", "1s"),
+                ("presence.flush_interval", "1s"),
+            ]);
+            cluster.is_shared = true;
+            cluster
+        });
+        &BRISK
+    }
+
+    /// A server of the test's own, started with these settings.
+    pub fn own(settings: &[(&str, &str)]) -> Cluster {
+        let cluster = Cluster::create();
+        run(as_server_user(Path::new("cp"))
+            .arg("-R")
+            .arg(server::template())
+            .arg(cluster.data()));
+        cluster.configure(SETTINGS);
+        cluster.configure(settings);
+        cluster.start();
+        cluster
+    }
+
+    /// A running standby of this server, which follows it by streaming.
+    pub fn standby(&self) -> Cluster {
+        let standby = Cluster::create();
+        run(program("pg_basebackup")
+            .args([
+                "--checkpoint=fast",
+                "--write-recovery-conf",
+                "--no-sync",
+                "--username=postgres",
+                "--host",
+            ])
+            .arg(&self.dir)
+            .arg("--pgdata")
+            .arg(standby.data()));
+        standby.configure(&[(
+            "unix_socket_directories",
+            standby.dir.to_str().expect("UTF-8"),
+        )]);
+        standby.start();
+        standby
+    }
+
+    /// A directory with nothing in it yet.
+    fn create() -> Cluster {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let dir = server::new_directory(&NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
+        Cluster {
+            dir,
+            postmaster: Mutex::new(None),
+            is_shared: false,
+        }
+    }
+
+    /// Where the server keeps its data.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// All that the server has logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned()
+    }
+
+    /// Adds settings to postgresql.conf; they count from the next start or [`reload`](Self::reload).
+    pub fn configure(&self, settings: &[(&str, &str)]) {
+        let path = self.data().join("postgresql.conf");
+        let mut text = fs::read_to_string(&path).expect("postgresql.conf");
+        for (name, value) in settings {
+            writeln!(text, "{name} = '{}'", value.replace('\'', "''")).expect("to write to memory");
+        }
+        fs::write(path, text).expect("to write postgresql.conf");
+    }
+
+    /// Changes one setting of the running server; sessions have it from their next statement.
+    pub fn set(&self, name: &str, value: &str) {
+        self.configure(&[(name, value)]);
+        self.reload();
+        let sql = "SELECT coalesce(error, 'needs a restart') FROM pg_file_settings WHERE NOT applied AND name = $1
+                   AND seqno = (SELECT max(seqno) FROM pg_file_settings WHERE name = $1)";
+        let complaint = self
+            .connect("postgres")
+            .query_opt(sql, &[&name])
+            .expect("the file's settings");
+        if let Some(row) = complaint {
+            panic!("{name} = {value}: {}", row.get::<_, String>(0));
+        }
+    }
+
+    /// Makes the server read its settings again, and waits until it has.
+    pub fn reload(&self) {
+        // A new session has the postmaster's time.
+        let loaded = || -> String {
+            self.connect("postgres")
+                .query_one("SELECT pg_conf_load_time()::text", &[])
+                .expect("the time")
+                .get(0)
+        };
+        let before = loaded();
+        server::signal("HUP", self.pid());
+        wait_until("a reload", || loaded() != before);
+    }
+
+    /// Starts the server and returns when it answers.
+    pub fn start(&self) {
+        let mut postmaster = self.postmaster.lock().expect("no panic while starting");
+        assert!(postmaster.is_none(), "already started");
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .expect("a log file");
+        // A server killed hard leaves a shared memory block that its last children hold for a moment.
+        wait_until("a start", || {
+            let logged = self.log().len();
+            let mut child = program("postgres")
+                .arg("-D")
+                .arg(self.data())
+                .arg("-k")
+                .arg(&self.dir)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().expect("a file handle"))
+                .stderr(log.try_clone().expect("a file handle"))
+                .spawn()
+                .expect("postgres");
+            let mut exited = false;
+            wait_until("the server answers", || {
+                exited = child.try_wait().expect("to ask for the child").is_some();
+                exited || self.config("postgres", "postgres").connect(NoTls).is_ok()
+            });
+            if exited {
+                let said = self.log().split_off(logged);
+                assert!(
+                    said.contains("is still in use"),
+                    "the server does not start:\n{said}"
+                );
+                return false;
+            }
+            *postmaster = Some(child);
+            true
+        });
+    }
+
+    /// Stops the server and returns when it is gone.
+    pub fn stop(&self, how: Shutdown) {
+        let mut postmaster = self.postmaster.lock().expect("no panic while stopping");
+        let mut child = postmaster.take().expect("a running server");
+        let pid = i32::try_from(child.id()).expect("a process id");
+        let name = match how {
+            Shutdown::Smart => "TERM",
+            Shutdown::Fast => "INT",
+            Shutdown::Immediate => "QUIT",
+            Shutdown::Kill => "KILL",
+        };
+        server::signal(name, pid);
+        wait_until("the server stops", || {
+            child.try_wait().expect("to ask for the child").is_some()
+        });
+    }
+
+    /// Stops and starts the server.
+    pub fn restart(&self, how: Shutdown) {
+        self.stop(how);
+        self.start();
+    }
+
+    /// The postmaster's process id.
+    pub fn pid(&self) -> i32 {
+        let postmaster = self.postmaster.lock().expect("no panic");
+        i32::try_from(postmaster.as_ref().expect("a running server").id()).expect("a process id")
+    }
+
+    /// How to connect.
+    pub fn config(&self, database: &str, role: &str) -> Config {
+        let mut config = Config::new();
+        config.host_path(&self.dir).user(role).dbname(database);
+        config
+    }
+
+    /// Connects as superuser.
+    pub fn connect(&self, database: &str) -> Client {
+        self.config(database, "postgres")
+            .connect(NoTls)
+            .expect("to connect")
+    }
+
+    /// A new database with the extension in the schema `presence`.
+    pub fn database(&self) -> Database<'_> {
+        self.database_with(Install::Presence)
+    }
+
+    /// A new database, with the extension installed as said.
+    pub fn database_with(&self, install: Install) -> Database<'_> {
+        Database::create(self, install)
+    }
+
+    /// A client program (psql, pg_dump, pgbench…) that connects to a database as superuser.
+    pub fn program(&self, name: &str, database: &str) -> Command {
+        let mut command = program(name);
+        command
+            .env("PGHOST", &self.dir)
+            .env("PGUSER", "postgres")
+            .env("PGDATABASE", database);
+        command
+    }
+
+    /// Whether a file under `dir` of the data directory contains these bytes.
+    pub fn has_bytes(&self, needle: &[u8]) -> Option<PathBuf> {
+        fn search(dir: &Path, needle: &[u8]) -> Option<PathBuf> {
+            fs::read_dir(dir)
+                .ok()?
+                .flatten()
+                .map(|entry| entry.path())
+                .find_map(|path| {
+                    if path.is_dir() {
+                        return search(&path, needle);
+                    }
+                    let bytes = fs::read(&path).ok()?;
+                    bytes
+                        .windows(needle.len())
+                        .any(|window| window == needle)
+                        .then_some(path)
+                })
+        }
+        search(&self.dir, needle)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log());
+        }
+        if let Ok(Some(child)) = self.postmaster.get_mut() {
+            let _ = Command::new("kill")
+                .args(["-s", "QUIT", &child.id().to_string()])
+                .status();
+            let _ = child.wait();
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}

@@ -1,0 +1,146 @@
+//! A test's own database, and the roles that use it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use postgres::{Client, NoTls};
+
+use crate::cluster::Cluster;
+use crate::listener::Listener;
+use crate::wait::wait_until;
+
+/// How the extension gets into a new database.
+#[derive(Clone, Copy, Debug)]
+pub enum Install {
+    /// `CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence`
+    Presence,
+    /// `CREATE EXTENSION pg_presence`, which goes to `public`
+    Public,
+    /// Not at all.
+    Not,
+}
+
+/// A database with a name of its own, dropped with the test.
+pub struct Database<'c> {
+    pub cluster: &'c Cluster,
+    pub name: String,
+    schema: &'static str,
+}
+
+impl<'c> Database<'c> {
+    pub(crate) fn create(cluster: &'c Cluster, install: Install) -> Database<'c> {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let name = format!("test{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut postgres = cluster.connect("postgres");
+        // Only one database at a time can be made from template1, and waiting for it has a limit.
+        wait_until("a new database", || {
+            match postgres.execute(&format!("CREATE DATABASE {name}"), &[]) {
+                Ok(_) => true,
+                Err(error) => {
+                    assert_eq!(
+                        error.code().map(|code| code.code()),
+                        Some("55006"),
+                        "{error:?}"
+                    );
+                    false
+                }
+            }
+        });
+        let schema = if matches!(install, Install::Public) {
+            "public"
+        } else {
+            "presence"
+        };
+        let database = Database {
+            cluster,
+            name,
+            schema,
+        };
+        match install {
+            Install::Presence => {
+                database
+                    .run("CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence");
+            }
+            Install::Public => database.run("CREATE EXTENSION pg_presence"),
+            Install::Not => {}
+        }
+        database
+    }
+
+    /// Runs SQL as superuser, in a connection of its own.
+    pub fn run(&self, sql: &str) {
+        if let Err(error) = self.connect().batch_execute(sql) {
+            panic!("{sql}: {error:?}");
+        }
+    }
+
+    /// Connects as superuser, which is a service.
+    pub fn connect(&self) -> Client {
+        self.cluster.connect(&self.name)
+    }
+
+    /// Connects as one of the roles that the functions below make.
+    pub fn connect_as(&self, role: &str) -> Client {
+        self.cluster
+            .config(&self.name, role)
+            .connect(NoTls)
+            .unwrap_or_else(|error| panic!("as {role}: {error:?}"))
+    }
+
+    /// A listener on the channel `presence`.
+    pub fn listen(&self) -> Listener {
+        Listener::new(self.connect(), "presence")
+    }
+
+    /// A role that may log in, with no more rights here than to look into the schema.
+    /// Roles belong to the whole server, so its name is made unique.
+    pub fn role(&self, what: &str) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let role = format!("{what}_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.run(&format!(
+            "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {} TO {role}",
+            self.schema
+        ));
+        role
+    }
+
+    /// A role granted holder.
+    pub fn holder(&self) -> String {
+        self.granted("holder")
+    }
+
+    /// A role granted client.
+    pub fn client(&self) -> String {
+        self.granted("client")
+    }
+
+    /// A role granted reader.
+    pub fn reader(&self) -> String {
+        self.granted("reader")
+    }
+
+    /// A role granted service.
+    pub fn service(&self) -> String {
+        self.granted("service")
+    }
+
+    fn granted(&self, what: &str) -> String {
+        let role = self.role(what);
+        self.run(&format!("SELECT {}.grant_{what}('{role}')", self.schema));
+        role
+    }
+}
+
+impl Drop for Database<'_> {
+    fn drop(&mut self) {
+        if !self.cluster.is_shared {
+            return;
+        }
+        if let Ok(mut postgres) = self.cluster.config("postgres", "postgres").connect(NoTls) {
+            let _ = postgres.batch_execute("SET statement_timeout = '20s'");
+            let _ = postgres.batch_execute(&format!(
+                "DROP DATABASE IF EXISTS {} WITH (FORCE)",
+                self.name
+            ));
+        }
+    }
+}

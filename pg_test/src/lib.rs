@@ -1,0 +1,26 @@
+//! Servers, databases and clients for the tests in `tests/it`.
+//!
+//! The tests talk to real servers over real connections, because what they are
+//! about (row level security, commits, notifications, crashes) does not exist
+//! inside one transaction of one superuser. Every test has a database of its own,
+//! runs beside the others, and waits for conditions, never for a time.
+//!
+//! One test: `cargo test -p pg_presence_test -- sessions::a_beat_counts_at_once`.
+
+mod cluster;
+mod database;
+mod listener;
+mod mirror;
+mod presence;
+mod refusal;
+mod server;
+mod wait;
+
+pub use cluster::{Cluster, Shutdown};
+pub use database::{Database, Install};
+pub use listener::{Change, Listener, Message};
+pub use mirror::Mirror;
+pub use presence::{Presence, Session};
+pub use refusal::{refusal, refused};
+pub use server::{children_of, signal};
+pub use wait::{wait_for, wait_until};

@@ -1,0 +1,125 @@
+//! The client that the contract describes: it keeps a copy of everybody's status
+//! from a snapshot and notifications, and loses nothing.
+
+use std::collections::BTreeMap;
+
+use postgres::Client;
+use postgres::error::SqlState;
+use uuid::Uuid;
+
+use crate::listener::Listener;
+
+/// A copy of `user_presence`, kept by notifications.
+pub struct Mirror {
+    listener: Listener,
+    reader: Client,
+    epoch: String,
+    seq: i64,
+    users: BTreeMap<Uuid, (i64, String)>,
+    /// How often it had to begin again.
+    pub snapshots: u32,
+}
+
+impl Mirror {
+    /// Listens with one connection, reads with the other. The order matters: listen, cursor, table.
+    pub fn new(listener: Listener, reader: Client) -> Mirror {
+        let mut mirror = Mirror {
+            listener,
+            reader,
+            epoch: String::new(),
+            seq: 0,
+            users: BTreeMap::new(),
+            snapshots: 0,
+        };
+        mirror.begin();
+        mirror
+    }
+
+    fn begin(&mut self) {
+        let cursor = self
+            .reader
+            .query_one("SELECT epoch, seq FROM presence.presence_cursor()", &[])
+            .expect("a cursor");
+        (self.epoch, self.seq) = (cursor.get(0), cursor.get(1));
+        let rows = self.reader.query(
+            "SELECT user_id, seq, status::text FROM presence.user_presence",
+            &[],
+        );
+        self.users = rows
+            .expect("a snapshot")
+            .iter()
+            .map(|row| (row.get(0), (row.get(1), row.get(2))))
+            .collect();
+        self.snapshots += 1;
+    }
+
+    fn apply(&mut self, seq: i64, user: Uuid, status: String) {
+        let known = self.users.entry(user).or_insert((0, String::new()));
+        if seq > known.0 {
+            *known = (seq, status);
+        }
+        self.seq = self.seq.max(seq);
+    }
+
+    /// Takes in the notifications that have arrived.
+    pub fn receive(&mut self) {
+        self.listener.receive();
+        for message in self.listener.messages.split_off(0) {
+            match message.changes {
+                Some(changes) if message.epoch == self.epoch && message.prev <= self.seq => {
+                    for change in changes {
+                        self.apply(change.seq, change.user_id, change.status);
+                    }
+                }
+                _ => self.catch_up(),
+            }
+        }
+    }
+
+    /// Reads what it has missed, as after a gap, a reconnect and every 30 seconds.
+    pub fn catch_up(&mut self) {
+        loop {
+            let sql = "SELECT seq, user_id, status::text FROM presence.changes_since($1, $2)";
+            match self.reader.query(sql, &[&self.seq, &self.epoch]) {
+                Ok(rows) if rows.is_empty() => return,
+                Ok(rows) => {
+                    for row in rows {
+                        let seq = row.get(0);
+                        // A forgotten user's change has no user left.
+                        match row.get::<_, Option<Uuid>>(1) {
+                            Some(user) => self.apply(seq, user, row.get(2)),
+                            None => self.seq = self.seq.max(seq),
+                        }
+                    }
+                }
+                Err(error) if error.code() == Some(&SqlState::SNAPSHOT_TOO_OLD) => {
+                    return self.begin();
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+
+    /// Gives up the connections for new ones, as after a restart, and catches up.
+    pub fn reconnect(&mut self, listener: Listener, reader: Client) {
+        (self.listener, self.reader) = (listener, reader);
+        self.catch_up();
+    }
+
+    /// Who it believes to be online.
+    pub fn online(&self) -> Vec<Uuid> {
+        self.users
+            .iter()
+            .filter(|(_, (_, status))| status == "active")
+            .map(|(user, _)| *user)
+            .collect()
+    }
+
+    /// Everybody's status as it believes it.
+    pub fn statuses(&self) -> Vec<(Uuid, String)> {
+        self.users
+            .iter()
+            .map(|(user, (_, status))| (*user, status.clone()))
+            .collect()
+    }
+}

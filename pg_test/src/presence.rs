@@ -1,0 +1,108 @@
+//! The extension's functions in the schema `presence`, as Rust, for tests that
+//! are about what they mean rather than how they are called.
+
+use postgres::GenericClient;
+use uuid::Uuid;
+
+/// A session just started.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub id: Uuid,
+    pub token: String,
+}
+
+/// A connection or transaction that calls the functions.
+pub trait Presence: GenericClient {
+    /// Starts a session of a user, as a service does.
+    fn start(&mut self, user: Uuid) -> Session {
+        let sql = "SELECT session_id, session_token FROM presence.start_session(user_id => $1)";
+        let row = self.query_one(sql, &[&user]).expect("a session");
+        Session {
+            id: row.get(0),
+            token: row.get(1),
+        }
+    }
+
+    /// Starts a session of the caller, as a client does.
+    fn start_own(&mut self) -> Session {
+        let row = self.query_one(
+            "SELECT session_id, session_token FROM presence.start_session()",
+            &[],
+        );
+        let row = row.expect("a session");
+        Session {
+            id: row.get(0),
+            token: row.get(1),
+        }
+    }
+
+    fn beat(&mut self, session: Uuid) -> String {
+        self.query_one("SELECT presence.heartbeat($1)", &[&session])
+            .expect("an answer")
+            .get(0)
+    }
+
+    fn beat_by_token(&mut self, token: &str) -> String {
+        self.query_one("SELECT presence.heartbeat_by_token($1)", &[&token])
+            .expect("an answer")
+            .get(0)
+    }
+
+    fn end(&mut self, session: Uuid) -> bool {
+        self.query_one("SELECT presence.end_session($1)", &[&session])
+            .expect("an answer")
+            .get(0)
+    }
+
+    /// Releases a session for a grace, an interval's text.
+    fn release(&mut self, session: Uuid, grace: &str) -> bool {
+        let sql = "SELECT presence.release_session($1, $2::text::interval)";
+        self.query_one(sql, &[&session, &grace])
+            .expect("an answer")
+            .get(0)
+    }
+
+    fn is_online(&mut self, user: Uuid) -> bool {
+        self.query_one("SELECT presence.is_online($1)", &[&user])
+            .expect("an answer")
+            .get(0)
+    }
+
+    fn user_status(&mut self, user: Uuid) -> String {
+        self.query_one("SELECT presence.user_status($1)::text", &[&user])
+            .expect("an answer")
+            .get(0)
+    }
+
+    fn online_users(&mut self) -> Vec<Uuid> {
+        let rows = self
+            .query(
+                "SELECT user_id FROM presence.online_users() ORDER BY 1",
+                &[],
+            )
+            .expect("rows");
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    fn online_count(&mut self) -> i64 {
+        self.query_one("SELECT presence.online_count()", &[])
+            .expect("a number")
+            .get(0)
+    }
+
+    /// The claims that a gateway sets for a request, until they are set again.
+    fn claim(&mut self, claims: &str) {
+        self.execute(
+            "SELECT set_config('request.jwt.claims', $1, false)",
+            &[&claims],
+        )
+        .expect("to set the claims");
+    }
+
+    /// Acts for this identity from now on.
+    fn act_for(&mut self, identity: Uuid) {
+        self.claim(&format!(r#"{{"sub":"{identity}","role":"authenticated"}}"#));
+    }
+}
+
+impl<C: GenericClient> Presence for C {}

@@ -1,0 +1,3 @@
+//! One program for all tests, as each program links anew; one module per subject.
+
+mod harness;
