@@ -167,3 +167,162 @@ fn as_optional_time<S: Serializer>(at: &Option<Micros>, serializer: S) -> Result
         None => serializer.serialize_none(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::key::presence_id_text;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    const EPOCH: &str = "0192f0c1-5f3e-7c1d-9b1e-0a1b2c3d4e5f";
+
+    fn change(seq: i64, key: Option<&str>) -> Change {
+        Change {
+            seq,
+            user_id: presence_id_text(key.unwrap_or("nobody")),
+            user_key: key.map(str::to_owned),
+            status: Status::Active,
+            at: 848_761_200_123_456,
+            last_seen: Some(848_761_200_000_000),
+        }
+    }
+
+    #[test]
+    fn a_message_is_exactly_as_promised() {
+        let mut second = change(43, None);
+        second.status = Status::Inactive;
+        let messages = payloads("e", 41, &[change(42, Some("42")), second]);
+        assert_eq!(
+            messages,
+            [concat!(
+                r#"{"v":1,"epoch":"e","prev":41,"seq":43,"changes":["#,
+                r#"{"seq":42,"user_id":"70726573-656e-8ce0-8000-00000000002a","key":"42","status":"active","#,
+                r#""at":"2026-11-23T15:00:00.123456Z","last_seen":"2026-11-23T15:00:00.000000Z"},"#,
+                r#"{"seq":43,"user_id":"bd0a2ef9-0000-5000-8000-000000000000","status":"inactive","#,
+                r#""at":"2026-11-23T15:00:00.123456Z","last_seen":"2026-11-23T15:00:00.000000Z"}]}"#,
+            )
+            .replace("bd0a2ef9-0000-5000-8000-000000000000", &presence_id_text("nobody").to_string())]
+        );
+        assert_eq!(
+            wakeup("e", 43, 9043),
+            r#"{"v":1,"epoch":"e","prev":43,"seq":9043}"#
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let mut unseen = change(1, None);
+        unseen.last_seen = None;
+        let message: Value = serde_json::from_str(&payloads("e", 0, &[unseen])[0]).unwrap();
+        let told: Vec<_> = message["changes"][0]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
+        assert_eq!(told, ["at", "seq", "status", "user_id"]);
+    }
+
+    #[test]
+    fn no_change_is_no_message() {
+        assert!(payloads(EPOCH, 5, &[]).is_empty());
+    }
+
+    #[test]
+    fn messages_are_as_full_as_they_go() {
+        let changes: Vec<_> = (1..=1000).map(|seq| change(seq, None)).collect();
+        let messages = payloads(EPOCH, 0, &changes);
+        let one = json(&changes[998]).len() + 1;
+        for (index, message) in messages.iter().enumerate() {
+            assert!(message.len() <= LIMIT);
+            assert!(index + 1 == messages.len() || message.len() + one > LIMIT);
+        }
+    }
+
+    /// A key that makes the only change of a message exactly `length` bytes long.
+    fn key_filling(length: usize) -> String {
+        let empty = payloads(EPOCH, 0, &[change(1, Some(""))])[0].len();
+        "k".repeat(length - empty)
+    }
+
+    #[test]
+    fn a_message_may_be_7999_bytes_and_no_more() {
+        let fits = payloads(EPOCH, 0, &[change(1, Some(&key_filling(7_999)))]);
+        assert_eq!(fits.len(), 1);
+        assert_eq!(fits[0].len(), 7_999);
+        assert!(fits[0].contains("changes"));
+        assert_eq!(
+            payloads(EPOCH, 0, &[change(1, Some(&key_filling(8_000)))]),
+            [wakeup(EPOCH, 0, 1)]
+        );
+    }
+
+    #[test]
+    fn a_change_too_long_to_tell_wakes_listeners_instead() {
+        let long = "k".repeat(1 << 20);
+        let messages = payloads(
+            EPOCH,
+            0,
+            &[
+                change(1, None),
+                change(2, Some(&long)),
+                change(3, Some(&long)),
+                change(4, None),
+                change(5, Some(&long)),
+            ],
+        );
+        assert_eq!(messages.len(), 4);
+        assert_eq!(messages[1], wakeup(EPOCH, 1, 3));
+        assert_eq!(messages[3], wakeup(EPOCH, 4, 5));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn messages_chain_and_tell_every_change_once(
+            prev in 0..i64::MAX / 2,
+            epoch in ".{0,40}",
+            keys in prop::collection::vec(prop::option::of(prop_oneof![
+                20 => "\\PC{0,40}", 2 => any::<String>(), 1 => "(é|\u{1}|\"){2000,5000}", 1 => "[a-z]{7600,8100}",
+            ]), 0..150),
+        ) {
+            let changes: Vec<_> =
+                keys.iter().zip(prev + 1..).map(|(key, seq)| change(seq, key.as_deref())).collect();
+            let mut last = prev;
+            let mut told = changes.iter();
+            for message in payloads(&epoch, prev, &changes) {
+                prop_assert!(message.len() < 8_000);
+                let message: Value = serde_json::from_str(&message).unwrap();
+                prop_assert_eq!(message["v"].as_i64(), Some(1));
+                prop_assert_eq!(message["epoch"].as_str(), Some(epoch.as_str()));
+                prop_assert_eq!(message["prev"].as_i64(), Some(last));
+                let seq = message["seq"].as_i64().unwrap();
+                prop_assert!(seq > last);
+                match message.get("changes") {
+                    None => for _ in last..seq {
+                        prop_assert!(json(told.next().unwrap()).len() > 7_800);
+                    },
+                    Some(changes) => {
+                        let changes = changes.as_array().unwrap();
+                        prop_assert_eq!(changes.len() as i64, seq - last);
+                        for change in changes {
+                            let expected: Value = serde_json::from_str(&json(told.next().unwrap())).unwrap();
+                            prop_assert_eq!(change, &expected);
+                        }
+                    }
+                }
+                last = seq;
+            }
+            prop_assert!(told.next().is_none());
+        }
+
+        #[test]
+        fn a_number_is_as_long_as_it_prints(number in any::<i64>()) {
+            for number in [number, 0, i64::MIN, i64::MAX, 9, 10, -1] {
+                prop_assert_eq!(digits(number), number.to_string().len());
+            }
+        }
+    }
+}
