@@ -33,6 +33,16 @@ pub fn damaged_install() -> ! {
     )
 }
 
+/// 55000: `presence.user_id_function` cannot be called.
+pub fn bad_user_id_function(message: &'static str) -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message,
+        "It must name, with its schema, a function that takes a uuid and returns one.",
+        "A superuser can set it, such as: ALTER DATABASE … SET presence.user_id_function = 'public.user_of';",
+    )
+}
+
 /// 55000: shared memory has no room for another database.
 pub fn no_room_for_database() -> ! {
     raise(

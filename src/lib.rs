@@ -2,6 +2,7 @@
 
 mod core;
 mod errors;
+mod identity;
 mod installed;
 mod settings;
 
