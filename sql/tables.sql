@@ -22,7 +22,7 @@ CREATE TABLE @extschema@.user_sessions (
         CHECK (session_token OPERATOR(pg_catalog.~) '^sha256:[0-9a-f]{64}$'),
     CONSTRAINT user_sessions_metadata_check
         CHECK (pg_catalog.jsonb_typeof(metadata) OPERATOR(pg_catalog.=) 'object'
-               AND pg_catalog.octet_length(metadata::pg_catalog.text) OPERATOR(pg_catalog.<=) 8192)
+               AND pg_catalog.pg_column_size(metadata) OPERATOR(pg_catalog.<=) 8192)
 ) WITH (
     fillfactor = 50,
     autovacuum_vacuum_scale_factor = 0.02,

@@ -32,7 +32,9 @@ fn resolve(name: &CStr) -> pg_sys::Oid {
             || pg_sys::get_func_rettype(function) != UUID
             || pg_sys::get_func_retset(function)
         {
-            errors::bad_user_id_function("presence.user_id_function is no function from uuid to uuid");
+            errors::bad_user_id_function(
+                "presence.user_id_function is no function from uuid to uuid",
+            );
         }
         if !role::may_execute(role::current(), function) {
             pg_sys::aclcheck_error(

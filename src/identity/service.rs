@@ -72,7 +72,11 @@ fn listen() {
     for cache in [AUTHOID, AUTHMEMMEMROLE, DATABASEOID, PROCOID] {
         // SAFETY: the callback only writes to cells and never raises.
         unsafe {
-            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(forget), pg_sys::Datum::from(0))
+            pg_sys::CacheRegisterSyscacheCallback(
+                cache as i32,
+                Some(forget),
+                pg_sys::Datum::from(0),
+            )
         };
     }
 }

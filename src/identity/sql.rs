@@ -58,7 +58,8 @@ fn to_sql(id: uuid::Uuid) -> pgrx::Uuid {
 /// Raises 55000 where the library was not loaded with the server: only then are there settings.
 fn require_preload() {
     // SAFETY: a missing setting yields null.
-    let defined = unsafe { pg_sys::GetConfigOption(c"presence.max_sessions".as_ptr(), true, false) };
+    let defined =
+        unsafe { pg_sys::GetConfigOption(c"presence.max_sessions".as_ptr(), true, false) };
     if defined.is_null() {
         crate::errors::not_preloaded();
     }
