@@ -9,8 +9,11 @@ DECLARE
     database_owner pg_catalog.oid;
     intruders pg_catalog.text;
 BEGIN
-    -- The library defines its settings only where the server loads it at start.
-    IF pg_catalog.current_setting('presence.max_sessions', true) IS NULL THEN
+    -- The library defines its settings only where the server loads it at start. One that is merely in the configuration
+    -- file has a value, but is not listed.
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'presence.max_sessions'
+    ) THEN
         RAISE EXCEPTION USING
             ERRCODE = '55000',
             MESSAGE = 'pg_presence must be loaded when the server starts',
