@@ -1,11 +1,28 @@
+//! pg_presence: who is online, right now, for any client, with nothing but PostgreSQL.
+
 ::pgrx::pg_module_magic!(name, version);
 
+mod compat;
 mod core;
 mod errors;
 mod identity;
 mod installed;
+mod roster;
 mod settings;
+mod store;
+mod sync;
 
 ::pgrx::extension_sql_file!("../sql/preflight.sql", name = "preflight", bootstrap);
 ::pgrx::extension_sql_file!("../sql/types.sql", name = "types", requires = ["preflight"]);
 ::pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["types"]);
+
+/// Called by the server when it loads the library; quiet where the library is not preloaded.
+#[pgrx::pg_guard]
+extern "C-unwind" fn _PG_init() {
+    settings::init();
+    // SAFETY: a plain global of the process that loads us.
+    if unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {
+        roster::init();
+        sync::init();
+    }
+}

@@ -1,0 +1,99 @@
+//! The PostgreSQL calls that every heartbeat makes, and what differs between its major versions.
+//!
+//! pgrx guards each call into PostgreSQL with a `sigsetjmp`, which costs more than the calls below. They cannot
+//! raise an error as we use them, so they are declared here once more, without the guard.
+
+use pgrx::pg_sys;
+
+/// Microseconds since 2000-01-01 UTC: PostgreSQL's own `TimestampTz`.
+use crate::core::time::Micros;
+
+mod unguarded {
+    use pgrx::pg_sys;
+
+    unsafe extern "C-unwind" {
+        pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+        pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
+        pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
+        pub fn SetLatch(latch: *mut pg_sys::Latch);
+    }
+}
+
+/// The server's clock, now.
+#[inline]
+pub fn now() -> Micros {
+    // SAFETY: reads the system clock; cannot raise.
+    unsafe { unguarded::GetCurrentTimestamp() }
+}
+
+/// Takes a lightweight lock.
+///
+/// # Safety
+/// `lock` is an initialised lock in shared memory that this process does not hold, and fewer than 200 lightweight
+/// locks are held (the only error LWLockAcquire can raise); the roster holds three at most.
+#[inline]
+pub unsafe fn lwlock_acquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) {
+    // SAFETY: as the caller promises.
+    unsafe { unguarded::LWLockAcquire(lock, mode) };
+}
+
+/// Releases a lightweight lock.
+///
+/// # Safety
+/// This process holds `lock` (the only error LWLockRelease can raise is about one that is not held).
+#[inline]
+pub unsafe fn lwlock_release(lock: *mut pg_sys::LWLock) {
+    // SAFETY: as the caller promises.
+    unsafe { unguarded::LWLockRelease(lock) };
+}
+
+/// Wakes the process that waits on `latch`.
+///
+/// # Safety
+/// `latch` points at a process latch in shared memory. Those stay mapped, and initialised, for as long as the
+/// server runs, so a latch whose process has gone is safe to set.
+pub unsafe fn set_latch(latch: *mut pg_sys::Latch) {
+    // SAFETY: as the caller promises; SetLatch is async-signal safe and raises nothing.
+    unsafe { unguarded::SetLatch(latch) };
+}
+
+/// This process's own latch, for others to set.
+pub fn my_latch() -> *mut pg_sys::Latch {
+    // SAFETY: MyLatch is set early in each process's life and is only read here.
+    unsafe { pg_sys::MyLatch }
+}
+
+/// A number below [`max_processes`] that no other living process with a database connection has.
+#[inline]
+pub fn process_number() -> usize {
+    #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+    // SAFETY: MyProc is set for every process that can run SQL.
+    unsafe {
+        (*pg_sys::MyProc).pgprocno as usize
+    }
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: a plain global of this process.
+    unsafe {
+        pg_sys::MyProcNumber as usize
+    }
+}
+
+/// More than any [`process_number`] of a process that runs SQL.
+pub fn max_processes() -> usize {
+    // SAFETY: plain globals, set from the configuration before shared memory is laid out.
+    #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+    let backends = unsafe { pg_sys::MaxBackends };
+    // Before 15 MaxBackends is not known yet when memory is asked for; autovacuum's share of it has no binding.
+    #[cfg(any(feature = "pg13", feature = "pg14"))]
+    let backends =
+        unsafe { pg_sys::MaxConnections + pg_sys::max_worker_processes + pg_sys::max_wal_senders }
+            + 1024;
+    // Room for spare autovacuum slots, which 18 numbers behind the ordinary ones.
+    backends as usize + 64
+}
+
+/// Whether this server is a standby (or still recovering), where nothing can be written.
+pub fn in_recovery() -> bool {
+    // SAFETY: reads shared state; cannot raise.
+    unsafe { pg_sys::RecoveryInProgress() }
+}

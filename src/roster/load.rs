@@ -1,0 +1,111 @@
+//! Sessions that come from the table: all of them at the start of service, one at a time where a call misses.
+
+use super::{
+    Full, Space,
+    cell::uuid_words,
+    state::{self, EMPTY, LIVE, RECOVERED, TABLE_INACTIVE, TIMED_OUT},
+    units,
+    write::{Image, Reserved, Writer},
+};
+use crate::{
+    compat,
+    core::{status::Reason, time::Micros},
+};
+
+/// A slot held while its row is read.
+pub type Pinned = Reserved;
+
+/// A row as it was read.
+pub type LoadedRow = Image;
+
+impl Writer {
+    /// Fills a slot that nobody has said anything about yet.
+    fn fill(&self, at: u32, row: &Image, stamp: u64, grace: bool, timeout: Micros, now: Micros) {
+        let roster = self.roster;
+        let slot = &roster.slots[at as usize];
+        if slot.state.get() != EMPTY {
+            return;
+        }
+        slot.stamp.set(stamp);
+        slot.last_activity.set(row.last_activity);
+        slot.expires_at.set(row.expires_at);
+        slot.release_at.set(0);
+        slot.flags.set(0);
+        slot.flags.assign(TABLE_INACTIVE, !row.is_active);
+        let space = roster.space_of(slot);
+        slot.flags
+            .assign(RECOVERED, grace && now < space.grace_until.get());
+        slot.flushed
+            .set(units::ceil(row.last_activity, roster.header.origin.get()));
+        let deadline = state::deadline(slot, space, timeout);
+        if row.is_active && now < deadline {
+            self.set_state(at, LIVE, Reason::Resumed);
+            roster.expect(at, deadline, timeout);
+        } else {
+            self.set_state(at, TIMED_OUT, Reason::TimedOut);
+        }
+    }
+}
+
+impl Space {
+    /// Puts a row of the table into the roster, unless the roster knows the session already. `stamp` is from
+    /// [`super::begin_load`], taken when the table was locked and before the snapshot. Nobody is told: the load is
+    /// followed by a comparison of all users.
+    pub fn load_row(&self, row: &LoadedRow, stamp: u64, timeout: Micros) -> Result<(), Full> {
+        let now = compat::now();
+        let writer = self.roster().write_quietly();
+        let words = uuid_words(&row.id);
+        let bucket = self.roster().id_bucket(self.index(), words);
+        let known = self
+            .roster()
+            .find_id(self.index(), bucket, words)
+            .is_some_and(|at| {
+                let slot = &self.roster().slots[at as usize];
+                slot.state.get() != EMPTY && self.roster().stands(slot)
+            });
+        let loaded = if known {
+            Ok(())
+        } else {
+            writer.reserve(self.index(), row).map(|reserved| {
+                writer.fill(reserved.slot, row, stamp, true, timeout, now);
+                writer.let_go(reserved);
+            })
+        };
+        writer.done();
+        loaded
+    }
+
+    /// Holds a slot for a row that is about to be read again, so that an end in between leaves its mark there.
+    pub fn pin(&self, row: &LoadedRow) -> Result<(Pinned, u64), Full> {
+        let pinned = self.reserve(row)?;
+        Ok((pinned, super::begin_load()))
+    }
+
+    /// Fills a pinned slot with the row as it was read after the pinning, if nothing was said of it since, and lets
+    /// go of it.
+    pub fn fill(&self, pinned: Pinned, row: Option<&LoadedRow>, stamp: u64, timeout: Micros) {
+        let now = compat::now();
+        let writer = self.roster().write();
+        if let Some(row) = row {
+            // Loading a silent session makes it timed out, whatever the table says; while the grace after a
+            // restart lasts it is live.
+            writer.fill(pinned.slot, row, stamp, true, timeout, now);
+        }
+        writer.let_go(pinned);
+        writer.done();
+    }
+
+    /// Rewrites what the sweep looks at, after `presence.active_timeout` has changed.
+    pub fn retime(&self, timeout: Micros) {
+        self.for_each_slot(|writer, at| {
+            let slot = &writer.roster.slots[at as usize];
+            if slot.state.get() == LIVE {
+                let space = writer.roster.space_of(slot);
+                writer
+                    .roster
+                    .expect(at, state::deadline(slot, space, timeout), timeout);
+            }
+            false
+        });
+    }
+}

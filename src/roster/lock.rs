@@ -1,0 +1,93 @@
+//! The roster's locks.
+//!
+//! | lock | protects |
+//! |---|---|
+//! | writers (one, exclusive) | everything but what a beat writes: chains, lists, states, queues, counts, the heap |
+//! | id partition | the chains of `by_id` in it, and the state of the sessions in them |
+//! | digest partition | the chains of `by_digest` in it, and the digests of the sessions in them |
+//! | user partition | the chains of `by_user` in it, and the session lists of the users in them |
+//!
+//! Whoever changes a chain, list or state holds the writers' lock *and*, exclusively, the partition it lies in. So a
+//! writer may read everything, and a reader needs just the one partition, shared. A beat writes only atomics of its
+//! own session, under the shared id partition: a state cannot change under it.
+//!
+//! Order: writers before any partition, and a writer holds one partition at a time. A beat by token holds a digest
+//! partition and then an id partition, both shared; as no writer waits for a partition while it holds another, no
+//! circle can form. Nothing is allocated, raised, logged or sent while a lock is held.
+
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pgrx::pg_sys;
+
+use super::layout::PARTITIONS;
+use crate::compat;
+
+/// The tranche's name, as `pg_stat_activity.wait_event` shows it.
+pub const TRANCHE: &std::ffi::CStr = c"pg_presence";
+/// How many locks the roster asks the server for.
+pub const LOCKS: usize = 1 + 3 * PARTITIONS;
+
+static BASE: AtomicPtr<pg_sys::LWLockPadded> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Which array of partitions.
+#[derive(Clone, Copy)]
+pub enum Index {
+    Id = 1,
+    Digest = 1 + PARTITIONS as isize,
+    User = 1 + 2 * PARTITIONS as isize,
+}
+
+/// A lock held, until it is dropped.
+pub struct Held(*mut pg_sys::LWLock);
+
+/// Remembers where the locks are.
+///
+/// # Safety
+/// `base` is the roster's tranche of [`LOCKS`] locks.
+pub unsafe fn attach(base: *mut pg_sys::LWLockPadded) {
+    BASE.store(base, Ordering::Relaxed);
+}
+
+#[inline]
+fn take(number: usize, mode: pg_sys::LWLockMode::Type) -> Held {
+    debug_assert!(number < LOCKS);
+    // SAFETY: the tranche has LOCKS locks, attached before the roster is; the order above keeps us from taking one
+    // twice.
+    unsafe {
+        let lock = &raw mut (*BASE.load(Ordering::Relaxed).add(number)).lock;
+        compat::lwlock_acquire(lock, mode);
+        Held(lock)
+    }
+}
+
+/// Shared hold on the partition of a bucket.
+#[inline]
+pub fn shared(index: Index, bucket: usize) -> Held {
+    take(
+        index as usize + bucket % PARTITIONS,
+        pg_sys::LWLockMode::LW_SHARED,
+    )
+}
+
+/// Exclusive hold on the partition of a bucket. The caller holds the writers' lock.
+#[inline]
+pub fn exclusive(index: Index, bucket: usize) -> Held {
+    take(
+        index as usize + bucket % PARTITIONS,
+        pg_sys::LWLockMode::LW_EXCLUSIVE,
+    )
+}
+
+/// The writers' lock.
+#[inline]
+pub fn writers() -> Held {
+    take(0, pg_sys::LWLockMode::LW_EXCLUSIVE)
+}
+
+impl Drop for Held {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: taken by `take`, released once.
+        unsafe { compat::lwlock_release(self.0) }
+    }
+}

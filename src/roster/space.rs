@@ -1,0 +1,255 @@
+//! Spaces: each install of the extension in each database has the roster to itself.
+//!
+//! A space is named by the database's OID and the OID of its `user_sessions`, so that a dropped and created again
+//! extension, or a database copied from a template, inherits nothing. A process remembers its space; entries are
+//! never given to another install while the server runs, unless all of them have been used up.
+
+use std::cell::Cell;
+
+use pgrx::pg_sys;
+
+use super::{
+    attached,
+    layout::{NONE, Roster, SPACES, SpaceEntry},
+    state::{EMPTY, ENDED},
+};
+use crate::{
+    compat,
+    core::{status::Reason, time::Micros},
+    installed, settings,
+};
+
+const UNUSED: u32 = 0;
+const IN_USE: u32 = 1;
+const PURGED: u32 = 2;
+
+/// A handle on one install's part of the roster.
+#[derive(Clone, Copy)]
+pub struct Space {
+    roster: &'static Roster,
+    index: u16,
+}
+
+thread_local! {
+    /// The relation whose space this process last asked for, and that space.
+    static CACHED: Cell<Option<(pg_sys::Oid, Space)>> = const { Cell::new(None) };
+}
+
+/// The space of the current database. Errors: 55000 where the library is not preloaded or the extension not there.
+#[inline]
+pub fn space() -> Space {
+    let relation = installed::get().sessions;
+    match CACHED.get() {
+        Some((known, space)) if known == relation => space,
+        _ => find_or_register(relation),
+    }
+}
+
+/// The space of the current database, if there is a roster and the extension is installed.
+pub fn try_space() -> Option<Space> {
+    Roster::attached()?;
+    installed::try_get().map(|_| space())
+}
+
+#[cold]
+fn find_or_register(relation: pg_sys::Oid) -> Space {
+    let roster = attached();
+    // SAFETY: a plain global of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let now = compat::now();
+    let grace = settings::recovery_grace();
+    let index = roster.register(database.to_u32(), relation.to_u32(), now + grace);
+    let Some(index) = index else {
+        crate::errors::no_room_for_database();
+    };
+    let space = Space { roster, index };
+    CACHED.set(Some((relation, space)));
+    space
+}
+
+impl Roster {
+    fn register(&'static self, database: u32, relation: u32, grace_until: Micros) -> Option<u16> {
+        let writer = self.write();
+        let ever = self.header.heap.spaces_ever.get() as usize;
+        let is_it = |entry: &SpaceEntry| {
+            entry.state.get() == IN_USE
+                && entry.database.get() == database
+                && entry.relation.get() == relation
+        };
+        let index = match self.spaces[..ever].iter().position(is_it) {
+            Some(index) => Some(index),
+            None => {
+                let index = if ever < SPACES {
+                    self.header.heap.spaces_ever.set(ever as u32 + 1);
+                    Some(ever)
+                } else {
+                    self.spaces
+                        .iter()
+                        .position(|entry| entry.state.get() == PURGED)
+                };
+                if let Some(index) = index {
+                    self.spaces[index].start(database, relation, grace_until);
+                }
+                index
+            }
+        };
+        writer.done();
+        index.map(|index| index as u16)
+    }
+}
+
+impl SpaceEntry {
+    fn start(&self, database: u32, relation: u32, grace_until: Micros) {
+        self.database.set(database);
+        self.relation.set(relation);
+        self.complete.set(0);
+        self.floor.set(0);
+        self.grace_until.set(grace_until);
+        self.overflow.set(0);
+        self.reconcile.set(1);
+        self.dirty.head.set(NONE);
+        self.dirty.tail.set(NONE);
+        self.dirty.length.set(0);
+        self.worker.pid.set(0);
+        self.worker.asleep.set(0);
+        self.worker.last_tick.set(0);
+        self.state.set(IN_USE);
+    }
+}
+
+impl Space {
+    #[inline]
+    pub(super) fn roster(&self) -> &'static Roster {
+        self.roster
+    }
+
+    #[inline]
+    pub(super) fn index(&self) -> usize {
+        self.index as usize
+    }
+
+    #[inline]
+    pub fn entry(&self) -> &'static SpaceEntry {
+        &self.roster.spaces[self.index as usize]
+    }
+
+    /// Whether the roster knows every live session of this database, so that it can answer alone.
+    #[inline]
+    pub fn is_complete(&self) -> bool {
+        self.entry().complete.get() != 0
+    }
+
+    /// Until when sessions loaded at the start count as live even if silent.
+    pub fn grace_until(&self) -> Micros {
+        self.entry().grace_until.get()
+    }
+
+    /// Whether some sessions are in the table only, as the roster has been full.
+    pub fn in_overflow(&self) -> bool {
+        self.entry().overflow.get() != 0
+    }
+
+    /// The roster could not take a session: from now on it cannot answer alone.
+    pub fn set_overflow(&self) {
+        let entry = self.entry();
+        entry.overflow.set(1);
+        entry.complete.set(0);
+        entry.reconcile.set(1);
+        self.wake_worker();
+    }
+
+    /// Every live session is in the roster.
+    pub fn mark_complete(&self) {
+        let entry = self.entry();
+        entry.overflow.set(0);
+        entry.complete.set(1);
+    }
+
+    /// Whether the table has not been loaded yet, or the roster has been full since.
+    pub fn needs_load(&self) -> bool {
+        !self.is_complete()
+    }
+
+    /// Whether the tables have to be compared with the roster; asking clears the wish.
+    pub fn take_reconcile(&self) -> bool {
+        self.entry().reconcile.swap(0) != 0
+    }
+
+    /// The process of this database's worker, 0 if there is none.
+    pub fn worker_pid(&self) -> u32 {
+        self.entry().worker.pid.get()
+    }
+
+    /// Whether the worker has looked within the last second, so that the kept counts are right.
+    pub fn worker_on_time(&self, now: Micros) -> bool {
+        let worker = &self.entry().worker;
+        worker.pid.get() != 0 && now - worker.last_tick.get() < 1_000_000
+    }
+
+    /// The relation OID of `user_sessions` that names the space.
+    pub fn relation(&self) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.entry().relation.get())
+    }
+
+    /// The database that the space is for.
+    pub fn database(&self) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.entry().database.get())
+    }
+}
+
+/// All spaces in use, for launcher and workers to find those whose database or table has gone.
+pub fn spaces() -> Vec<Space> {
+    let Some(roster) = Roster::attached() else {
+        return Vec::new();
+    };
+    let ever = roster.header.heap.spaces_ever.get().min(SPACES as u32) as u16;
+    (0..ever)
+        .map(|index| Space { roster, index })
+        .filter(|space| space.entry().state.get() == IN_USE)
+        .collect()
+}
+
+/// Frees what a dropped install left in the roster. True when nothing is left of it; false when transactions still
+/// hold some of it, so that it has to be asked again.
+pub fn purge(space: Space) -> bool {
+    const BATCH: u32 = 512;
+    let roster = space.roster;
+    let oldest = roster.oldest_inflight();
+    let mut left = 0;
+    let mut from = 0;
+    loop {
+        let writer = roster.write();
+        let ever = roster.header.heap.slots_ever.get();
+        let to = ever.min(from + BATCH);
+        for at in from..to {
+            let slot = &roster.slots[at as usize];
+            if slot.space.get() as usize != space.index() || slot.user.get() == NONE {
+                continue;
+            }
+            if !writer.in_use(at) {
+                continue;
+            }
+            if slot.state.get() != EMPTY {
+                writer.set_state(at, ENDED, Reason::Deleted);
+                slot.flags.set(0);
+            }
+            if slot.pins.get() == 0 && writer.may_free(slot, oldest) {
+                writer.free_session(at);
+            } else {
+                left += 1;
+            }
+        }
+        while writer.take_one_dirty(space.index(), 0, 0).is_some() {}
+        drop(writer);
+        from = to;
+        if from == ever {
+            break;
+        }
+    }
+    if left == 0 {
+        let writer = roster.write();
+        space.entry().state.set(PURGED);
+        drop(writer);
+    }
+    left == 0
+}

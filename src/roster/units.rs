@@ -1,0 +1,38 @@
+//! The sweep's clock: units of 100 ms since the roster's origin, in 32 bits (13 years).
+//!
+//! For each session the roster keeps when it was last *seen* (rounded up), and the sweep looks for `seen + timeout
+//! <= now`. A deadline that is not a plain timeout (a release, an absolute end, a recovery) is stored as the `seen`
+//! that gives it. So a new `presence.active_timeout` moves all ordinary deadlines at once. A look at the session
+//! itself decides, to the microsecond; `seen` only says where to look.
+
+use crate::core::time::Micros;
+
+/// One unit, in microseconds.
+pub const UNIT: Micros = 100_000;
+/// Nothing to sweep here.
+pub const NEVER: u32 = 0;
+/// An ended session that waits to be collected.
+pub const TOMBSTONE: u32 = u32::MAX;
+
+/// The unit in which `time` lies, rounded up, within what can be stored.
+#[inline]
+pub fn ceil(time: Micros, origin: Micros) -> u32 {
+    let units = time
+        .saturating_sub(origin)
+        .saturating_add(UNIT - 1)
+        .div_euclid(UNIT);
+    units.clamp(1, i64::from(TOMBSTONE) - 1) as u32
+}
+
+/// The newest `seen` that is due at `now`.
+#[inline]
+pub fn due(now: Micros, timeout: Micros, origin: Micros) -> u32 {
+    let units = (now - origin).div_euclid(UNIT) - (timeout + UNIT - 1).div_euclid(UNIT);
+    units.clamp(0, i64::from(TOMBSTONE) - 1) as u32
+}
+
+/// The `seen` whose deadline is `deadline`.
+#[inline]
+pub fn seen_for(deadline: Micros, timeout: Micros, origin: Micros) -> u32 {
+    ceil(deadline.saturating_sub(timeout), origin)
+}

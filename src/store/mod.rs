@@ -1,0 +1,68 @@
+//! The durable side: SQL on the extension's own tables.
+
+pub mod session;
+
+use pgrx::pg_sys;
+
+use crate::installed;
+
+/// The rights and the search path of the tables' owner, for as long as it lives.
+struct OwnerRights {
+    user: pg_sys::Oid,
+    context: i32,
+    guc_level: i32,
+}
+
+impl OwnerRights {
+    fn take() -> OwnerRights {
+        let owner = installed::get().owner;
+        let mut rights = OwnerRights {
+            user: pg_sys::InvalidOid,
+            context: 0,
+            guc_level: 0,
+        };
+        // SAFETY: plain calls; what they change is put back by `drop`, or by the abort if an error gets past it.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut rights.user, &mut rights.context);
+            pg_sys::SetUserIdAndSecContext(
+                owner,
+                rights.context
+                    | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
+                    | pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
+            );
+            rights.guc_level = pg_sys::NewGUCNestLevel();
+            pg_sys::set_config_option(
+                c"search_path".as_ptr(),
+                c"pg_catalog, pg_temp".as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        rights
+    }
+}
+
+impl Drop for OwnerRights {
+    fn drop(&mut self) {
+        // With an error on its way, the abort of the (sub)transaction restores settings and user id itself.
+        if std::thread::panicking() {
+            return;
+        }
+        // SAFETY: undoes what `take` did, in the reverse order.
+        unsafe {
+            pg_sys::AtEOXact_GUC(false, self.guc_level);
+            pg_sys::SetUserIdAndSecContext(self.user, self.context);
+        }
+    }
+}
+
+/// Runs `f` with the rights of the tables' owner, as a security-restricted operation, under a search path that
+/// nobody can plant anything in. Only our own statements belong in here, never anything a caller wrote.
+pub fn as_owner<R>(f: impl FnOnce() -> R) -> R {
+    let _rights = OwnerRights::take();
+    f()
+}

@@ -1,0 +1,98 @@
+//! Writes of the running transaction, in the order they were made.
+//!
+//! Nothing here is seen by anybody before the commit. Each entry knows its subtransaction; as those are numbered in
+//! the order they begin, the rollback of one drops every entry with its number or a higher one.
+
+use std::cell::RefCell;
+
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use crate::roster::{self, Image, Reserved, Space, Write};
+
+/// One entry.
+#[derive(Clone, Copy)]
+pub enum Op {
+    /// A row was written; without a reservation where the roster was full.
+    Row(Write, Option<Reserved>),
+    /// The table was truncated, at this stamp.
+    Truncate(u64),
+}
+
+struct Entry {
+    subtransaction: pg_sys::SubTransactionId,
+    space: Space,
+    op: Op,
+}
+
+thread_local! {
+    static PENDING: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether the transaction has written anything.
+pub fn is_empty() -> bool {
+    PENDING.with_borrow(Vec::is_empty)
+}
+
+/// Makes room for one more entry, so that [`push`] cannot fail. False when there is no memory.
+pub fn make_room() -> bool {
+    PENDING.with_borrow_mut(|pending| pending.try_reserve(1).is_ok())
+}
+
+/// Adds an entry, for which [`make_room`] has made room.
+pub fn push(space: Space, op: Op) {
+    // SAFETY: reads the number of the running subtransaction.
+    let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    PENDING.with_borrow_mut(|pending| {
+        pending.push(Entry {
+            subtransaction,
+            space,
+            op,
+        })
+    });
+}
+
+/// What this transaction made of a session, if it wrote it: its last image, and whether it deleted it.
+pub fn last_write(matches: impl Fn(&Image) -> bool) -> Option<Write> {
+    PENDING.with_borrow(|pending| {
+        pending.iter().rev().find_map(|entry| match &entry.op {
+            Op::Row(write, _) if matches(&write.image) => Some(*write),
+            _ => None,
+        })
+    })
+}
+
+/// Gives up what the subtransaction `from` and all later ones wrote. Cannot fail.
+pub fn roll_back(from: pg_sys::SubTransactionId) {
+    PENDING.with_borrow_mut(|pending| {
+        while let Some(entry) = pending.pop_if(|entry| entry.subtransaction >= from) {
+            if let Op::Row(_, Some(reserved)) = entry.op {
+                entry.space.release_reservation(reserved);
+            }
+        }
+    });
+    if is_empty() {
+        roster::stamps_told();
+    }
+}
+
+/// Applies everything, in order. Cannot fail.
+pub fn apply(timeout: i64) {
+    PENDING.with_borrow_mut(|pending| {
+        for entry in pending.drain(..) {
+            match entry.op {
+                Op::Row(write, reserved) => entry.space.apply(&write, reserved, timeout),
+                Op::Truncate(stamp) => entry.space.truncate(stamp),
+            }
+        }
+        // A transaction that wrote millions of rows leaves no such buffer behind.
+        if pending.capacity() > 1024 {
+            *pending = Vec::new();
+        }
+    });
+}
+
+/// Whether the transaction wrote the session `id`.
+pub fn wrote(id: &Uuid) -> Option<Write> {
+    last_write(|image| image.id == *id)
+}
