@@ -49,8 +49,7 @@ impl Writer {
 
 impl Space {
     /// Puts a row of the table into the roster, unless the roster knows the session already. `stamp` is from
-    /// [`super::begin_load`], taken when the table was locked and before the snapshot. Nobody is told: the load is
-    /// followed by a comparison of all users.
+    /// [`Space::begin_load`]. Nobody is told: the load is followed by a comparison of all users.
     pub fn load_row(&self, row: &LoadedRow, stamp: u64, timeout: Micros) -> Result<(), Full> {
         let now = compat::now();
         let writer = self.roster().write_quietly();
@@ -78,7 +77,7 @@ impl Space {
     /// Holds a slot for a row that is about to be read again, so that an end in between leaves its mark there.
     pub fn pin(&self, row: &LoadedRow) -> Result<(Pinned, u64), Full> {
         let pinned = self.reserve(row)?;
-        Ok((pinned, super::begin_load()))
+        Ok((pinned, self.roster().load_stamp()))
     }
 
     /// Fills a pinned slot with the row as it was read after the pinning, if nothing was said of it since, and lets

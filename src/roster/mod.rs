@@ -66,11 +66,6 @@ pub fn preloaded() -> bool {
     PRELOADED.load(Ordering::Relaxed)
 }
 
-/// The stamp under which a load's rows are filed; to be taken once the table is locked.
-pub fn begin_load() -> u64 {
-    attached().load_stamp()
-}
-
 /// Takes the stamp of a write; see [`stamp`]. To be called while the row's lock is held.
 pub fn take_stamp() -> u64 {
     attached().take_stamp()

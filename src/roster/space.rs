@@ -11,7 +11,9 @@ use pgrx::pg_sys;
 use super::{
     attached,
     layout::{NONE, Roster, SPACES, SpaceEntry},
+    stamp::LOADED,
     state::{EMPTY, ENDED},
+    write::Writer,
 };
 use crate::{
     compat,
@@ -113,6 +115,17 @@ impl SpaceEntry {
         self.worker.pid.set(0);
         self.worker.asleep.set(0);
         self.worker.last_tick.set(0);
+        for stripe in &self.stripes {
+            stripe.beats.set(0);
+            stripe.rejected.set(0);
+        }
+        for count in [
+            &self.counts.slow_paths,
+            &self.counts.overflowed,
+            &self.counts.evicted,
+        ] {
+            count.set(0);
+        }
         self.state.set(IN_USE);
     }
 }
@@ -151,18 +164,43 @@ impl Space {
 
     /// The roster could not take a session: from now on it cannot answer alone.
     pub fn set_overflow(&self) {
+        let writer = self.roster.write();
+        self.overflow_under(&writer);
+        writer.done();
+    }
+
+    pub(super) fn overflow_under(&self, writer: &Writer) {
         let entry = self.entry();
         entry.overflow.set(1);
         entry.complete.set(0);
         entry.reconcile.set(1);
-        self.wake_worker();
+        writer.has_news(self.index());
     }
 
-    /// Every live session is in the roster.
-    pub fn mark_complete(&self) {
+    /// Begins a load of the table: gives the stamp its rows are filed under. To be called once the table is locked,
+    /// and before the snapshot is taken; to be followed by [`Space::end_load`].
+    pub fn begin_load(&self) -> u64 {
+        let writer = self.roster.write();
+        self.entry().overflow.set(0);
+        drop(writer);
+        // Published as under way, so that nobody evicts the mark of an end that the load's snapshot does not see.
+        self.roster.take_stamp() | LOADED
+    }
+
+    /// Ends a load. If it was whole, and the roster has not been full since it began, the roster is complete: it
+    /// knows every live session. Gives whether it is.
+    pub fn end_load(&self, whole: bool) -> bool {
+        self.roster.stamps_told();
+        let writer = self.roster.write();
         let entry = self.entry();
-        entry.overflow.set(0);
-        entry.complete.set(1);
+        let complete = whole && entry.overflow.get() == 0;
+        if complete {
+            entry.complete.set(1);
+        } else {
+            entry.overflow.set(1);
+        }
+        drop(writer);
+        complete
     }
 
     /// Whether the table has not been loaded yet, or the roster has been full since.

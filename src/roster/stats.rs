@@ -35,7 +35,11 @@ impl Space {
         let heap = &self.roster().header.heap;
         SpaceStats {
             live_sessions: entry.counts.live.get(),
-            known_sessions: entry.counts.sessions.get() - entry.counts.ended.get(),
+            known_sessions: entry
+                .counts
+                .sessions
+                .get()
+                .saturating_sub(entry.counts.ended.get()),
             users_online: entry.counts.users_live.get(),
             known_users: entry.counts.users.get(),
             capacity: self.roster().slots.len() as u64,
@@ -84,6 +88,8 @@ impl Space {
 
     /// The worker is gone. Cannot fail: it runs when the process exits.
     pub fn detach_worker(&self) {
+        // A load that was under way is none any more.
+        self.roster().stamps_told();
         let worker = &self.entry().worker;
         worker.asleep.swap(0);
         worker.pid.set(0);

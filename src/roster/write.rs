@@ -292,28 +292,20 @@ impl Space {
         writer.done();
     }
 
-    /// Applies a committed write; cannot fail. Without a reservation (the roster was full) it is applied to what is
-    /// there, and the worker is told to look for itself.
+    /// Applies a committed write; cannot fail. If the roster has no room for it, the worker is told to look for itself.
     pub fn apply(&self, write: &Write, reserved: Option<Reserved>, timeout: Micros) {
         let now = compat::now();
         let writer = self.roster().write();
+        // The roster was full when the row was written: perhaps it has room now.
+        let reserved = reserved.map_or_else(|| writer.reserve(self.index(), &write.image), Ok);
         match reserved {
-            Some(reserved) => {
+            Ok(reserved) => {
                 writer.apply(reserved.slot, reserved.user, write, timeout, now);
                 writer.let_go(reserved);
             }
-            None => {
-                let words = uuid_words(&write.image.id);
-                let index = self.index();
-                let bucket = self.roster().id_bucket(index, words);
-                if let Some(at) = self.roster().find_id(index, bucket, words) {
-                    let user = self.roster().slots[at as usize].user.get();
-                    writer.apply(at, user, write, timeout, now);
-                } else {
-                    self.entry().counts.overflowed.add(1);
-                }
-                self.entry().reconcile.set(1);
-                writer.has_news(index);
+            Err(Full) => {
+                self.entry().counts.overflowed.add(1);
+                self.overflow_under(&writer);
             }
         }
         writer.done();

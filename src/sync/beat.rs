@@ -29,6 +29,7 @@ pub fn heartbeat(key: Key, owner: Owner) -> Answer {
     let space = roster::space();
     match space.beat(&key, &owner, compat::now(), settings::active_timeout()) {
         Beat::Counted if pending::is_empty() => Answer::Ok,
+        Beat::Ended if pending::is_empty() => Answer::Ended,
         _ => slow_heartbeat(space, &key, &owner),
     }
 }
