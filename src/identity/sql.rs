@@ -55,12 +55,9 @@ fn to_sql(id: uuid::Uuid) -> pgrx::Uuid {
     pgrx::Uuid::from_bytes(*id.as_bytes())
 }
 
-/// Raises 55000 where the library was not loaded with the server: only then are there settings.
+/// Raises 55000 where the library was not loaded with the server.
 fn require_preload() {
-    // SAFETY: a missing setting yields null.
-    let defined =
-        unsafe { pg_sys::GetConfigOption(c"presence.max_sessions".as_ptr(), true, false) };
-    if defined.is_null() {
+    if !crate::settings::is_preloaded() {
         crate::errors::not_preloaded();
     }
 }

@@ -3,19 +3,30 @@
 use super::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, pg_guard, pg_sys};
 use std::ffi::{c_char, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether the settings are defined, which they are only where the library was loaded while the server started.
+static DEFINED: AtomicBool = AtomicBool::new(false);
 
 /// Defines the settings while the server starts. Where the library is loaded later it does nothing: no function works
-/// then, and a setting of `Postmaster` context would end the connection.
+/// then, and a setting that takes a restart would end the connection.
 pub fn init() {
     // SAFETY: read by the only thread of the process, of a variable that the server sets before it loads libraries.
-    if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
-        return;
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        define_timing();
+        define_capacity();
+        define_notifications();
+        define_identity();
+        reserve_prefix();
+        DEFINED.store(true, Ordering::Relaxed);
     }
-    define_timing();
-    define_capacity();
-    define_notifications();
-    define_identity();
-    reserve_prefix();
+}
+
+/// Whether the library was loaded while the server started. Asking for a setting's value would not tell: one that is
+/// merely in the configuration file has a value too.
+#[inline]
+pub fn is_preloaded() -> bool {
+    DEFINED.load(Ordering::Relaxed)
 }
 
 fn define_timing() {

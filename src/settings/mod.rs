@@ -8,7 +8,7 @@ mod define;
 use crate::core::claims::parse_uuid;
 use crate::core::intervals;
 use crate::core::time::{Micros, USECS_PER_MSEC, USECS_PER_SEC};
-pub use define::init;
+pub use define::{init, is_preloaded};
 use pgrx::{GucSetting, PostgresGucEnum};
 use std::ffi::{CStr, CString};
 use uuid::Uuid;
