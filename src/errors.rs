@@ -140,6 +140,26 @@ pub fn too_many_sessions() -> ! {
     )
 }
 
+/// 40001: others kept changing the same session.
+pub fn try_again() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        "the session is being changed by others",
+        "",
+        "Try again.",
+    )
+}
+
+/// XX000: the server has no secure source of randomness.
+pub fn no_randomness() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        "no random number could be had",
+        "Tokens are made of them, and must not be guessed.",
+        "See to the random number generator of the server's operating system.",
+    )
+}
+
 /// 25006: a write or a heartbeat on a standby.
 pub fn on_standby() -> ! {
     raise(

@@ -117,7 +117,7 @@ fn look_up() -> Option<Installed> {
         changes: relation(c"presence_changes")?,
         state: relation(c"presence_state")?,
         owner: owner_of(sessions)?,
-        marker: function_without_arguments(c"presence_service_marker", schema)?,
+        marker: function(c"presence_service_marker", &[], schema)?,
     })
 }
 
@@ -171,15 +171,20 @@ fn owner_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     }
 }
 
-fn function_without_arguments(name: &CStr, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: the key of PROCNAMEARGSNSP is name, argument types, schema; an empty vector is a valid argument list.
+/// A function of this schema, by name and argument types.
+pub fn function(
+    name: &CStr,
+    arguments: &[pg_sys::Oid],
+    schema: pg_sys::Oid,
+) -> Option<pg_sys::Oid> {
+    // SAFETY: the key of PROCNAMEARGSNSP is name, argument types, schema; the vector is a copy of the arguments.
     let oid = unsafe {
-        let no_arguments = pg_sys::buildoidvector(std::ptr::null(), 0);
+        let arguments = pg_sys::buildoidvector(arguments.as_ptr(), arguments.len() as i32);
         pg_sys::GetSysCacheOid(
             pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as i32,
             pg_sys::Anum_pg_proc_oid as i16,
             pg_sys::Datum::from(name.as_ptr()),
-            pg_sys::Datum::from(no_arguments),
+            pg_sys::Datum::from(arguments),
             pg_sys::Datum::from(schema),
             pg_sys::Datum::from(0),
         )

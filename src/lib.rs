@@ -2,6 +2,7 @@
 
 ::pgrx::pg_module_magic!(name, version);
 
+mod api;
 mod compat;
 mod core;
 mod errors;

@@ -4,6 +4,7 @@
 //! Whether a role is a service is remembered until the catalogs change.
 
 mod mapped;
+mod reader;
 mod role;
 mod service;
 mod sql;
@@ -16,8 +17,10 @@ use uuid::Uuid;
 
 use crate::core::claims;
 use crate::core::key::presence_id_text;
+use crate::roster::Owner;
 use crate::settings::{self, ClaimFormat};
 
+pub use reader::is_reader;
 pub use service::is_service;
 
 /// The identity of the caller, if it has a valid one: the claim, or where there are no claims `presence.user_id`.
@@ -48,6 +51,15 @@ pub fn user_key() -> Option<String> {
         return None;
     }
     text_claim(request_claims()?).map(Cow::into_owned)
+}
+
+/// Whose sessions the caller may touch.
+#[inline]
+pub fn owner() -> Owner {
+    if is_service() {
+        return Owner::Any;
+    }
+    auth_id().map_or(Owner::Nobody, Owner::Auth)
 }
 
 /// A claim read as text. An empty one names nobody.

@@ -63,7 +63,7 @@ fn look_up(role: pg_sys::Oid, installed: Installed) -> bool {
 }
 
 /// Registers for changes to what [`look_up`] reads, once per backend (PostgreSQL keeps such registrations for good).
-fn listen() {
+pub(super) fn listen() {
     use pg_sys::SysCacheIdentifier::{AUTHMEMMEMROLE, AUTHOID, DATABASEOID, PROCOID};
     if LISTENING.replace(true) {
         return;
@@ -79,6 +79,12 @@ fn listen() {
             )
         };
     }
+}
+
+/// A number that changes when the rights of some role may have. Counts only once somebody listens.
+#[inline]
+pub(super) fn generation() -> u64 {
+    GENERATION.get()
 }
 
 unsafe extern "C-unwind" fn forget(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {

@@ -1,6 +1,8 @@
 //! The durable side: SQL on the extension's own tables.
 
 pub mod session;
+pub mod statement;
+pub mod value;
 
 use pgrx::pg_sys;
 

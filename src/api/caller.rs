@@ -1,0 +1,117 @@
+//! What a call needs before it does anything, and whom it acts for.
+
+use crate::core::key;
+use crate::{compat, errors, identity, roster};
+use uuid::Uuid;
+
+/// Refuses what cannot work: 55000 where the library is not preloaded, 25006 on a standby.
+pub fn must_write() {
+    if !roster::preloaded() {
+        errors::not_preloaded();
+    }
+    if compat::in_recovery() {
+        errors::on_standby();
+    }
+}
+
+/// Refuses everybody but services, with 42501.
+pub fn must_be_service() {
+    if !identity::is_service() {
+        errors::service_only();
+    }
+}
+
+/// Whose sessions the caller may end, as a filter of statements: none for a service, which may end any.
+///
+/// The outer `None` is a client without an identity: no session is its own.
+pub fn filter() -> Option<Option<Uuid>> {
+    match identity::owner() {
+        roster::Owner::Any => Some(None),
+        roster::Owner::Auth(id) => Some(Some(id)),
+        roster::Owner::Nobody => None,
+    }
+}
+
+/// Whom a session is for.
+pub struct Who {
+    pub user_id: Uuid,
+    pub user_key: Option<String>,
+    pub auth_id: Uuid,
+    /// A service asks, so that a client's limits do not apply.
+    pub by_service: bool,
+}
+
+impl Who {
+    /// Takes the ids a caller gave. A service must name a user (22023); a client may name itself only (42501), and needs
+    /// an identity (42501).
+    pub fn of(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Who {
+        if user_key.is_some_and(|key| key.is_empty() || key.len() > LONGEST_KEY) {
+            errors::bad_value(
+                "user_key must be 1 to 512 bytes long",
+                "",
+                "Leave user_key out for a user whose id is a uuid.",
+            );
+        }
+        if identity::is_service() {
+            Who::for_service(user_id, user_key, auth_id)
+        } else {
+            Who::for_client(user_id, user_key, auth_id)
+        }
+    }
+
+    fn for_service(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Who {
+        let named = user_key.map(key::presence_id_text);
+        let user_id = match (user_id, named) {
+            (Some(id), Some(named)) if id != named => errors::bad_value(
+                "user_id and user_key name different users",
+                "Where a user has a key, the id is presence_id(user_key).",
+                "Pass one of the two.",
+            ),
+            (Some(id), _) | (None, Some(id)) => id,
+            (None, None) => errors::bad_value(
+                "a user is needed",
+                "A service acts for any user, so it has to say for whom.",
+                "Pass user_id, or user_key where the application's ids are no uuids.",
+            ),
+        };
+        // A wrapper that runs as a service on behalf of a client leaves the session to the client.
+        let own = || identity::auth_id().filter(|_| identity::user_id() == Some(user_id));
+        Who {
+            user_id,
+            user_key: key_of(user_id, user_key),
+            auth_id: auth_id.or_else(own).unwrap_or(user_id),
+            by_service: true,
+        }
+    }
+
+    fn for_client(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Who {
+        let (Some(own_auth), Some(own_user)) = (identity::auth_id(), identity::user_id()) else {
+            errors::no_identity();
+        };
+        let foreign = |given: Option<Uuid>, own| given.is_some_and(|given| given != own);
+        if foreign(user_id, own_user)
+            || foreign(user_key.map(key::presence_id_text), own_user)
+            || foreign(auth_id, own_auth)
+        {
+            errors::not_permitted();
+        }
+        let own_key = identity::user_key();
+        Who {
+            user_id: own_user,
+            user_key: key_of(own_user, own_key.as_deref().or(user_key)),
+            auth_id: own_auth,
+            by_service: false,
+        }
+    }
+}
+
+/// The longest user_key, in bytes: it has to fit into an index entry.
+const LONGEST_KEY: usize = 512;
+
+/// The key to store: the one given, or the integer the id was made of.
+fn key_of(user_id: Uuid, given: Option<&str>) -> Option<String> {
+    match given {
+        Some(key) => Some(key.to_owned()),
+        None => key::integer_of(user_id).map(|integer| integer.to_string()),
+    }
+}

@@ -1,0 +1,118 @@
+//! Heartbeats: the calls that every client makes all the time. They touch shared memory, and nothing else.
+
+use super::args::Uuids;
+use crate::core::token::{self, Digest};
+use crate::identity;
+use crate::roster::{Key, Owner};
+use crate::store::value::Value;
+use crate::sync::{self, Answer};
+use pgrx::callconv::{BoxRet, FcInfo};
+use pgrx::datum::Datum;
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+use pgrx::{pg_extern, pg_sys, pgrx_resolved_type};
+use uuid::Uuid;
+
+/// Tells that a session's user is there. Returns 'ok', 'ended' (sign in again) or 'unknown' (no such session, or not the
+/// caller's: start one). Counts at once, whatever becomes of the transaction. Errors with 25006 on a standby.
+#[pg_extern(volatile, parallel_unsafe)]
+fn heartbeat(session_id: Option<pgrx::Uuid>) -> Answer {
+    match session_id {
+        Some(id) => sync::heartbeat(Key::Id(Uuid::from_bytes(*id)), identity::owner()),
+        None => Answer::Unknown,
+    }
+}
+
+/// As `heartbeat`, for whoever holds the session's token.
+#[pg_extern(volatile, parallel_unsafe)]
+fn heartbeat_by_token(session_token: Option<&str>) -> Answer {
+    match session_token {
+        Some(token) if token::check(token).is_ok() => {
+            sync::heartbeat(Key::Digest(Digest::of(token)), Owner::Any)
+        }
+        _ => Answer::Unknown,
+    }
+}
+
+/// As `heartbeat`, for many sessions. Returns the ids that were not counted; NULLs are passed over.
+#[pg_extern(volatile, parallel_unsafe)]
+fn heartbeat_many(session_ids: Option<Uuids>) -> NotCounted {
+    let ids = session_ids.map_or(&[][..], Uuids::ids);
+    NotCounted(sync::heartbeat_many(ids, identity::owner()))
+}
+
+/// A text that is never freed or written: PostgreSQL copies what it keeps of a function's result.
+#[repr(C, align(8))]
+struct Word<const N: usize> {
+    header: u32,
+    bytes: [u8; N],
+}
+
+impl<const N: usize> Word<N> {
+    const fn new(bytes: [u8; N]) -> Word<N> {
+        let size = (size_of::<u32>() + N) as u32;
+        // The header of an uncompressed varlena: two zero bits, at the end of the word that is stored first.
+        let header = if cfg!(target_endian = "little") {
+            size << 2
+        } else {
+            size
+        };
+        Word { header, bytes }
+    }
+
+    fn datum(&'static self) -> pg_sys::Datum {
+        pg_sys::Datum::from(&raw const *self)
+    }
+}
+
+static OK: Word<2> = Word::new(*b"ok");
+static ENDED: Word<5> = Word::new(*b"ended");
+static UNKNOWN: Word<7> = Word::new(*b"unknown");
+
+// SAFETY: a static text, valid for ever.
+unsafe impl BoxRet for Answer {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        let word = match self {
+            Answer::Ok => OK.datum(),
+            Answer::Ended => ENDED.datum(),
+            Answer::Unknown => UNKNOWN.datum(),
+        };
+        // SAFETY: the function returns text.
+        unsafe { fcinfo.return_raw_datum(word) }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl SqlTranslatable for Answer {
+    const TYPE_IDENT: &'static str = pgrx_resolved_type!(Answer);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> =
+        Err(ArgumentError::NotValidAsArgument("Answer"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> =
+        Ok(ReturnsRef::One(SqlMappingRef::As("text")));
+}
+
+/// A `uuid[]`.
+struct NotCounted(Vec<Uuid>);
+
+// SAFETY: an array in the current context, with the type that RETURN_SQL declares.
+unsafe impl BoxRet for NotCounted {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        match Value::Uuids(&self.0).datum() {
+            // SAFETY: the function returns uuid[].
+            Some(array) => unsafe { fcinfo.return_raw_datum(array) },
+            None => fcinfo.return_null(),
+        }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl SqlTranslatable for NotCounted {
+    const TYPE_IDENT: &'static str = pgrx_resolved_type!(NotCounted);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> =
+        Err(ArgumentError::NotValidAsArgument("NotCounted"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> =
+        Ok(ReturnsRef::One(SqlMappingRef::As("uuid[]")));
+}

@@ -1,0 +1,16 @@
+//! The SQL functions, one file per noun.
+
+mod args;
+mod caller;
+mod changes;
+mod end;
+mod heartbeat;
+mod label;
+mod presence;
+mod reading;
+mod release;
+mod rows;
+mod start;
+mod status;
+mod token;
+mod user;

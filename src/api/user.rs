@@ -1,0 +1,34 @@
+//! A user who is to be forgotten.
+
+use super::caller;
+use crate::store::statement::Statement;
+use crate::store::value::Value;
+use pgrx::{pg_extern, pg_sys};
+use uuid::Uuid;
+
+thread_local! {
+    static SESSIONS: Statement = const { Statement::new(
+        "DELETE FROM {s}.user_sessions WHERE user_id = $1", &[pg_sys::UUIDOID],
+    ) };
+    static PRESENCE: Statement = const { Statement::new(
+        "DELETE FROM {s}.user_presence WHERE user_id = $1", &[pg_sys::UUIDOID],
+    ) };
+    static CHANGES: Statement = const { Statement::new(
+        "UPDATE {s}.presence_changes SET user_id = NULL, user_key = NULL WHERE user_id = $1", &[pg_sys::UUIDOID],
+    ) };
+}
+
+/// Erases a user's sessions and presence; the feed keeps its sequence, with the user blanked. For services. True if
+/// there was anything to erase. Errors with 42501 for others, with 25006 on a standby.
+#[pg_extern(volatile, parallel_unsafe)]
+fn forget_user(user_id: Option<pgrx::Uuid>) -> bool {
+    caller::must_write();
+    caller::must_be_service();
+    user_id.is_some_and(|id| {
+        let id = Uuid::from_bytes(*id);
+        let erased = [&SESSIONS, &PRESENCE, &CHANGES].map(|statement| {
+            statement.with(|statement| statement.write(&[Value::Uuid(&id)], |rows| rows.count()))
+        });
+        erased.iter().any(|&rows| rows > 0)
+    })
+}

@@ -1,0 +1,88 @@
+//! Values on their way into a statement or a row.
+
+use crate::core::time::Micros;
+use pgrx::pg_sys::{self, Datum};
+use pgrx::{IntoDatum, varlena};
+use uuid::Uuid;
+
+/// One value, or none, of the types our tables are made of.
+#[derive(Clone, Copy)]
+pub enum Value<'a> {
+    Null,
+    Bool(bool),
+    Int(i32),
+    Big(i64),
+    Time(Micros),
+    Uuid(&'a Uuid),
+    Text(&'a str),
+    /// uuid[]
+    Uuids(&'a [Uuid]),
+    /// A label of an enum, by its OID.
+    Label(pg_sys::Oid),
+    /// As PostgreSQL handed it to us.
+    Given(Datum),
+}
+
+impl Value<'_> {
+    /// The datum, or none for NULL. It may point into what the value borrows, so it is good for as long only.
+    pub fn datum(self) -> Option<Datum> {
+        Some(match self {
+            Value::Null => return None,
+            Value::Bool(value) => Datum::from(value),
+            Value::Int(value) => Datum::from(value),
+            Value::Big(value) | Value::Time(value) => Datum::from(value),
+            Value::Uuid(value) => Datum::from(value.as_bytes().as_ptr()),
+            Value::Text(value) => return value.into_datum(),
+            Value::Uuids(values) => array(values),
+            Value::Label(oid) => Datum::from(oid),
+            Value::Given(datum) => datum,
+        })
+    }
+}
+
+impl<'a, T> From<Option<T>> for Value<'a>
+where
+    T: Into<Value<'a>>,
+{
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Value::Null, Into::into)
+    }
+}
+
+impl<'a> From<&'a Uuid> for Value<'a> {
+    fn from(value: &'a Uuid) -> Self {
+        Value::Uuid(value)
+    }
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(value: &'a str) -> Self {
+        Value::Text(value)
+    }
+}
+
+/// A `uuid[]` of one dimension without NULLs, in the current memory context.
+fn array(values: &[Uuid]) -> Datum {
+    const HEADER: usize = size_of::<pg_sys::ArrayType>();
+    let dimensions = usize::from(!values.is_empty());
+    let size = HEADER + dimensions * (2 * size_of::<i32>()) + size_of_val(values);
+    // SAFETY: `size` bytes are allocated (or an error raised, beyond 1 GB), and what is written into them is the
+    // header, then one dimension and its lower bound, then the elements: exactly `size` bytes. Header and bounds make
+    // 24 bytes, so there is no padding before the elements, and a uuid needs none after.
+    unsafe {
+        let array = pg_sys::palloc0(size).cast::<pg_sys::ArrayType>();
+        varlena::set_varsize_4b(array.cast(), size as i32);
+        (*array).ndim = dimensions as i32;
+        (*array).elemtype = pg_sys::UUIDOID;
+        if dimensions == 1 {
+            let bounds = array.add(1).cast::<i32>();
+            *bounds = values.len() as i32;
+            *bounds.add(1) = 1;
+            bounds
+                .add(2)
+                .cast::<Uuid>()
+                .copy_from_nonoverlapping(values.as_ptr(), values.len());
+        }
+        Datum::from(array)
+    }
+}
