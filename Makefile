@@ -1,6 +1,7 @@
 # make demo      see it work: a throw-away server with users who come and go
 # make stop      stop and remove the demo's server
 # make test      every test, on throw-away servers
+# make bench     what a heartbeat costs, side by side with SELECT 1 and with the UPDATE it replaces
 # make install   into the PostgreSQL that PG_CONFIG names (default: the one on the PATH)
 # make check     what a change must pass: formatting, lints, tests
 # make clean     remove what was built
@@ -11,7 +12,7 @@ export PG_CONFIG
 
 bin := pg_test/bin
 
-.PHONY: demo stop test install setup check fmt fmt-check lint clean
+.PHONY: demo stop test bench install setup check fmt fmt-check lint clean
 
 demo: setup
 	examples/demo/run
@@ -21,6 +22,9 @@ stop:
 
 test: setup
 	$(bin)/test $(TEST)
+
+bench: setup
+	bench/run
 
 install: setup
 	$(bin)/install

@@ -3,6 +3,8 @@
 ::pgrx::pg_module_magic!(name, version);
 
 mod api;
+#[cfg(feature = "pg_bench")]
+mod benches;
 mod compat;
 mod core;
 mod errors;

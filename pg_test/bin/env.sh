@@ -33,5 +33,5 @@ use_postgres() {
     PG_CONFIG=$(command -v "${PG_CONFIG:-pg_config}")
     PG_MAJOR=$("$PG_CONFIG" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
     export PG_CONFIG PG_MAJOR PGRX_PG_CONFIG_PATH=$PG_CONFIG
-    features=(--no-default-features --features "pg$PG_MAJOR")
+    features=(--no-default-features --features "pg$PG_MAJOR${EXTRA_FEATURES:+,$EXTRA_FEATURES}")
 }

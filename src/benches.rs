@@ -1,0 +1,93 @@
+//! Benchmarks inside the server, for what a client is too slow to measure: built with the feature `pg_bench`, run by
+//! `make bench` or `cargo pgrx bench`. They use the sessions that are there, and make some where there are none.
+
+use std::cell::{Cell, RefCell};
+
+use pgrx::prelude::*;
+use pgrx_bench::{Bencher, black_box};
+use uuid::Uuid;
+
+use crate::{
+    compat, installed,
+    roster::{self, Key, Owner},
+    settings, sync,
+};
+
+thread_local! {
+    static SESSIONS: RefCell<Vec<(Uuid, Uuid)>> = const { RefCell::new(Vec::new()) };
+    static RANDOM: Cell<u64> = const { Cell::new(0x9E37_79B9_7F4A_7C15) };
+}
+
+/// Sessions of the table and their users, up to a million of them.
+fn prepare() {
+    let table = format!("{}.user_sessions", installed::schema_name());
+    let read = format!("SELECT id, user_id FROM {table} WHERE is_active LIMIT 1000000");
+    let rows: Vec<(Uuid, Uuid)> = Spi::connect(|client| {
+        let uuid = |id: pgrx::Uuid| Uuid::from_bytes(*id.as_bytes());
+        client
+            .select(&read, None, &[])
+            .expect("the sessions")
+            .map(|row| {
+                let id = row.get::<pgrx::Uuid>(1).ok().flatten().expect("an id");
+                let user = row.get::<pgrx::Uuid>(2).ok().flatten().expect("a user");
+                (uuid(id), uuid(user))
+            })
+            .collect()
+    });
+    assert!(!rows.is_empty(), "start some sessions first");
+    SESSIONS.set(rows);
+}
+
+fn any() -> (Uuid, Uuid) {
+    RANDOM.set(
+        RANDOM
+            .get()
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1),
+    );
+    SESSIONS.with_borrow(|sessions| {
+        sessions[((u128::from(RANDOM.get()) * sessions.len() as u128) >> 64) as usize]
+    })
+}
+
+#[pg_schema]
+mod benches {
+    use super::*;
+
+    #[pg_bench(setup = prepare)]
+    fn heartbeat(b: &mut Bencher) {
+        b.iter(|| black_box(sync::heartbeat(Key::Id(any().0), Owner::Any)));
+    }
+
+    #[pg_bench(setup = prepare)]
+    fn heartbeat_of_a_client(b: &mut Bencher) {
+        let stranger = Owner::Auth(Uuid::nil());
+        let space = roster::space();
+        b.iter(move || {
+            let key = Key::Id(any().0);
+            black_box(space.beat(&key, &stranger, compat::now(), settings::active_timeout()))
+        });
+    }
+
+    /// One call for a thousand sessions.
+    #[pg_bench(setup = prepare)]
+    fn heartbeat_many(b: &mut Bencher) {
+        let ids: Vec<Uuid> = (0..1000).map(|_| any().0).collect();
+        b.iter(move || black_box(sync::heartbeat_many(&ids, Owner::Any)));
+    }
+
+    #[pg_bench(setup = prepare)]
+    fn is_online(b: &mut Bencher) {
+        let space = roster::space();
+        b.iter(move || {
+            black_box(space.is_online(&any().1, compat::now(), settings::active_timeout()))
+        });
+    }
+
+    /// One look at every session, none of them due.
+    #[pg_bench(setup = prepare)]
+    fn sweep(b: &mut Bencher) {
+        let space = roster::space();
+        b.iter(move || black_box(space.sweep(compat::now(), settings::active_timeout())));
+    }
+}
