@@ -6,7 +6,7 @@ use postgres::{Client, NoTls};
 
 use crate::cluster::Cluster;
 use crate::listener::Listener;
-use crate::wait::wait_until;
+use crate::wait::{wait_for, wait_until};
 
 /// How the extension gets into a new database.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +89,18 @@ impl<'c> Database<'c> {
     /// A listener on the channel `presence`.
     pub fn listen(&self) -> Listener {
         Listener::new(self.connect(), "presence")
+    }
+
+    /// The process id of this database's worker, once it has one.
+    pub fn worker(&self) -> i32 {
+        let mut client = self.connect();
+        let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE '%presence%'";
+        wait_for("a worker", || {
+            client
+                .query_opt(sql, &[])
+                .expect("the processes")
+                .map(|row| row.get(0))
+        })
     }
 
     /// A role that may log in, with no more rights here than to look into the schema.

@@ -1,4 +1,9 @@
 //! One program for all tests, as each program links anew; one module per subject.
 
+mod feed;
 mod harness;
+mod install;
+mod sessions;
 mod settings;
+mod timeouts;
+mod transactions;
