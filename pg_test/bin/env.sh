@@ -35,3 +35,8 @@ use_postgres() {
     export PG_CONFIG PG_MAJOR PGRX_PG_CONFIG_PATH=$PG_CONFIG
     features=(--no-default-features --features "pg$PG_MAJOR${EXTRA_FEATURES:+,$EXTRA_FEATURES}")
 }
+
+# Runs a program of the server, which refuses to run as root.
+as_server() {
+    if [ "$(id -u)" = 0 ]; then (cd / && runuser -u postgres -- "$@"); else "$@"; fi
+}
