@@ -97,3 +97,35 @@ pub fn in_recovery() -> bool {
     // SAFETY: reads shared state; cannot raise.
     unsafe { pg_sys::RecoveryInProgress() }
 }
+
+/// The number that the cluster got when it was made, and that its copies share.
+pub fn system_identifier() -> u64 {
+    // SAFETY: reads shared memory; cannot raise.
+    unsafe { pg_sys::GetSystemIdentifier() }
+}
+
+/// The timeline that is written to: another one after each promotion and each recovery to a point in time. Only
+/// outside recovery.
+pub fn timeline() -> u32 {
+    #[cfg(any(feature = "pg13", feature = "pg14"))]
+    // SAFETY: a plain global; RecoveryInProgress sets it once recovery is over.
+    unsafe {
+        pg_sys::RecoveryInProgress();
+        pg_sys::ThisTimeLineID
+    }
+    #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+    // SAFETY: reads shared memory; not in recovery, as the caller promises.
+    unsafe {
+        pg_sys::GetWALInsertionTimeLine()
+    }
+}
+
+/// The condition that a row lies on the pages from `$1` up to, and without, `$2`, in a form that makes PostgreSQL read
+/// only these pages.
+#[cfg(not(feature = "pg13"))]
+pub const PAGE_RANGE: &str =
+    "ctid >= format('(%s,0)', $1)::tid AND ctid < format('(%s,0)', $2)::tid";
+/// Before 14 there are no scans of a range of pages, but of a list of places: every one that a page can have.
+#[cfg(feature = "pg13")]
+pub const PAGE_RANGE: &str = "ctid = ANY (ARRAY(SELECT format('(%s,%s)', page, place)::tid \
+     FROM generate_series($1, $2 - 1) page, generate_series(1, 291) place))";

@@ -14,6 +14,7 @@ mod roster;
 mod settings;
 mod store;
 mod sync;
+mod worker;
 
 ::pgrx::extension_sql_file!("../sql/preflight.sql", name = "preflight", bootstrap);
 ::pgrx::extension_sql_file!("../sql/types.sql", name = "types", requires = ["preflight"]);
@@ -27,5 +28,6 @@ extern "C-unwind" fn _PG_init() {
     if unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {
         roster::init();
         sync::init();
+        worker::register();
     }
 }

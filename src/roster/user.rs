@@ -22,6 +22,8 @@ pub struct Dirty {
     pub active: bool,
     pub last_seen: Option<Micros>,
     pub reason: Reason,
+    /// Has a key that its id does not tell.
+    pub keyed: bool,
 }
 
 impl Roster {
@@ -273,6 +275,7 @@ impl Writer {
             active: user.live.get() > 0,
             last_seen,
             reason: Reason::from_repr(user.reason.get()).unwrap_or(Reason::Started),
+            keyed: user.flags.has(KEYED),
         };
         self.drop_user_if_unused(at);
         Some(dirty)

@@ -161,6 +161,7 @@ impl Space {
                     active: true,
                     last_seen: view.last_activity,
                     reason: Reason::Started,
+                    keyed: view.keyed,
                 });
             }
         });
@@ -182,6 +183,7 @@ impl Space {
                 active: false,
                 last_seen: None,
                 reason,
+                keyed: true,
             };
         }
         let view = self.view(at, now, timeout);
@@ -191,6 +193,7 @@ impl Space {
             active,
             last_seen: view.last_activity,
             reason,
+            keyed: view.keyed,
         }
     }
 

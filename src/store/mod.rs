@@ -1,6 +1,12 @@
 //! The durable side: SQL on the extension's own tables.
 
+mod bulk;
+pub mod cleanup;
+pub mod feed;
+pub mod flush;
+pub mod load;
 pub mod session;
+pub mod state;
 pub mod statement;
 pub mod value;
 

@@ -1,0 +1,216 @@
+//! Cleaning up: sessions that are over are marked so, old ones are deleted, and so are users not seen for long.
+//!
+//! Tables are walked in ranges of pages, so that each step is short however large they are.
+
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use super::{
+    bulk::{Access::Point, Effect, Statement, time, uuid},
+    flush::{self, Target},
+};
+use crate::{
+    compat,
+    core::time::Micros,
+    installed,
+    roster::{Key, Space},
+    settings,
+};
+
+/// Pages of one step: 4 MB, some ten thousand rows.
+pub const PAGES: i64 = 512;
+/// Rows written by one statement.
+const BATCH: usize = 1000;
+
+/// What cleaning has done to `user_sessions`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cleaned {
+    pub deactivated: i64,
+    pub deleted: i64,
+}
+
+thread_local! {
+    static PAGE_COUNT: Statement = const { Statement::new(
+        |_| "SELECT pg_relation_size($1::oid) / current_setting('block_size')::bigint".to_owned(),
+        &[pg_sys::OIDOID],
+        &[pg_sys::INT8OID],
+        Point,
+        Effect::Reads,
+    ) };
+    static OVER: Statement = const { Statement::new(
+        |schema| format!(
+            "SELECT id, last_activity, expires_at, is_active FROM {schema}.user_sessions
+             WHERE {} AND ended_at IS NULL
+                 AND (expires_at <= $3 OR is_active AND last_activity <= $4)",
+            compat::PAGE_RANGE
+        ),
+        &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
+        &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::BOOLOID],
+        Point,
+        Effect::Reads,
+    ) };
+    static OLD: Statement = const { Statement::new(
+        |schema| format!(
+            "SELECT id FROM {schema}.user_sessions
+             WHERE {} AND NOT is_active AND last_activity < $3",
+            compat::PAGE_RANGE
+        ),
+        &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID],
+        &[pg_sys::UUIDOID],
+        Point,
+        Effect::Reads,
+    ) };
+    static DELETE: Statement = const { Statement::new(
+        |schema| format!(
+            "WITH free AS MATERIALIZED (
+                 SELECT ctid AS place FROM {schema}.user_sessions
+                 WHERE id = ANY ($1) AND NOT is_active AND last_activity < $2
+                 FOR UPDATE SKIP LOCKED
+             )
+             DELETE FROM {schema}.user_sessions s USING free f WHERE s.ctid = f.place
+             RETURNING s.id"
+        ),
+        &[pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
+        &[pg_sys::UUIDOID],
+        Point,
+        Effect::Writes,
+    ) };
+    static FORGET_USERS: Statement = const { Statement::new(
+        |schema| format!(
+            "WITH free AS MATERIALIZED (
+                 SELECT ctid AS place FROM {schema}.user_presence p
+                 WHERE {} AND NOT is_online AND greatest(last_seen, changed_at) < $3
+                     AND NOT EXISTS (SELECT FROM {schema}.user_sessions s WHERE s.user_id = p.user_id)
+                 FOR UPDATE OF p SKIP LOCKED
+             )
+             DELETE FROM {schema}.user_presence p USING free f WHERE p.ctid = f.place
+             RETURNING p.user_id",
+            compat::PAGE_RANGE
+        ),
+        &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID],
+        &[pg_sys::UUIDOID],
+        Point,
+        Effect::Writes,
+    ) };
+}
+
+/// How many pages a table has.
+pub fn pages(table: pg_sys::Oid) -> i64 {
+    let mut pages = 0;
+    PAGE_COUNT
+        .with(|statement| statement.run(&[table.into()], |row| pages = row.number(0).unwrap_or(0)));
+    pages
+}
+
+/// Cleans the sessions on pages `from` up to `to`, in the caller's transaction.
+///
+/// Timed out ones become `is_active = false`, expired ones end, and those that are not active and silent for longer than
+/// `presence.retention` are deleted. The roster's word on who is live counts more than the table's, which lags behind.
+pub fn sessions(space: Space, from: i64, to: i64) -> Cleaned {
+    let now = compat::now();
+    let timeout = settings::active_timeout();
+    // While everybody is given grace after a restart, silence says nothing.
+    let silent = if now < space.grace_until() {
+        Micros::MIN
+    } else {
+        now - timeout
+    };
+    let mut over = Vec::new();
+    OVER.with(|statement| {
+        statement.run(
+            &[
+                from.into(),
+                to.into(),
+                time(now).into(),
+                time(silent).into(),
+            ],
+            |row| {
+                if let (Some(id), Some(last_activity), Some(expires_at)) =
+                    (row.uuid(0), row.time(1), row.time(2))
+                {
+                    over.push((id, last_activity, expires_at, row.flag(3)));
+                }
+            },
+        );
+    });
+    let mut cleaned = Cleaned::default();
+    let targets: Vec<(Target, bool)> = over
+        .into_iter()
+        .filter_map(|(id, last_activity, expires_at, was_active)| {
+            let known = space.session(&Key::Id(id), now, timeout);
+            if known.is_some_and(|session| session.live) {
+                return None;
+            }
+            let last_activity = known.map_or(last_activity, |session| {
+                session.last_activity.max(last_activity)
+            });
+            let ended_at = (expires_at <= now).then_some(expires_at);
+            Some((
+                Target {
+                    id,
+                    last_activity,
+                    is_active: false,
+                    ended_at,
+                },
+                was_active,
+            ))
+        })
+        .collect();
+    for batch in targets.chunks(BATCH) {
+        let rows: Vec<Target> = batch.iter().map(|(target, _)| *target).collect();
+        let written = flush::write(&rows);
+        let deactivated = batch
+            .iter()
+            .filter(|(target, was)| *was && written.contains(&target.id));
+        cleaned.deactivated += deactivated.count() as i64;
+    }
+
+    let cutoff = now.saturating_sub(settings::retention());
+    let mut old = Vec::new();
+    OLD.with(|statement| {
+        statement.run(&[from.into(), to.into(), time(cutoff).into()], |row| {
+            old.extend(row.uuid(0))
+        });
+    });
+    old.retain(|id| {
+        !space
+            .session(&Key::Id(*id), now, timeout)
+            .is_some_and(|session| session.live)
+    });
+    for batch in old.chunks(BATCH) {
+        cleaned.deleted += delete(batch, cutoff);
+    }
+    cleaned
+}
+
+fn delete(ids: &[Uuid], cutoff: Micros) -> i64 {
+    let ids: Vec<_> = ids.iter().copied().map(uuid).collect();
+    let mut deleted = 0;
+    DELETE.with(|statement| statement.run(&[ids.into(), time(cutoff).into()], |_| deleted += 1));
+    deleted
+}
+
+/// Forgets the users on pages `from` up to `to` of `user_presence` who have been offline for longer than
+/// `presence.user_retention` and have no session left. Gives how many.
+pub fn users(from: i64, to: i64, retention: Micros) -> i64 {
+    let cutoff = compat::now().saturating_sub(retention);
+    let mut forgotten = 0;
+    FORGET_USERS.with(|statement| {
+        statement.run(&[from.into(), to.into(), time(cutoff).into()], |_| {
+            forgotten += 1
+        });
+    });
+    forgotten
+}
+
+/// Cleans all sessions at once, in the caller's transaction: `cleanup_sessions()`.
+pub fn run(space: Space) -> Cleaned {
+    let mut all = Cleaned::default();
+    let last = pages(installed::get().sessions);
+    for from in (0..last).step_by(PAGES as usize) {
+        let cleaned = sessions(space, from, from + PAGES);
+        all.deactivated += cleaned.deactivated;
+        all.deleted += cleaned.deleted;
+    }
+    all
+}

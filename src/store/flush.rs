@@ -1,0 +1,96 @@
+//! Writes to `user_sessions` what the roster knows better.
+
+use std::collections::HashSet;
+
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use super::bulk::{Access::Point, Effect, Statement, time, uuid};
+use crate::{core::time::Micros, roster::FlushRow, sync};
+
+/// A row as it shall be.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    pub id: Uuid,
+    pub last_activity: Micros,
+    pub is_active: bool,
+    pub ended_at: Option<Micros>,
+}
+
+impl From<&FlushRow> for Target {
+    fn from(row: &FlushRow) -> Target {
+        Target {
+            id: row.id,
+            last_activity: row.last_activity,
+            is_active: row.is_active,
+            ended_at: row.ended_at,
+        }
+    }
+}
+
+thread_local! {
+    // A row that somebody has locked is left for the next time. A session is not made inactive if the table has heard
+    // of it later than the roster: that commit is still to be told.
+    static WRITE: Statement = const { Statement::new(
+        |schema| format!(
+            "WITH free AS MATERIALIZED (
+                 SELECT s.ctid AS place, t.last_activity, t.is_active, t.ended_at
+                 FROM unnest($1, $2, $3, $4) AS t (id, last_activity, is_active, ended_at)
+                     JOIN {schema}.user_sessions s ON s.id = t.id
+                 WHERE s.ended_at IS NULL AND (t.is_active OR s.last_activity <= t.last_activity)
+                 FOR NO KEY UPDATE OF s SKIP LOCKED
+             )
+             UPDATE {schema}.user_sessions s
+             SET last_activity = greatest(s.last_activity, f.last_activity),
+                 is_active = f.is_active, ended_at = f.ended_at
+             FROM free f WHERE s.ctid = f.place
+             RETURNING s.id"
+        ),
+        &[
+            pg_sys::UUIDARRAYOID,
+            pg_sys::TIMESTAMPTZARRAYOID,
+            pg_sys::BOOLARRAYOID,
+            pg_sys::TIMESTAMPTZARRAYOID,
+        ],
+        &[pg_sys::UUIDOID],
+        Point,
+        Effect::Writes,
+    ) };
+    static STANDING: Statement = const { Statement::new(
+        |schema| format!("SELECT id FROM {schema}.user_sessions WHERE id = ANY ($1) AND ended_at IS NULL"),
+        &[pg_sys::UUIDARRAYOID],
+        &[pg_sys::UUIDOID],
+        Point,
+        Effect::Reads,
+    ) };
+}
+
+/// Writes the rows that nobody has locked, and gives the ids of those written. Sessions that have ended, or have been
+/// heard of since, are left as they are. Our own triggers take no notice.
+pub fn write(rows: &[Target]) -> HashSet<Uuid> {
+    let ids: Vec<_> = rows.iter().map(|row| uuid(row.id)).collect();
+    let last_activity: Vec<_> = rows.iter().map(|row| time(row.last_activity)).collect();
+    let is_active: Vec<_> = rows.iter().map(|row| row.is_active).collect();
+    let ended_at: Vec<_> = rows.iter().map(|row| row.ended_at.map(time)).collect();
+    let mut written = HashSet::with_capacity(rows.len());
+    sync::ignored(|| {
+        WRITE.with(|statement| {
+            let arguments = [
+                ids.into(),
+                last_activity.into(),
+                is_active.into(),
+                ended_at.into(),
+            ];
+            statement.run(&arguments, |row| written.extend(row.uuid(0)));
+        });
+    });
+    written
+}
+
+/// Which of these sessions the table has, not ended.
+pub fn standing(ids: &[Uuid]) -> HashSet<Uuid> {
+    let ids: Vec<_> = ids.iter().copied().map(uuid).collect();
+    let mut standing = HashSet::new();
+    STANDING.with(|statement| statement.run(&[ids.into()], |row| standing.extend(row.uuid(0))));
+    standing
+}

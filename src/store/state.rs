@@ -1,0 +1,145 @@
+//! `presence_state`: where the feed stands, and which unbroken line of sequence numbers it belongs to.
+
+use pgrx::pg_sys;
+
+use super::bulk::{Access::Point, Effect, Statement};
+use crate::{compat, installed};
+
+/// Where the feed stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Names the line of sequence numbers.
+    pub epoch: String,
+    /// The newest sequence number given out.
+    pub seq: i64,
+    /// The oldest one that `presence_changes` still has, or the next one if it is empty.
+    pub oldest: i64,
+}
+
+thread_local! {
+    static READ: Statement = const { Statement::new(
+        |schema| format!("SELECT epoch, seq, oldest_seq, origin FROM {schema}.presence_state ORDER BY seq DESC, epoch"),
+        &[],
+        &[pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TEXTOID],
+        Point,
+        Effect::Reads,
+    ) };
+    static KEPT: Statement = const { Statement::new(
+        |schema| format!("SELECT min(seq), max(seq) FROM {schema}.presence_changes"),
+        &[],
+        &[pg_sys::INT8OID, pg_sys::INT8OID],
+        Point,
+        Effect::Reads,
+    ) };
+    static REPLACE: Statement = const { Statement::new(
+        |schema| format!(
+            "WITH gone AS (DELETE FROM {schema}.presence_state)
+             INSERT INTO {schema}.presence_state (epoch, seq, oldest_seq, origin)
+             VALUES (coalesce($1, gen_random_uuid()::text), $2, $3, $4)
+             RETURNING epoch"
+        ),
+        &[pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TEXTOID],
+        &[pg_sys::TEXTOID],
+        Point,
+        Effect::Writes,
+    ) };
+}
+
+/// One row of `presence_state` with the place it was written for.
+struct Found {
+    state: State,
+    origin: Option<String>,
+}
+
+fn read() -> Vec<Found> {
+    let mut rows = Vec::new();
+    READ.with(|statement| {
+        statement.run(&[], |row| {
+            let state = State {
+                epoch: row.text(0).unwrap_or_default(),
+                seq: row.number(1).unwrap_or_default(),
+                oldest: row.number(2).unwrap_or_default(),
+            };
+            rows.push(Found {
+                state,
+                origin: row.text(3),
+            });
+        });
+    });
+    rows
+}
+
+/// Whether the one row of `presence_state` says what the worker believes. It does not after a restore into a running
+/// database. To be called in a transaction.
+pub fn stands(believed: &State) -> bool {
+    let rows = read();
+    rows.len() == 1 && rows[0].state == *believed && rows[0].origin.as_deref() == Some(&here())
+}
+
+/// Makes `presence_state` one row that belongs here, and gives it.
+///
+/// The epoch is kept only if nothing that was told can have been lost or can be told twice. It changes where there is
+/// not exactly one row (a restore adds one), where the row was written for another server, timeline, database or table
+/// (a copy, a promotion, a recovery to a point in time, a restore), and where `presence_changes` has more than the row
+/// knows of. Sequence numbers go on from the highest one found. To be called in a transaction, with the table locked.
+pub fn settle() -> State {
+    let here = here();
+    let rows = read();
+    let mut kept = (None, None);
+    KEPT.with(|statement| statement.run(&[], |row| kept = (row.number(0), row.number(1))));
+    let (first_kept, last_kept) = kept;
+
+    let highest = rows
+        .iter()
+        .map(|row| row.state.seq)
+        .chain(last_kept)
+        .max()
+        .unwrap_or(0);
+    let oldest = first_kept.unwrap_or(highest + 1);
+    let same_line = match rows.as_slice() {
+        [row] => {
+            let ours = match &row.origin {
+                Some(origin) => *origin == here,
+                // As the install script left it.
+                None => row.state.seq == 0,
+            };
+            ours && row.state.seq == highest
+        }
+        _ => false,
+    };
+    let epoch = same_line.then(|| rows[0].state.epoch.clone());
+    if same_line && rows[0].origin.as_deref() == Some(&*here) && rows[0].state.oldest == oldest {
+        return rows
+            .into_iter()
+            .next()
+            .map(|row| row.state)
+            .unwrap_or_else(|| unreachable!("one row"));
+    }
+    let mut settled = State {
+        epoch: String::new(),
+        seq: highest,
+        oldest,
+    };
+    REPLACE.with(|statement| {
+        statement.run(
+            &[epoch.into(), highest.into(), oldest.into(), here.into()],
+            |row| {
+                settled.epoch = row.text(0).unwrap_or_default();
+            },
+        );
+    });
+    settled
+}
+
+/// The place an epoch belongs to: server, timeline, database, table.
+fn here() -> String {
+    // SAFETY: a plain global of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    format!(
+        "{:x}/{}/{}/{}",
+        compat::system_identifier(),
+        compat::timeline(),
+        database.to_u32(),
+        installed::get().sessions.to_u32()
+    )
+}

@@ -1,0 +1,205 @@
+//! What the launcher knows of one database, and what it does about it.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    board::{Board, Report},
+    post::Post,
+};
+
+/// A worker that served for so long had no trouble starting.
+const SETTLED: Duration = Duration::from_secs(10);
+/// How long a database rests after its worker left because somebody wanted it: DROP, RENAME and a copy hold the
+/// catalog lock that they take first, so a worker that comes back meanwhile waits for it without being in the way.
+const AFTER_YIELD: Duration = Duration::from_secs(1);
+/// How long a database rests where another worker was found; the one before may still be writing.
+const AFTER_TAKEN: Duration = Duration::from_millis(500);
+/// How soon a free worker slot is looked for again, unless a worker ends before.
+const NO_SLOT: Duration = Duration::from_secs(5);
+/// The rest after a first failure, and the longest one.
+const REST: Duration = Duration::from_millis(100);
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// The rest after a first refusal that was followed by a poke, and the longest one.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const LONGEST_LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// See the drawing in [`super`].
+enum State {
+    Untried,
+    Started(Post),
+    Serving(Post, Instant),
+    Refused(Instant),
+    NoSlot(Instant),
+    Resting(Instant),
+}
+
+/// One database.
+pub struct Database {
+    oid: u32,
+    state: State,
+    /// Workers in a row that died without having served for long.
+    failures: u32,
+    /// Refusals in a row.
+    refusals: u32,
+    /// Somebody asked for a worker since the last one was started.
+    asked: bool,
+    /// It may have a worker: it exists, is no template and allows connections.
+    pub open: bool,
+}
+
+impl Database {
+    /// A database nothing is known of.
+    pub fn new(oid: u32) -> Database {
+        Database {
+            oid,
+            state: State::Untried,
+            failures: 0,
+            refusals: 0,
+            asked: false,
+            open: true,
+        }
+    }
+
+    /// A database whose worker was started by another launcher.
+    pub fn adopt(oid: u32, desk: usize) -> Database {
+        Database {
+            state: State::Started(Post::found(desk)),
+            ..Database::new(oid)
+        }
+    }
+
+    /// Notes that somebody missed a worker here.
+    pub fn poke(&mut self) {
+        self.asked = true;
+    }
+
+    /// Whether a worker was started that has not said yet whether it serves.
+    pub fn is_on_trial(&self) -> bool {
+        matches!(self.state, State::Started(_))
+    }
+
+    /// Whether there is a worker, or what may be left of one.
+    pub fn has_worker(&self) -> bool {
+        matches!(self.state, State::Started(_) | State::Serving(..))
+    }
+
+    /// When something falls due here after `now`. What was due already waits for a word from a worker, which wakes
+    /// the launcher.
+    pub fn next_look(&self, now: Instant) -> Option<Instant> {
+        match self.state {
+            State::Resting(until) => Some(until),
+            State::NoSlot(retry) => Some(retry),
+            _ => None,
+        }
+        .filter(|&due| due > now)
+    }
+
+    /// Does what is due. `may_start`: another trial is allowed now. `slot_freed`: a worker ended since the last look.
+    /// Tells whether a worker ended here.
+    pub fn look(
+        &mut self,
+        board: &'static Board,
+        now: Instant,
+        may_start: bool,
+        slot_freed: bool,
+    ) -> bool {
+        match &mut self.state {
+            State::Started(post) | State::Serving(post, _)
+                if !self.open && post.is_alive(board) =>
+            {
+                board.desks[post.desk].dismiss();
+                false
+            }
+            State::Started(post) => {
+                let report = board.desks[post.desk].report();
+                if !post.is_alive(board) {
+                    self.concluded(board, now);
+                    return true;
+                }
+                if report == Report::Serving
+                    && let State::Started(post) = std::mem::replace(&mut self.state, State::Untried)
+                {
+                    self.state = State::Serving(post, now);
+                    self.refusals = 0;
+                    self.asked = false;
+                }
+                false
+            }
+            State::Serving(post, _) => {
+                let ended = !post.is_alive(board);
+                if ended {
+                    self.concluded(board, now);
+                }
+                ended
+            }
+            State::Refused(at) => {
+                if self.asked {
+                    self.state = State::Resting(
+                        *at + doubled(LOOK_AGAIN, self.refusals, LONGEST_LOOK_AGAIN),
+                    );
+                }
+                false
+            }
+            State::Resting(until) if now < *until => false,
+            State::NoSlot(retry) if now < *retry && !slot_freed => false,
+            State::Untried | State::Resting(_) | State::NoSlot(_) => {
+                if self.open && may_start {
+                    self.start(board, now);
+                }
+                false
+            }
+        }
+    }
+
+    fn start(&mut self, board: &'static Board, now: Instant) {
+        self.asked = false;
+        let was_without = matches!(self.state, State::NoSlot(_));
+        self.state = match Post::open(board, self.oid) {
+            Some(post) => State::Started(post),
+            None => {
+                if !was_without {
+                    pgrx::log!(
+                        "pg_presence: no worker slot is free for database {}; presence there goes on without events \
+                         (hint: raise max_worker_processes)",
+                        self.oid
+                    );
+                }
+                State::NoSlot(now + NO_SLOT)
+            }
+        };
+    }
+
+    /// The worker is gone: what next, by its last word.
+    fn concluded(&mut self, board: &'static Board, now: Instant) {
+        let (post, served) = match std::mem::replace(&mut self.state, State::Untried) {
+            State::Started(post) => (post, Duration::ZERO),
+            State::Serving(post, since) => (post, now - since),
+            other => {
+                self.state = other;
+                return;
+            }
+        };
+        let report = board.desks[post.desk].report();
+        post.close(board);
+        self.state = match report {
+            Report::Absent => {
+                self.refusals += 1;
+                State::Refused(now)
+            }
+            Report::Yielded => State::Resting(now + AFTER_YIELD),
+            Report::Taken => State::Resting(now + AFTER_TAKEN),
+            Report::Anew => State::Untried,
+            Report::Silent | Report::Serving => {
+                self.failures = if served >= SETTLED { 0 } else { self.failures };
+                let rest = doubled(REST, self.failures, LONGEST_REST);
+                self.failures += 1;
+                State::Resting(now + rest)
+            }
+        };
+    }
+}
+
+/// `first`, doubled `times` times, but at most `longest`.
+fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(1 << times.min(16)).min(longest)
+}

@@ -1,0 +1,142 @@
+//! Writes to `user_sessions` what the roster knows: states at once, activity spread over the flush interval.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::attempt::{Durability, Undone, attempt};
+use crate::{
+    compat,
+    roster::{FlushRow, Space, Which},
+    settings,
+    store::flush::{self, Target},
+};
+
+/// Rows in one transaction: a few milliseconds, so that changes wait no longer for it.
+const BATCH: usize = 500;
+/// How often states are looked for that the table has wrong.
+const STATES: Duration = Duration::from_secs(1);
+/// What the search for them may take of the worker's time: one part in so many.
+const SHARE: u32 = 50;
+/// How long a batch waits that found somebody in its way.
+const IN_THE_WAY: Duration = Duration::from_millis(200);
+/// How long the last flush may take.
+const LAST: Duration = Duration::from_secs(10);
+
+/// Where the flush has got to.
+pub struct Flusher {
+    states: Walk,
+    activity: Walk,
+    /// When the current walk over all activity began.
+    walk_began: Instant,
+}
+
+struct Walk {
+    cursor: u32,
+    due: Instant,
+}
+
+impl Flusher {
+    pub fn begin() -> Flusher {
+        let now = Instant::now();
+        let walk = || Walk {
+            cursor: 0,
+            due: now + STATES,
+        };
+        Flusher {
+            states: walk(),
+            activity: walk(),
+            walk_began: now,
+        }
+    }
+
+    /// When there is something to do.
+    pub fn due(&self) -> Instant {
+        self.states.due.min(self.activity.due)
+    }
+
+    /// Does one batch of what is due. Does nothing where the extension is gone: others find out.
+    pub fn step(&mut self, space: Space) {
+        let began = Instant::now();
+        if began >= self.states.due {
+            let result = batch(space, &mut self.states.cursor, Which::State);
+            self.states.due = match result {
+                Err(_) => began + IN_THE_WAY,
+                Ok(_) if self.states.cursor != 0 => began,
+                Ok(_) => began + STATES.max(began.elapsed() * SHARE),
+            };
+        } else if began >= self.activity.due {
+            let result = batch(space, &mut self.activity.cursor, Which::All);
+            self.activity.due = match result {
+                Err(_) => began + IN_THE_WAY,
+                Ok(_) => self.next_step(space, began),
+            };
+        }
+    }
+
+    /// Spreads the batches of one walk over the interval, and the walks an interval apart.
+    fn next_step(&mut self, space: Space, now: Instant) -> Instant {
+        let interval = Duration::from_micros(settings::flush_interval() as u64);
+        if self.activity.cursor == 0 {
+            self.walk_began = (self.walk_began + interval).max(now);
+            space.worker().last_flush.set(compat::now());
+            return self.walk_began;
+        }
+        let batches = space.stats().live_sessions / BATCH as u64 + 1;
+        // A little faster than needed, as sessions come and go.
+        now + interval / (batches + batches / 4 + 1) as u32
+    }
+
+    /// Writes all there is to write, what is newest first, for at most ten seconds.
+    pub fn last(space: Space) {
+        let began = Instant::now();
+        let mut rows = space.flush_candidates(&mut 0, space.stats().used as usize, Which::All);
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.last_activity));
+        for rows in rows.chunks(BATCH) {
+            if began.elapsed() >= LAST || write(space, rows).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn batch(space: Space, cursor: &mut u32, which: Which) -> Result<(), Undone> {
+    let began = Instant::now();
+    let from = *cursor;
+    let rows = space.flush_candidates(cursor, BATCH, which);
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let result = write(space, &rows);
+    if result.is_err() {
+        *cursor = from;
+    }
+    space
+        .worker()
+        .flush_us
+        .set(began.elapsed().as_micros() as u64);
+    result
+}
+
+/// Writes rows and tells the roster which of them the table has now.
+fn write(space: Space, rows: &[FlushRow]) -> Result<(), Undone> {
+    let targets: Vec<Target> = rows.iter().map(Target::from).collect();
+    let (written, locked) = attempt(Durability::Lazy, |_| {
+        let written = flush::write(&targets);
+        let missing: Vec<Uuid> = rows
+            .iter()
+            .map(|row| row.id)
+            .filter(|id| !written.contains(id))
+            .collect();
+        let locked = if missing.is_empty() {
+            Default::default()
+        } else {
+            flush::standing(&missing)
+        };
+        (written, locked)
+    })?;
+    space.worker().flushed_rows.add(written.len() as u64);
+    // A row that is not there, or has ended, will not come back: there is nothing left to write.
+    space.flushed(rows.iter().filter(|row| !locked.contains(&row.id)));
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! The launcher: sees that each database that has the extension has a worker.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use pgrx::{
+    bgworkers::{BackgroundWorker, SignalWakeFlags},
+    pg_sys,
+    prelude::*,
+};
+
+use super::{board::Board, database::Database};
+
+/// How often pg_database is read without being asked to.
+const RESCAN: Duration = Duration::from_secs(5);
+/// Workers started at one time that have not said yet whether they serve, so that trying many databases leaves slots
+/// to others.
+const TRIALS: usize = 3;
+
+/// The launcher's process.
+///
+/// It ends with exit code 1 whenever it is asked to, because 0 would keep the postmaster from starting it again after
+/// pg_terminate_backend; when the server stops it is not started again anyway.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub extern "C-unwind" fn pg_presence_launcher(_argument: pg_sys::Datum) {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    BackgroundWorker::connect_worker_to_spi(None, None);
+    let Some(board) = Board::attached() else {
+        return;
+    };
+    // SAFETY: registers a callback that only writes to shared memory and cannot fail.
+    unsafe { pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0)) };
+    board.launcher_arrives();
+
+    let mut launcher = Launcher::new(board);
+    while BackgroundWorker::wait_latch(Some(launcher.look())) {
+        if BackgroundWorker::sighup_received() {
+            // SAFETY: outside a transaction, as the server's own processes do it.
+            unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+        }
+    }
+    // SAFETY: ends this process.
+    unsafe { pg_sys::proc_exit(1) };
+}
+
+#[pg_guard]
+extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
+    if let Some(board) = Board::attached() {
+        board.launcher_leaves();
+    }
+}
+
+struct Launcher {
+    board: &'static Board,
+    databases: HashMap<u32, Database>,
+    rescan: Instant,
+}
+
+impl Launcher {
+    /// Knows nothing but the workers that an earlier launcher started.
+    fn new(board: &'static Board) -> Launcher {
+        let given_out = board
+            .desks
+            .iter()
+            .enumerate()
+            .filter(|(_, desk)| desk.database() != 0);
+        let databases = given_out
+            .map(|(number, desk)| (desk.database(), Database::adopt(desk.database(), number)))
+            .collect();
+        Launcher {
+            board,
+            databases,
+            rescan: Instant::now(),
+        }
+    }
+
+    /// Does what is due; gives how long there is nothing to do.
+    fn look(&mut self) -> Duration {
+        let now = Instant::now();
+        let (wanted, all) = self.board.take_wanted();
+        let unheard_of = wanted.iter().any(|oid| !self.databases.contains_key(oid));
+        if now >= self.rescan || unheard_of || all {
+            self.read_databases();
+            self.rescan = now + RESCAN;
+        }
+        for (oid, database) in &mut self.databases {
+            if all || wanted.contains(oid) {
+                database.poke();
+            }
+        }
+        let mut slot_freed = false;
+        for database in self.databases.values_mut() {
+            if database.has_worker() {
+                slot_freed |= database.look(self.board, now, false, false);
+            }
+        }
+        let mut trials = self
+            .databases
+            .values()
+            .filter(|database| database.is_on_trial())
+            .count();
+        for database in self.databases.values_mut() {
+            if !database.has_worker() {
+                database.look(self.board, now, trials < TRIALS, slot_freed);
+                trials += usize::from(database.is_on_trial());
+            }
+        }
+        self.databases
+            .retain(|_, database| database.open || database.has_worker());
+        let next_look = self
+            .databases
+            .values()
+            .filter_map(|database| database.next_look(now))
+            .min();
+        let next = next_look.map_or(self.rescan, |look| look.min(self.rescan));
+        // A little above the exact time, so as not to wake just before it.
+        next.saturating_duration_since(now) + Duration::from_millis(1)
+    }
+
+    fn read_databases(&mut self) {
+        let found = BackgroundWorker::transaction(open_databases);
+        for (oid, database) in &mut self.databases {
+            database.open = found.contains(oid);
+        }
+        for oid in found {
+            self.databases
+                .entry(oid)
+                .or_insert_with(|| Database::new(oid));
+        }
+    }
+}
+
+/// The databases that may have a worker: no templates, none that is closed to connections, none that a DROP left
+/// half removed.
+fn open_databases() -> Vec<u32> {
+    const INVALID: i32 = -2;
+    let mut found = Vec::new();
+    // SAFETY: a scan of a shared catalog under its own lock, in a transaction; each row is read before the next is
+    // fetched.
+    unsafe {
+        let catalog =
+            pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+        let scan = pg_sys::table_beginscan_catalog(catalog, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if tuple.is_null() {
+                break;
+            }
+            let row = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+            if row.datallowconn && !row.datistemplate && row.datconnlimit != INVALID {
+                found.push(row.oid.to_u32());
+            }
+        }
+        pg_sys::table_endscan(scan);
+        pg_sys::table_close(catalog, pg_sys::AccessShareLock as i32);
+    }
+    found
+}

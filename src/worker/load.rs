@@ -1,0 +1,55 @@
+//! Fills the roster from the table, and takes out of it what was dropped.
+
+use pgrx::pg_sys;
+
+use super::attempt::{Durability, Undone, attempt};
+use crate::{
+    compat,
+    core::time::Micros,
+    roster::{self, Space},
+    store,
+};
+
+/// Loads all active sessions. True if the roster knows all of them now; false if it has no room.
+///
+/// The stamp that the rows are filed under is taken while the table is locked and before it is read: a commit that the
+/// reading does not see is told to the roster with a later stamp.
+pub fn load(space: Space, timeout: Micros) -> Result<bool, Undone> {
+    let mut whole = true;
+    let read = attempt(Durability::Flushed, |_| {
+        let stamp = space.begin_load();
+        // SAFETY: in a transaction; popped below, or by the abort. The snapshot of the transaction was taken before the
+        // stamp, so this is a new one.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+        store::load::sessions(compat::now(), |row| {
+            whole = space.load_row(row, stamp, timeout).is_ok();
+            whole
+        });
+        // SAFETY: pops what was pushed above.
+        unsafe { pg_sys::PopActiveSnapshot() };
+    });
+    let complete = space.end_load(read.is_ok() && whole);
+    read.map(|()| complete)
+}
+
+/// Frees what installs of the extension that are gone have left in the roster of this database.
+pub fn purge_dropped(database: pg_sys::Oid, current: pg_sys::Oid) {
+    for space in roster::spaces() {
+        if space.database() == database && space.relation() != current && is_gone(space.relation())
+        {
+            roster::purge(space);
+        }
+    }
+}
+
+/// Whether a table is not there, and not about to be: whoever creates or drops it holds its lock, which excludes even
+/// readers, until the commit.
+fn is_gone(table: pg_sys::Oid) -> bool {
+    super::attempt::plain(|| {
+        // SAFETY: in a transaction, which releases the lock at its end.
+        unsafe {
+            pg_sys::ConditionalLockRelationOid(table, pg_sys::AccessShareLock as i32)
+                && pg_sys::get_rel_relkind(table) == 0
+        }
+    })
+}

@@ -1,0 +1,363 @@
+//! The worker's loop: sweep deadlines, write and tell changes, flush, clean up.
+//!
+//! Everything is done in short steps, changes first, so that whatever else there is to do delays a change by one step.
+
+use std::ffi::CStr;
+use std::time::{Duration, Instant};
+
+use pgrx::{bgworkers::BackgroundWorker, pg_sys};
+
+use super::{
+    attempt::{Durability, Undone, attempt},
+    board::{Desk, Report},
+    changes::{self, Batch, Changes},
+    cleaner::Cleaner,
+    flusher::Flusher,
+    load, lock, process,
+    speaker::Speaker,
+};
+use crate::{
+    compat,
+    core::{status::Reason, time::Micros},
+    installed::Installed,
+    roster::{self, Space},
+    settings,
+    store::state::{self, State},
+};
+
+/// How often deadlines are swept, and the catalog lock is tried. A change is told at most a second after it is due: a
+/// fifth of that leaves room for a slow commit, and a sweep of a million sessions takes a hundredth of this.
+const SWEEP: Duration = Duration::from_millis(200);
+/// A sweep may take one part in so many of the worker's time, whatever the number of sessions.
+const SWEEP_SHARE: u32 = 20;
+/// The longest time between two sweeps.
+const LONGEST_SWEEP: Duration = Duration::from_millis(500);
+/// How often the small things are looked after: state, statistics, tombstones.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often users are compared with the tables while the roster does not know everything.
+const OVERFLOW: Duration = Duration::from_secs(1);
+/// What that comparison may take of the worker's time: one part in so many.
+const OVERFLOW_SHARE: u32 = 3;
+/// How often a load is tried again after the roster was full.
+const RELOAD: Duration = Duration::from_secs(5);
+/// The longest time that changes wait to be written, whatever `presence.notify_interval` says.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Tombstones freed at once.
+const TOMBSTONES: usize = 10_000;
+
+/// One database's worker.
+pub struct Worker {
+    desk: &'static Desk,
+    database: pg_sys::Oid,
+    install: Installed,
+    space: Space,
+    state: State,
+    changes: Changes,
+    speaker: Speaker,
+    flusher: Flusher,
+    cleaner: Cleaner,
+    timeout: Micros,
+    sweep: Instant,
+    housekeeping: Instant,
+    /// When changes may be written again.
+    write: Instant,
+    load: Option<Instant>,
+    compare: Option<Instant>,
+    /// Why users differ from the tables when they are compared next, if that is known.
+    why: Option<Reason>,
+}
+
+impl Worker {
+    /// Takes up service: finds the extension, attaches to the roster, settles the state. Otherwise says why not.
+    pub fn begin(desk: &'static Desk, database: pg_sys::Oid) -> Result<Worker, Report> {
+        let (install, space) = loop {
+            match attempt(Durability::Flushed, |install| (install, roster::space())) {
+                Ok(found) => break found,
+                Err(Undone::Gone) => return Err(Report::Absent),
+                Err(_) => wait_for_others(desk, database)?,
+            }
+        };
+        let state = loop {
+            match changes::settle() {
+                Ok(state) => break state,
+                Err(Undone::Gone) => return Err(Report::Anew),
+                Err(_) => wait_for_others(desk, database)?,
+            }
+        };
+        space.worker().seq.set(state.seq as u64);
+        space.attach_worker(std::process::id(), compat::now());
+        space.take_reconcile();
+        let now = Instant::now();
+        Ok(Worker {
+            desk,
+            database,
+            install,
+            space,
+            speaker: Speaker::begin(&state),
+            state,
+            changes: Changes::default(),
+            flusher: Flusher::begin(),
+            cleaner: Cleaner::begin(),
+            timeout: settings::active_timeout(),
+            sweep: now,
+            housekeeping: now,
+            write: now,
+            load: space.needs_load().then_some(now),
+            compare: Some(now),
+            why: Some(Reason::Recovered),
+        })
+    }
+
+    /// Serves until it has to leave; says why.
+    pub fn serve(&mut self) -> Report {
+        loop {
+            if let Some(report) = self.tick() {
+                report_activity(None);
+                return report;
+            }
+            report_activity(None);
+            self.space.worker_sleeps(true);
+            let wait = match self.has_changes() {
+                true => self.write.saturating_duration_since(Instant::now()),
+                false => self.next().saturating_duration_since(Instant::now()),
+            };
+            let alive = if wait.is_zero() && !shutdown_asked() {
+                pgrx::check_for_interrupts!();
+                true
+            } else {
+                // A little above the exact time, so as not to wake just before it.
+                BackgroundWorker::wait_latch(Some(wait + Duration::from_millis(1)))
+            };
+            self.space.worker_sleeps(false);
+            if !alive || shutdown_asked() {
+                report_activity(Some(c"writing the last activity of sessions"));
+                Flusher::last(self.space);
+                return Report::Silent;
+            }
+        }
+    }
+
+    /// Does what is due. Gives why to leave, if there is a reason.
+    fn tick(&mut self) -> Option<Report> {
+        if BackgroundWorker::sighup_received() {
+            self.reload();
+        }
+        let began = Instant::now();
+        if began >= self.sweep {
+            if self.desk.is_dismissed() || lock::database_is_wanted(self.database) {
+                return Some(Report::Yielded);
+            }
+            self.sweep();
+        }
+        if began >= self.housekeeping {
+            self.housekeeping = began + HOUSEKEEPING;
+            if let Some(report) = self.keep_house() {
+                return Some(report);
+            }
+        }
+        if self.load.is_some_and(|due| began >= due) {
+            self.load();
+        }
+        if self.space.take_reconcile() {
+            self.compare = Some(began);
+        }
+        if self.compare.is_some_and(|due| began >= due) && self.load.is_none_or(|due| due > began) {
+            self.compare();
+        }
+        if self.has_changes()
+            && Instant::now() >= self.write
+            && let Some(report) = self.write()
+        {
+            return Some(report);
+        }
+        if self.speaker.due().is_some_and(|due| Instant::now() >= due) {
+            report_activity(Some(c"notifying"));
+            self.speaker.speak(&self.state, self.space);
+        }
+        // What can wait does, as long as there are changes to be told.
+        if !self.has_changes() || began.elapsed() > SWEEP {
+            if Instant::now() >= self.flusher.due() {
+                report_activity(Some(c"flushing sessions"));
+                self.flusher.step(self.space);
+            }
+            if Instant::now() >= self.cleaner.due() {
+                report_activity(Some(c"cleaning up"));
+                self.cleaner.step(self.space, &mut self.state);
+            }
+        }
+        self.space
+            .worker()
+            .tick_us
+            .set(began.elapsed().as_micros() as u64);
+        None
+    }
+
+    /// When something is due, if nobody has news before.
+    fn next(&self) -> Instant {
+        let others = [
+            self.load,
+            self.compare,
+            self.changes.due(),
+            self.speaker.due(),
+        ];
+        others.into_iter().flatten().fold(
+            self.sweep
+                .min(self.housekeeping)
+                .min(self.flusher.due())
+                .min(self.cleaner.due()),
+            Instant::min,
+        )
+    }
+
+    fn has_changes(&self) -> bool {
+        self.space.dirty_users() > 0 || self.changes.due().is_some_and(|due| Instant::now() >= due)
+    }
+
+    fn reload(&mut self) {
+        process::reload();
+        let timeout = settings::active_timeout();
+        if timeout != self.timeout {
+            self.timeout = timeout;
+            self.space.retime(timeout);
+        }
+        self.cleaner.reconsider();
+    }
+
+    fn sweep(&mut self) {
+        let began = Instant::now();
+        let now = compat::now();
+        self.space.sweep(now, self.timeout);
+        self.space.tick_done(now);
+        let took = began.elapsed();
+        self.sweep = began
+            + SWEEP
+                .max(took * SWEEP_SHARE)
+                .min(LONGEST_SWEEP)
+                .max(took * 2);
+    }
+
+    /// Looks whether the extension is still the same and its state what we believe; frees tombstones; reports.
+    fn keep_house(&mut self) -> Option<Report> {
+        let believed = &self.state;
+        match attempt(Durability::Flushed, |install| {
+            (install, state::stands(believed))
+        }) {
+            Ok((install, _)) if install.sessions != self.install.sessions => {
+                return Some(Report::Anew);
+            }
+            Ok((install, stands)) => {
+                self.install = install;
+                if !stands && let Some(report) = self.settle_again() {
+                    return Some(report);
+                }
+            }
+            Err(Undone::Gone) => return Some(Report::Absent),
+            Err(_) => {}
+        }
+        self.space.collect(TOMBSTONES);
+        load::purge_dropped(self.database, self.install.sessions);
+        // SAFETY: outside a transaction, as autovacuum and others do it.
+        unsafe { pg_sys::pgstat_report_stat(false) };
+        None
+    }
+
+    /// Somebody has changed `presence_state`, as a restore does. What is in `user_presence` may be changed too.
+    fn settle_again(&mut self) -> Option<Report> {
+        match changes::settle() {
+            Ok(state) => {
+                if state.epoch != self.state.epoch {
+                    self.speaker = Speaker::begin(&state);
+                    self.compare = Some(Instant::now());
+                }
+                self.state = state;
+                None
+            }
+            Err(Undone::Gone) => Some(Report::Absent),
+            Err(_) => None,
+        }
+    }
+
+    fn load(&mut self) {
+        report_activity(Some(c"loading sessions"));
+        match load::load(self.space, self.timeout) {
+            Ok(true) => {
+                self.load = None;
+                self.compare = Some(Instant::now());
+            }
+            // The roster is full, or somebody is in the way.
+            Ok(false) => self.load = Some(Instant::now() + RELOAD),
+            Err(_) => self.load = Some(Instant::now() + SWEEP),
+        }
+    }
+
+    /// Compares everybody with the tables: at the start, after a TRUNCATE, and again and again in overflow.
+    fn compare(&mut self) {
+        report_activity(Some(c"comparing users with the tables"));
+        let began = Instant::now();
+        self.space.reap_truncated();
+        let (space, why) = (self.space, self.why);
+        match attempt(Durability::Flushed, |_| changes::compare(space, why)) {
+            Ok(looks) => {
+                self.changes.also(looks);
+                self.why = None;
+                let again = OVERFLOW.max(began.elapsed() * OVERFLOW_SHARE);
+                self.compare = (!self.space.is_complete()).then(|| began + again);
+                if self.space.needs_load() && self.load.is_none() {
+                    self.load = Some(Instant::now() + RELOAD);
+                }
+            }
+            Err(_) => self.compare = Some(began + SWEEP),
+        }
+    }
+
+    fn write(&mut self) -> Option<Report> {
+        report_activity(Some(c"writing changes"));
+        let began = Instant::now();
+        match self.changes.write(self.space, &mut self.state) {
+            Batch::Nothing | Batch::Waits => {}
+            Batch::Done(changes) => {
+                if !changes.is_empty() {
+                    self.speaker.add(changes);
+                }
+                let interval = Duration::from_micros(settings::notify_interval() as u64);
+                self.write = began + interval.min(LONGEST_WAIT);
+            }
+            Batch::Elsewhere => return self.settle_again(),
+            Batch::Gone => return Some(Report::Absent),
+        }
+        None
+    }
+}
+
+/// Waits a moment for whoever is in the way; says why to leave, if there is a reason.
+fn wait_for_others(desk: &Desk, database: pg_sys::Oid) -> Result<(), Report> {
+    if desk.is_dismissed() || lock::database_is_wanted(database) {
+        return Err(Report::Yielded);
+    }
+    if BackgroundWorker::wait_latch(Some(SWEEP)) {
+        Ok(())
+    } else {
+        Err(Report::Silent)
+    }
+}
+
+/// Whether SIGTERM has come. wait_latch tells only once.
+fn shutdown_asked() -> bool {
+    // SAFETY: a flag that a signal handler sets; read as such.
+    unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
+}
+
+/// What `pg_stat_activity` shows; nothing: idle.
+fn report_activity(doing: Option<&CStr>) {
+    // SAFETY: copies the text into this process's entry.
+    unsafe {
+        match doing {
+            Some(doing) => {
+                pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, doing.as_ptr())
+            }
+            None => {
+                pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null())
+            }
+        }
+    }
+}
