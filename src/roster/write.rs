@@ -264,10 +264,13 @@ impl Writer {
     }
 }
 
-/// Wakes a space's worker if it waits.
+/// Wakes a space's worker if it waits; asks for one where there is none.
 fn wake(roster: &Roster, space: usize) {
-    let worker = &roster.spaces[space].worker;
-    if worker.asleep.swap(0) == 1 {
+    let entry = &roster.spaces[space];
+    let worker = &entry.worker;
+    if worker.pid.get() == 0 {
+        crate::worker::poke_launcher(pgrx::pg_sys::Oid::from(entry.database.get()));
+    } else if worker.asleep.swap(0) == 1 {
         let latch = worker.latch.load(std::sync::atomic::Ordering::SeqCst);
         if !latch.is_null() {
             // SAFETY: a process latch, published by the worker itself.

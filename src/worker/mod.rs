@@ -34,7 +34,7 @@ mod speaker;
 mod tick;
 
 use pgrx::bgworkers::BackgroundWorkerBuilder;
-use pgrx::pg_sys;
+use pgrx::{pg_extern, pg_sys};
 use std::time::Duration;
 
 /// The library that the server loads for a background process.
@@ -63,6 +63,21 @@ pub fn poke_launcher(database: pg_sys::Oid) {
         board.poke(database);
     }
 }
+
+/// Asks for a worker once the transaction has committed: for the install script, as nobody else sees the extension
+/// before.
+#[pg_extern]
+fn presence_start_worker() {
+    // SAFETY: a plain global of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || poke_launcher(database));
+}
+
+::pgrx::extension_sql!(
+    "SELECT @extschema@.presence_start_worker();",
+    name = "start_worker",
+    requires = [presence_start_worker]
+);
 
 /// The launcher's process id, or `None` while there is none.
 pub fn launcher_pid() -> Option<i32> {
