@@ -70,7 +70,9 @@ pub fn poke_launcher(database: pg_sys::Oid) {
 fn presence_start_worker() {
     // SAFETY: a plain global of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
-    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || poke_launcher(database));
+    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, move || {
+        poke_launcher(database)
+    });
 }
 
 ::pgrx::extension_sql!(
