@@ -73,6 +73,16 @@ pub fn not_permitted() -> ! {
     )
 }
 
+/// 42501: a client's UPDATE changes a column that is not a client's to change.
+pub fn protected_value() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "a client may not change this column of a session",
+        "Of its own sessions a client may change is_active, last_activity and metadata.",
+        "Change only those. A new session is an INSERT, or start_session().",
+    )
+}
+
 /// 42501: the call is for services only.
 pub fn service_only() -> ! {
     raise(

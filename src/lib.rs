@@ -8,8 +8,10 @@ mod benches;
 mod compat;
 mod core;
 mod errors;
+mod guard;
 mod identity;
 mod installed;
+mod random;
 mod roster;
 mod settings;
 mod store;
@@ -19,6 +21,18 @@ mod worker;
 ::pgrx::extension_sql_file!("../sql/preflight.sql", name = "preflight", bootstrap);
 ::pgrx::extension_sql_file!("../sql/types.sql", name = "types", requires = ["preflight"]);
 ::pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["types"]);
+::pgrx::extension_sql_file!(
+    "../sql/triggers.sql",
+    name = "triggers",
+    requires = ["tables", guard::presence_guard, sync::feed::presence_feed]
+);
+::pgrx::extension_sql_file!(
+    "../sql/policies.sql",
+    name = "policies",
+    requires = ["tables", identity::sql::is_service, identity::sql::presence_auth_id]
+);
+::pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["tables"]);
+::pgrx::extension_sql_file!("../sql/privileges.sql", name = "privileges", finalize);
 
 /// Called by the server when it loads the library; quiet where the library is not preloaded.
 #[pgrx::pg_guard]

@@ -1,0 +1,74 @@
+-- The last step of the install: nobody but the owner has a right on anything of ours, but for those given here.
+--
+-- Default privileges (ALTER DEFAULT PRIVILEGES, as Supabase sets them) have by now granted TRUNCATE on new tables and
+-- EXECUTE on new functions to whole groups; PostgreSQL itself grants EXECUTE to PUBLIC. Both go.
+
+DO LANGUAGE plpgsql $privileges$
+DECLARE
+    statement pg_catalog.text;
+BEGIN
+    FOR statement IN
+        WITH member AS (
+            SELECT d.classid, d.objid
+              FROM pg_catalog.pg_depend d
+              JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+             WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+               AND d.deptype OPERATOR(pg_catalog.=) 'e'
+               AND e.extname OPERATOR(pg_catalog.=) 'pg_presence'
+        ), granted AS (
+            SELECT pg_catalog.format('TABLE %s', c.oid::pg_catalog.regclass) AS object, a.grantee
+              FROM member m
+              JOIN pg_catalog.pg_class c
+                ON m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+               AND c.oid OPERATOR(pg_catalog.=) m.objid,
+                   LATERAL pg_catalog.aclexplode(c.relacl) a
+             WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r', 'v']::pg_catalog."char"[])
+               AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+            UNION
+            SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure), a.grantee
+              FROM member m
+              JOIN pg_catalog.pg_proc p
+                ON m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+               AND p.oid OPERATOR(pg_catalog.=) m.objid,
+                   LATERAL pg_catalog.aclexplode(
+                       COALESCE(p.proacl, pg_catalog.acldefault('f'::pg_catalog."char", p.proowner))) a
+             WHERE a.grantee OPERATOR(pg_catalog.<>) p.proowner
+        )
+        SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', object,
+                   CASE WHEN grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+                        ELSE grantee::pg_catalog.regrole::pg_catalog.text END)
+          FROM granted
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END
+$privileges$;
+
+-- For all: who they are, and what tells nothing.
+GRANT EXECUTE ON FUNCTION
+    @extschema@.is_service(),
+    @extschema@.presence_user_id(),
+    @extschema@.presence_auth_id(),
+    @extschema@.presence_id(pg_catalog.text),
+    @extschema@.presence_id(pg_catalog.int8),
+    @extschema@.token_digest(pg_catalog.text)
+    TO PUBLIC;
+
+GRANT EXECUTE ON FUNCTION @extschema@.presence_health() TO pg_monitor;
+
+-- The roles of Supabase and its like, where they are.
+DO LANGUAGE plpgsql $supabase$
+BEGIN
+    IF pg_catalog.to_regrole('anon') IS NOT NULL THEN
+        PERFORM @extschema@.grant_holder('anon'::pg_catalog.regrole);
+    END IF;
+    IF pg_catalog.to_regrole('authenticated') IS NOT NULL THEN
+        PERFORM @extschema@.grant_holder('authenticated'::pg_catalog.regrole);
+        PERFORM @extschema@.grant_client('authenticated'::pg_catalog.regrole);
+        PERFORM @extschema@.grant_reader('authenticated'::pg_catalog.regrole);
+    END IF;
+    IF pg_catalog.to_regrole('service_role') IS NOT NULL THEN
+        PERFORM @extschema@.grant_service('service_role'::pg_catalog.regrole);
+    END IF;
+END
+$supabase$;

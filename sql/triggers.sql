@@ -1,0 +1,18 @@
+-- What happens to rows of user_sessions on their way in.
+
+-- Corrects rows. Ordinary, so that it leaves alone what replication brings: that has been corrected where it comes from.
+CREATE TRIGGER presence_guard
+    BEFORE INSERT OR UPDATE ON @extschema@.user_sessions
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.presence_guard();
+
+-- Feed the roster, at commit. ALWAYS, because what replication brings counts as well.
+CREATE TRIGGER presence_feed
+    AFTER INSERT OR UPDATE OR DELETE ON @extschema@.user_sessions
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.presence_feed();
+
+CREATE TRIGGER presence_feed_truncate
+    AFTER TRUNCATE ON @extschema@.user_sessions
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.presence_feed();
+
+ALTER TABLE @extschema@.user_sessions ENABLE ALWAYS TRIGGER presence_feed;
+ALTER TABLE @extschema@.user_sessions ENABLE ALWAYS TRIGGER presence_feed_truncate;

@@ -1,0 +1,110 @@
+//! A service's row: taken as it is given, with what is missing filled in.
+
+use uuid::Uuid;
+
+use super::fields::{Fields, Set};
+use super::lifecycle::{Said, said};
+use super::Moment;
+use crate::core::key::presence_id_text;
+use crate::core::time::Micros;
+use crate::core::token::Digest;
+use crate::{errors, identity, random};
+
+/// Fills in a new row. Errors: 22023 where no user is named, or two are.
+pub fn insert(row: &mut Fields, moment: Moment) {
+    row.check_key();
+    if row.user_id.is_none() {
+        row.user_id = row.user_key.as_deref().map(presence_id_text);
+    }
+    let Some(user_id) = row.user_id else {
+        errors::bad_value(
+            "a session needs a user",
+            "A service acts for any user, so it has to say for whom.",
+            "Give user_id, or user_key where the application's ids are no uuids.",
+        );
+    };
+    row.fill_key();
+    row.auth_id.get_or_insert_with(|| auth_id_for(user_id));
+    row.id.get_or_insert_with(|| random::id());
+    row.digest_token();
+    if row.session_token.is_none() {
+        row.set_digest(Digest::from_bytes(random::bytes()));
+    }
+    row.last_activity = Some(past(row.last_activity.unwrap_or(moment.now), moment));
+    row.created_at = Some(finite(row.created_at.unwrap_or(moment.now), moment));
+    row.expires_at.get_or_insert(moment.now.saturating_add(moment.lifetime));
+    row.ended_at = row.ended_at.map(|at| finite(at, moment));
+    row.is_active = Some(row.is_active.unwrap_or(true) && row.ended_at.is_none());
+}
+
+/// Corrects a row that is changed. Errors: 22023 where `user_id` and `user_key` name different users.
+pub fn update(old: &Fields, new: &mut Fields, set: Set, moment: Moment) {
+    if new.user_key != old.user_key || new.user_id != old.user_id {
+        correct_user(old, new);
+    }
+    new.digest_token();
+    new.created_at = new.created_at.map(|at| finite(at, moment));
+    new.ended_at = new.ended_at.map(|at| finite(at, moment));
+    let latest = |given: Option<Micros>| {
+        let given = given.map(|at| past(at, moment));
+        old.last_activity.max(given)
+    };
+    if new.ended_at.is_some() {
+        new.is_active = Some(false);
+        new.last_activity = latest(new.last_activity);
+        return;
+    }
+    if old.ended_at.is_some() {
+        // A service that takes the end back does so on purpose.
+        new.last_activity = latest(new.last_activity);
+        return;
+    }
+    match said(old, new, set) {
+        Said::Nothing => {
+            new.is_active = old.is_active;
+            new.last_activity = old.last_activity;
+        }
+        Said::Beat(at) => {
+            new.is_active = Some(true);
+            new.last_activity = latest(Some(at.unwrap_or(moment.now)));
+        }
+        Said::End => {
+            new.is_active = Some(false);
+            new.ended_at = Some(moment.now);
+            new.last_activity = latest(new.last_activity);
+        }
+    }
+}
+
+/// Keeps user and key in step: the one that is changed brings the other with it.
+fn correct_user<'a>(old: &Fields, new: &mut Fields<'a>) {
+    if new.user_id == old.user_id {
+        new.user_id = new.user_key.as_deref().map(presence_id_text).or(new.user_id);
+    } else if new.user_key == old.user_key {
+        new.user_key = None;
+    }
+    new.check_key();
+    new.fill_key();
+}
+
+/// Whose a session is that a service starts: the caller's, where a service acts on behalf of a client who is that user.
+fn auth_id_for(user_id: Uuid) -> Uuid {
+    identity::auth_id()
+        .filter(|_| identity::user_id() == Some(user_id))
+        .unwrap_or(user_id)
+}
+
+/// A time of activity: nobody was active in the future, nor before there were computers.
+fn past(at: Micros, moment: Moment) -> Micros {
+    finite(at, moment).min(moment.now)
+}
+
+/// A time that can be shown and reckoned with: now for infinity, the year 1970 for minus infinity.
+fn finite(at: Micros, moment: Moment) -> Micros {
+    const UNIX_EPOCH: Micros = -946_684_800 * 1_000_000;
+    match at {
+        Micros::MAX => moment.now,
+        Micros::MIN => UNIX_EPOCH,
+        at => at,
+    }
+}
