@@ -43,7 +43,7 @@ BEGIN
        AND a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'
        AND a.grantee OPERATOR(pg_catalog.<>) target_owner
        AND a.grantee OPERATOR(pg_catalog.<>) database_owner
-       AND r.rolname IS DISTINCT FROM 'pg_database_owner'
+       AND (r.rolname IS NULL OR r.rolname OPERATOR(pg_catalog.<>) 'pg_database_owner')
        AND r.rolsuper IS NOT TRUE;
 
     IF intruders IS NOT NULL THEN
