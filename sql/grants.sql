@@ -93,8 +93,10 @@ BEGIN
         @extschema@.start_sessions(uuid[], jsonb),
         @extschema@.forget_user(uuid),
         @extschema@.cleanup_sessions(),
+        @extschema@.presence_stats_raw(),
         @extschema@.presence_health()
         TO ' || role::text;
+    EXECUTE 'GRANT SELECT ON TABLE @extschema@.presence_stats TO ' || role::text;
     EXECUTE 'GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE @extschema@.user_sessions TO ' || role::text;
 END
 $function$;

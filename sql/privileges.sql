@@ -54,7 +54,8 @@ GRANT EXECUTE ON FUNCTION
     @extschema@.token_digest(pg_catalog.text)
     TO PUBLIC;
 
-GRANT EXECUTE ON FUNCTION @extschema@.presence_health() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.presence_health(), @extschema@.presence_stats_raw() TO pg_monitor;
+GRANT SELECT ON TABLE @extschema@.presence_stats TO pg_monitor;
 
 -- The roles of Supabase and its like, where they are.
 DO LANGUAGE plpgsql $supabase$

@@ -14,6 +14,7 @@ mod installed;
 mod random;
 mod roster;
 mod settings;
+mod stats;
 mod store;
 mod sync;
 mod worker;
@@ -32,6 +33,12 @@ mod worker;
     requires = ["tables", identity::sql::is_service, identity::sql::presence_auth_id]
 );
 ::pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["tables"]);
+::pgrx::extension_sql_file!(
+    "../sql/views.sql",
+    name = "views",
+    requires = ["tables", stats::presence_stats_raw]
+);
+::pgrx::extension_sql_file!("../sql/health.sql", name = "health", requires = ["views"]);
 ::pgrx::extension_sql_file!("../sql/privileges.sql", name = "privileges", finalize);
 
 /// Called by the server when it loads the library; quiet where the library is not preloaded.

@@ -32,7 +32,9 @@ pub struct Set(u16);
 
 impl Set {
     pub fn of(columns: impl IntoIterator<Item = Column>) -> Set {
-        Set(columns.into_iter().fold(0, |set, column| set | 1 << column as u16))
+        Set(columns
+            .into_iter()
+            .fold(0, |set, column| set | 1 << column as u16))
     }
 
     pub fn has(self, column: Column) -> bool {
@@ -70,7 +72,9 @@ const LONGEST_KEY: usize = 512;
 impl Fields<'_> {
     /// Refuses a key that cannot be stored, and one of another user than `user_id`, both with 22023.
     pub fn check_key(&self) {
-        let Some(key) = self.user_key.as_deref() else { return };
+        let Some(key) = self.user_key.as_deref() else {
+            return;
+        };
         if key.is_empty() || key.len() > LONGEST_KEY {
             errors::bad_value(
                 "user_key must be 1 to 512 bytes long",

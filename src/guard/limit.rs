@@ -33,7 +33,12 @@ fn count(user_id: Uuid, now: Micros, most: i64) -> i64 {
                 pgrx::datum::DatumWithOid::new(most, pg_sys::INT8OID),
             ]
         };
-        Spi::connect(|client| client.select(&sql, Some(1), &arguments)?.first().get_one::<i64>())
+        Spi::connect(|client| {
+            client
+                .select(&sql, Some(1), &arguments)?
+                .first()
+                .get_one::<i64>()
+        })
     });
     match counted {
         Ok(counted) => counted.unwrap_or(0),

@@ -36,6 +36,7 @@ fn is_fit(given: pg_sys::Datum) -> bool {
     // SAFETY: a jsonb that is not NULL; detoasting yields it whole with a four-byte header, itself or a copy.
     unsafe {
         let jsonb = pg_sys::pg_detoast_datum(stored).cast::<pg_sys::Jsonb>();
-        (*jsonb).root.header & pg_sys::JB_FOBJECT != 0 && varlena::varsize_4b(jsonb.cast()) <= LARGEST
+        (*jsonb).root.header & pg_sys::JB_FOBJECT != 0
+            && varlena::varsize_4b(jsonb.cast()) <= LARGEST
     }
 }

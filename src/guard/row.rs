@@ -89,18 +89,58 @@ impl Event {
     }
 
     /// The row with every field that differs from what was given put in its place.
-    pub fn correct(&self, given: &Fields, fields: &Fields, metadata: Option<pg_sys::Datum>) -> Corrected {
+    pub fn correct(
+        &self,
+        given: &Fields,
+        fields: &Fields,
+        metadata: Option<pg_sys::Datum>,
+    ) -> Corrected {
         let mut changes = Changes::none();
         changes.note(Column::Id, uuid_datum, &given.id, &fields.id);
         changes.note(Column::UserId, uuid_datum, &given.user_id, &fields.user_id);
         changes.note(Column::AuthId, uuid_datum, &given.auth_id, &fields.auth_id);
-        changes.note(Column::SessionToken, text_datum, &given.session_token, &fields.session_token);
-        changes.note(Column::IsActive, |value| value.into_datum(), &given.is_active, &fields.is_active);
-        changes.note(Column::LastActivity, |at| at.into_datum(), &given.last_activity, &fields.last_activity);
-        changes.note(Column::CreatedAt, |at| at.into_datum(), &given.created_at, &fields.created_at);
-        changes.note(Column::ExpiresAt, |at| at.into_datum(), &given.expires_at, &fields.expires_at);
-        changes.note(Column::EndedAt, |at| at.into_datum(), &given.ended_at, &fields.ended_at);
-        changes.note(Column::UserKey, text_datum, &given.user_key, &fields.user_key);
+        changes.note(
+            Column::SessionToken,
+            text_datum,
+            &given.session_token,
+            &fields.session_token,
+        );
+        changes.note(
+            Column::IsActive,
+            |value| value.into_datum(),
+            &given.is_active,
+            &fields.is_active,
+        );
+        changes.note(
+            Column::LastActivity,
+            |at| at.into_datum(),
+            &given.last_activity,
+            &fields.last_activity,
+        );
+        changes.note(
+            Column::CreatedAt,
+            |at| at.into_datum(),
+            &given.created_at,
+            &fields.created_at,
+        );
+        changes.note(
+            Column::ExpiresAt,
+            |at| at.into_datum(),
+            &given.expires_at,
+            &fields.expires_at,
+        );
+        changes.note(
+            Column::EndedAt,
+            |at| at.into_datum(),
+            &given.ended_at,
+            &fields.ended_at,
+        );
+        changes.note(
+            Column::UserKey,
+            text_datum,
+            &given.user_key,
+            &fields.user_key,
+        );
         if let Some(datum) = metadata {
             changes.put(Column::Metadata, Some(datum));
         }
@@ -140,11 +180,13 @@ impl Row {
 
     fn get<T: FromDatum>(&self, column: Column) -> Option<T> {
         // SAFETY: T is the column's type, fixed by the table's definition.
-        self.datum(column).and_then(|datum| unsafe { T::from_datum(datum, false) })
+        self.datum(column)
+            .and_then(|datum| unsafe { T::from_datum(datum, false) })
     }
 
     fn uuid(&self, column: Column) -> Option<Uuid> {
-        self.get::<pgrx::Uuid>(column).map(|id| Uuid::from_bytes(*id))
+        self.get::<pgrx::Uuid>(column)
+            .map(|id| Uuid::from_bytes(*id))
     }
 
     fn text(&self, column: Column) -> Option<Cow<'_, str>> {

@@ -2,9 +2,9 @@
 
 use uuid::Uuid;
 
+use super::Moment;
 use super::fields::{Fields, Set};
 use super::lifecycle::{Said, said};
-use super::Moment;
 use crate::core::key::presence_id_text;
 use crate::core::time::Micros;
 use crate::core::token::Digest;
@@ -32,7 +32,8 @@ pub fn insert(row: &mut Fields, moment: Moment) {
     }
     row.last_activity = Some(past(row.last_activity.unwrap_or(moment.now), moment));
     row.created_at = Some(finite(row.created_at.unwrap_or(moment.now), moment));
-    row.expires_at.get_or_insert(moment.now.saturating_add(moment.lifetime));
+    row.expires_at
+        .get_or_insert(moment.now.saturating_add(moment.lifetime));
     row.ended_at = row.ended_at.map(|at| finite(at, moment));
     row.is_active = Some(row.is_active.unwrap_or(true) && row.ended_at.is_none());
 }
@@ -79,7 +80,11 @@ pub fn update(old: &Fields, new: &mut Fields, set: Set, moment: Moment) {
 /// Keeps user and key in step: the one that is changed brings the other with it.
 fn correct_user<'a>(old: &Fields, new: &mut Fields<'a>) {
     if new.user_id == old.user_id {
-        new.user_id = new.user_key.as_deref().map(presence_id_text).or(new.user_id);
+        new.user_id = new
+            .user_key
+            .as_deref()
+            .map(presence_id_text)
+            .or(new.user_id);
     } else if new.user_key == old.user_key {
         new.user_key = None;
     }
