@@ -53,6 +53,16 @@ pub fn no_room_for_database() -> ! {
     )
 }
 
+/// 53200: no memory to note what a transaction has written.
+pub fn out_of_memory() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+        "out of memory while noting changes to user_sessions",
+        "What a transaction writes is kept in memory until its commit.",
+        "Write fewer rows in one transaction.",
+    )
+}
+
 /// 42501: the caller has no identity, and the call needs one.
 pub fn no_identity() -> ! {
     raise(

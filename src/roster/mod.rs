@@ -48,6 +48,18 @@ pub enum Owner {
     Nobody,
 }
 
+impl Owner {
+    /// Whether a session of `auth_id` may be touched.
+    #[inline]
+    pub fn may(&self, auth_id: &Uuid) -> bool {
+        match self {
+            Owner::Any => true,
+            Owner::Auth(own) => own == auth_id,
+            Owner::Nobody => false,
+        }
+    }
+}
+
 /// What a session is looked up by.
 #[derive(Clone, Copy)]
 pub enum Key {

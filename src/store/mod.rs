@@ -10,9 +10,19 @@ pub mod state;
 pub mod statement;
 pub mod value;
 
+use std::ffi::CStr;
+
 use pgrx::pg_sys;
 
 use crate::installed;
+
+/// What our statements run under. A plan is often made while the tables are empty or not yet analyzed, and kept: it is
+/// to use the indexes all the same, and not to be compiled for the cost that this looks like.
+const SETTINGS: [(&CStr, &CStr); 3] = [
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"enable_seqscan", c"off"),
+    (c"jit", c"off"),
+];
 
 /// The rights and the search path of the tables' owner, for as long as it lives.
 struct OwnerRights {
@@ -39,16 +49,18 @@ impl OwnerRights {
                     | pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
             );
             rights.guc_level = pg_sys::NewGUCNestLevel();
-            pg_sys::set_config_option(
-                c"search_path".as_ptr(),
-                c"pg_catalog, pg_temp".as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
+            for (name, value) in SETTINGS {
+                pg_sys::set_config_option(
+                    name.as_ptr(),
+                    value.as_ptr(),
+                    pg_sys::GucContext::PGC_USERSET,
+                    pg_sys::GucSource::PGC_S_SESSION,
+                    pg_sys::GucAction::GUC_ACTION_SAVE,
+                    true,
+                    0,
+                    false,
+                );
+            }
         }
         rights
     }

@@ -58,16 +58,17 @@ fn own_write(key: &Key, owner: &Owner) -> Option<Answer> {
         Key::Id(id) => pending::wrote(id),
         Key::Digest(digest) => pending::last_write(|image| image.digest == *digest),
     }?;
-    let own = match owner {
-        Owner::Any => true,
-        Owner::Auth(id) => *id == write.image.auth_id,
-        Owner::Nobody => false,
-    };
-    Some(match (own, write.what.deleted, write.image.ended) {
-        (false, _, _) | (_, true, _) => Answer::Unknown,
-        (_, _, true) => Answer::Ended,
-        _ => Answer::Ok,
-    })
+    Some(
+        match (
+            owner.may(&write.image.auth_id),
+            write.what.deleted,
+            write.image.ended,
+        ) {
+            (false, _, _) | (_, true, _) => Answer::Unknown,
+            (_, _, true) => Answer::Ended,
+            _ => Answer::Ok,
+        },
+    )
 }
 
 #[cold]
@@ -111,13 +112,13 @@ fn read_through(space: Space, key: &Key, owner: &Owner) -> Through {
     let Some(row) = session::find(key, owner) else {
         return Through::Unknown;
     };
-    if row.has_ended(compat::now()) {
+    if session::has_ended(&row, compat::now()) {
         return Through::Ended;
     }
     // The slot is held first, and the row read again: an end that commits in between finds the slot and marks it.
-    let Ok((pinned, stamp)) = space.pin(&row.session) else {
+    let Ok((pinned, stamp)) = space.pin(&row) else {
         space.set_overflow();
-        return match session::beat(&row.session.id) {
+        return match session::beat(&row.id) {
             true => Through::Beaten,
             false => Through::Ended,
         };
@@ -126,12 +127,8 @@ fn read_through(space: Space, key: &Key, owner: &Owner) -> Through {
         space,
         pinned: Some(pinned),
     };
-    let row = session::find(key, owner).filter(|row| !row.has_ended(compat::now()));
-    guard.fill(
-        row.as_ref().map(|row| &row.session),
-        stamp,
-        settings::active_timeout(),
-    );
+    let row = session::find(key, owner).filter(|row| !session::has_ended(row, compat::now()));
+    guard.fill(row.as_ref(), stamp, settings::active_timeout());
     match row {
         Some(_) => Through::Filled,
         None => Through::Ended,

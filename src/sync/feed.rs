@@ -86,7 +86,7 @@ fn presence_feed<'a>(
     let event = trigger.event();
     if event.fired_by_truncate() {
         if !pending::make_room() {
-            out_of_memory();
+            errors::out_of_memory();
         }
         pending::push(space, Op::Truncate(roster::take_stamp()));
         return Ok(result);
@@ -145,7 +145,7 @@ fn updated(space: Space, old: &Image, new: Image) {
 /// Notes one write. Everything that can fail comes before the stamp, which nothing may follow but the entry itself.
 fn record(space: Space, image: Image, what: What) {
     if !pending::make_room() {
-        out_of_memory();
+        errors::out_of_memory();
     }
     let reserved = match space.reserve(&image) {
         Ok(reserved) => Some(reserved),
@@ -158,14 +158,4 @@ fn record(space: Space, image: Image, what: What) {
     };
     let stamp = roster::take_stamp();
     pending::push(space, Op::Row(Write { image, stamp, what }, reserved));
-}
-
-fn out_of_memory() -> ! {
-    pgrx::ereport!(
-        ERROR,
-        PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
-        "out of memory",
-        "Failed while noting a change to user_sessions; write fewer rows in one transaction."
-    );
-    unreachable!("an ERROR does not return")
 }
