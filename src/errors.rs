@@ -103,16 +103,6 @@ pub fn service_only() -> ! {
     )
 }
 
-/// 42501: the call is for the owner of the extension only.
-pub fn owner_only() -> ! {
-    raise(
-        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-        "only the owner of the extension may do this",
-        "",
-        "Connect as the owner of pg_presence, or as a superuser.",
-    )
-}
-
 /// 22023: a value that makes no sense. An empty detail or hint is left out; give at least one.
 pub fn bad_value(message: &'static str, detail: &'static str, hint: &'static str) -> ! {
     raise(
@@ -129,15 +119,6 @@ pub fn weak_token() -> ! {
         "session token must be 22 to 512 bytes long",
         "A token is a secret: who knows it can beat and end the session.",
         "Leave session_token out to be given one of 256 random bits.",
-    )
-}
-
-/// 22023: an interval that is zero, negative or infinite.
-pub fn bad_interval() -> ! {
-    bad_value(
-        "interval must be positive and finite",
-        "",
-        "Give an interval such as '10 seconds', or leave it out for the default.",
     )
 }
 

@@ -30,7 +30,11 @@ mod worker;
 ::pgrx::extension_sql_file!(
     "../sql/policies.sql",
     name = "policies",
-    requires = ["tables", identity::sql::is_service, identity::sql::presence_auth_id]
+    requires = [
+        "tables",
+        identity::sql::is_service,
+        identity::sql::presence_auth_id
+    ]
 );
 ::pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["tables"]);
 ::pgrx::extension_sql_file!(

@@ -42,7 +42,7 @@ impl Digest {
     }
 
     /// The text kept in `session_token`.
-    pub fn to_text(&self) -> String {
+    pub fn to_text(self) -> String {
         self.to_string()
     }
 
