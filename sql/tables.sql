@@ -1,4 +1,4 @@
--- The four tables. Their privileges are in privileges.sql, their triggers in triggers.sql, their policies in policies.sql.
+-- The four tables. Their privileges are in closing.sql, their triggers in triggers.sql, their policies in policies.sql.
 
 -- One row per session. The first eight columns are those of the application this grew out of, in its order.
 --
@@ -9,11 +9,16 @@ CREATE TABLE @extschema@.user_sessions (
     id pg_catalog.uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
     user_id pg_catalog.uuid NOT NULL,
     auth_id pg_catalog.uuid NOT NULL,
-    session_token pg_catalog.text NOT NULL,
+    session_token pg_catalog.text NOT NULL DEFAULT
+        'sha256:' OPERATOR(pg_catalog.||) pg_catalog.encode(pg_catalog.sha256(
+            pg_catalog.uuid_send(pg_catalog.gen_random_uuid())
+            OPERATOR(pg_catalog.||) pg_catalog.uuid_send(pg_catalog.gen_random_uuid())), 'hex'),
     is_active pg_catalog.bool NOT NULL DEFAULT true,
     last_activity pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     created_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    expires_at pg_catalog.timestamptz NOT NULL,
+    expires_at pg_catalog.timestamptz NOT NULL DEFAULT
+        pg_catalog.now() OPERATOR(pg_catalog.+)
+        pg_catalog.current_setting('presence.session_lifetime')::pg_catalog.interval,
     metadata pg_catalog.jsonb NOT NULL DEFAULT '{}',
     ended_at pg_catalog.timestamptz,
     user_key pg_catalog.text,
@@ -33,7 +38,6 @@ CREATE TABLE @extschema@.user_sessions (
 
 CREATE UNIQUE INDEX user_sessions_session_token_key ON @extschema@.user_sessions (session_token) WHERE ended_at IS NULL;
 -- The token of an ended session must not start another.
-CREATE INDEX user_sessions_ended_token_idx ON @extschema@.user_sessions (session_token) WHERE ended_at IS NOT NULL;
 -- An ended session's token is looked for too, so that it is told from an unknown one without a scan.
 CREATE INDEX user_sessions_session_token_idx ON @extschema@.user_sessions USING hash (session_token);
 CREATE INDEX user_sessions_user_id_idx ON @extschema@.user_sessions (user_id);

@@ -43,7 +43,7 @@ mod worker;
     requires = ["tables", stats::presence_stats_raw]
 );
 ::pgrx::extension_sql_file!("../sql/health.sql", name = "health", requires = ["views"]);
-::pgrx::extension_sql_file!("../sql/privileges.sql", name = "privileges", finalize);
+::pgrx::extension_sql_file!("../sql/closing.sql", name = "closing", finalize);
 
 /// Called by the server when it loads the library; quiet where the library is not preloaded.
 #[pgrx::pg_guard]

@@ -3,6 +3,7 @@
 mod args;
 mod caller;
 mod changes;
+mod cleanup;
 mod end;
 mod heartbeat;
 mod label;
