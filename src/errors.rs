@@ -93,6 +93,16 @@ pub fn protected_value() -> ! {
     )
 }
 
+/// 42501: a client asks about somebody else.
+pub fn reader_only() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "not permitted to see the status of others",
+        "A client sees its own status, a reader everybody's.",
+        "The owner of the extension can make a role a reader with SELECT grant_reader('its role').",
+    )
+}
+
 /// 42501: the call is for services only.
 pub fn service_only() -> ! {
     raise(

@@ -48,6 +48,6 @@ fn last_seen(user_id: Option<pgrx::Uuid>) -> Option<TimestampWithTimeZone> {
 #[inline]
 fn must_see(user_id: Uuid) {
     if !identity::is_reader() && identity::user_id() != Some(user_id) {
-        errors::not_permitted();
+        errors::reader_only();
     }
 }
