@@ -161,16 +161,6 @@ pub fn try_again() -> ! {
     )
 }
 
-/// XX000: the server has no secure source of randomness.
-pub fn no_randomness() -> ! {
-    raise(
-        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-        "no random number could be had",
-        "Tokens are made of them, and must not be guessed.",
-        "See to the random number generator of the server's operating system.",
-    )
-}
-
 /// 25006: a write or a heartbeat on a standby.
 pub fn on_standby() -> ! {
     raise(

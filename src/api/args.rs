@@ -1,7 +1,7 @@
 //! Arguments that pgrx would copy, read where PostgreSQL keeps them.
 
 use crate::core::time::Micros;
-use crate::errors;
+use crate::{errors, guard};
 use pgrx::callconv::{Arg, ArgAbi};
 use pgrx::datum::Interval;
 use pgrx::pgrx_sql_entity_graph::metadata::{
@@ -93,23 +93,9 @@ pub struct Metadata<'a> {
 }
 
 impl Metadata<'_> {
-    /// The datum, once it is known to be fit to be stored: an object of at most 8 kB as text. Errors with 22023
-    /// otherwise.
+    /// The datum, once it is known to be fit to be stored. Errors with 22023 otherwise.
     pub fn checked(self) -> pg_sys::Datum {
-        const LIMIT: i32 = 8 * 1024;
-        let jsonb: *mut pg_sys::Jsonb = self.datum.cast_mut_ptr();
-        // SAFETY: from_polymorphic_datum made it a plain jsonb; the text buffer is PostgreSQL's, in the current context.
-        let fit = unsafe {
-            (*jsonb).root.header & pg_sys::JB_FOBJECT != 0 && {
-                let mut text = pg_sys::StringInfoData::default();
-                pg_sys::initStringInfo(&mut text);
-                let size = varlena::varsize_4b(jsonb.cast()) as i32;
-                pg_sys::JsonbToCString(&mut text, &raw mut (*jsonb).root, size);
-                pg_sys::pfree(text.data.cast());
-                text.len <= LIMIT
-            }
-        };
-        if !fit {
+        if !guard::metadata::is_fit(self.datum) {
             errors::bad_metadata();
         }
         self.datum
@@ -122,9 +108,8 @@ impl FromDatum for Metadata<'_> {
         is_null: bool,
         _: pg_sys::Oid,
     ) -> Option<Self> {
-        // SAFETY: the caller hands us a jsonb.
-        (!is_null).then(|| Metadata {
-            datum: unsafe { plain(datum) }.into(),
+        (!is_null).then_some(Metadata {
+            datum,
             _call: PhantomData,
         })
     }

@@ -45,13 +45,6 @@ impl Who {
     /// Takes the ids a caller gave. A service must name a user (22023); a client may name itself only (42501), and needs
     /// an identity (42501).
     pub fn of(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Who {
-        if user_key.is_some_and(|key| key.is_empty() || key.len() > LONGEST_KEY) {
-            errors::bad_value(
-                "user_key must be 1 to 512 bytes long",
-                "",
-                "Leave user_key out for a user whose id is a uuid.",
-            );
-        }
         if identity::is_service() {
             Who::for_service(user_id, user_key, auth_id)
         } else {
@@ -74,12 +67,10 @@ impl Who {
                 "Pass user_id, or user_key where the application's ids are no uuids.",
             ),
         };
-        // A wrapper that runs as a service on behalf of a client leaves the session to the client.
-        let own = || identity::auth_id().filter(|_| identity::user_id() == Some(user_id));
         Who {
             user_id,
-            user_key: key_of(user_id, user_key),
-            auth_id: auth_id.or_else(own).unwrap_or(user_id),
+            user_key: user_key.map(str::to_owned),
+            auth_id: auth_id.unwrap_or_else(|| identity::auth_id_for(user_id)),
             by_service: true,
         }
     }
@@ -95,23 +86,11 @@ impl Who {
         {
             errors::not_permitted();
         }
-        let own_key = identity::user_key();
         Who {
             user_id: own_user,
-            user_key: key_of(own_user, own_key.as_deref().or(user_key)),
+            user_key: identity::user_key().or(user_key.map(str::to_owned)),
             auth_id: own_auth,
             by_service: false,
         }
-    }
-}
-
-/// The longest user_key, in bytes: it has to fit into an index entry.
-const LONGEST_KEY: usize = 512;
-
-/// The key to store: the one given, or the integer the id was made of.
-fn key_of(user_id: Uuid, given: Option<&str>) -> Option<String> {
-    match given {
-        Some(key) => Some(key.to_owned()),
-        None => key::integer_of(user_id).map(|integer| integer.to_string()),
     }
 }

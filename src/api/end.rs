@@ -54,7 +54,7 @@ fn end_session_by_token(session_token: Option<&str>) -> bool {
     let values = [
         Value::Text(&digest.to_text()),
         Value::Time(now),
-        last_activity(&Key::Digest(digest), now),
+        last_activity(Key::Digest(digest), now),
     ];
     END_BY_TOKEN.with(|end| end.write(&values, |rows| rows.count() > 0))
 }
@@ -118,15 +118,15 @@ fn end(id: Uuid, owner: Option<Uuid>) -> bool {
     let values = [
         Value::Uuid(&id),
         Value::Time(now),
-        last_activity(&Key::Id(id), now),
+        last_activity(Key::Id(id), now),
         owner.as_ref().into(),
     ];
     END.with(|end| end.write(&values, |rows| rows.count() > 0))
 }
 
 /// The last beat, which the table may not have yet.
-fn last_activity(key: &Key, now: Micros) -> Value<'static> {
-    let known = roster::space().session(key, now, settings::active_timeout());
+fn last_activity(key: Key, now: Micros) -> Value<'static> {
+    let known = roster::space().session(&key, now, settings::active_timeout());
     known.map_or(Value::Null, |session| {
         Value::Time(Micros::min(session.last_activity, now))
     })

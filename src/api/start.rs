@@ -3,14 +3,13 @@
 use super::args::{self, Metadata, Uuids};
 use super::caller::{self, Who};
 use super::rows::{Composite, Set, ToRow};
-use super::token::random;
 use crate::core::time::{Micros, USECS_PER_SEC};
 use crate::core::token::{self, Digest};
 use crate::roster::{self, Key, Owner};
 use crate::store::statement::{Sees, Statement};
 use crate::store::value::Value;
 use crate::sync::{self, Answer};
-use crate::{compat, errors, settings};
+use crate::{compat, errors, guard, random, settings};
 use pgrx::datum::Interval;
 use pgrx::{IntoDatum, direct_function_call, pg_extern, pg_sys};
 use uuid::Uuid;
@@ -61,7 +60,7 @@ fn start_session(
             (id, token.to_owned(), expires_at)
         }
         None => {
-            let token = token::generate(random());
+            let token = token::generate(random::bytes());
             match session.start(Digest::of(&token)) {
                 Some(id) => (id, token, session.expires_at),
                 None => errors::try_again(),
@@ -108,7 +107,7 @@ fn start_sessions(user_ids: Option<Uuids>, metadata: Option<Metadata>, mut start
             expires_at: expiry(now, None, true),
         };
         // As good as the digest of a token that nobody knows.
-        match session.start(Digest::from_bytes(random())) {
+        match session.start(Digest::from_bytes(random::bytes())) {
             Some(id) => started.push(&[Value::Uuid(&user_id), Value::Uuid(&id)]),
             None => errors::try_again(),
         }
@@ -166,18 +165,15 @@ thread_local! {
          ORDER BY ended LIMIT 1",
         &[pg_sys::TEXTOID],
     ) };
-    static COUNT: Statement = const { Statement::new(
-        "SELECT count(*) FROM (SELECT FROM {s}.user_sessions \
-             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 LIMIT $3) counted",
-        &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
-    ) };
 }
 
 impl New<'_> {
     /// Writes the row. None if a session that is not ended has the token.
     fn start(&self, digest: Digest) -> Option<Uuid> {
-        self.must_fit();
-        let id = uuid::Builder::from_random_bytes(random()).into_uuid();
+        if !self.who.by_service {
+            guard::limit::check(self.who.user_id, self.now);
+        }
+        let id = random::id();
         let values = [
             Value::Uuid(&id),
             Value::Uuid(&self.who.user_id),
@@ -238,27 +234,6 @@ impl New<'_> {
 
     fn owns(&self, user_id: Uuid, auth_id: Uuid) -> bool {
         user_id == self.who.user_id && (self.who.by_service || auth_id == self.who.auth_id)
-    }
-
-    /// Errors with 53400 where a client has as many sessions as it may.
-    fn must_fit(&self) {
-        if self.who.by_service {
-            return;
-        }
-        let most = settings::max_sessions_per_user() as i64;
-        let values = [
-            Value::Uuid(&self.who.user_id),
-            Value::Time(self.now),
-            Value::Big(most),
-        ];
-        let counted = COUNT.with(|count| {
-            count.read(Sees::Latest, &values, |rows| {
-                rows.first().and_then(|row| row.big(1))
-            })
-        });
-        if counted.is_some_and(|counted| counted >= most) {
-            errors::too_many_sessions();
-        }
     }
 }
 

@@ -1,10 +1,10 @@
-//! Tokens, and the randomness of everything that must not be guessed.
+//! New tokens for old sessions.
 
 use super::caller;
 use crate::core::token::{self, Digest};
 use crate::store::statement::Statement;
 use crate::store::value::Value;
-use crate::{compat, errors};
+use crate::{compat, random};
 use pgrx::{pg_extern, pg_sys};
 use uuid::Uuid;
 
@@ -23,7 +23,7 @@ fn rotate_session_token(session_id: Option<pgrx::Uuid>) -> Option<String> {
     caller::must_write();
     let owner = caller::filter()?;
     let id = Uuid::from_bytes(*session_id?);
-    let token = token::generate(random());
+    let token = token::generate(random::bytes());
     let values = [
         Value::Uuid(&id),
         Value::Text(&Digest::of(&token).to_text()),
@@ -32,16 +32,4 @@ fn rotate_session_token(session_id: Option<pgrx::Uuid>) -> Option<String> {
     ];
     let rotated = ROTATE.with(|rotate| rotate.write(&values, |rows| rows.count()));
     (rotated > 0).then_some(token)
-}
-
-/// Bytes from the system's secure generator.
-pub fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    // SAFETY: writes N bytes into N bytes.
-    let strong = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), N) };
-    if strong {
-        bytes
-    } else {
-        errors::no_randomness()
-    }
 }

@@ -31,7 +31,8 @@ fn is_same(old: Option<pg_sys::Datum>, new: pg_sys::Datum) -> bool {
     old.is_some_and(|old| bytes(old) == bytes(new))
 }
 
-fn is_fit(given: pg_sys::Datum) -> bool {
+/// Whether a jsonb may be a session's metadata.
+pub fn is_fit(given: pg_sys::Datum) -> bool {
     let stored: *mut pg_sys::varlena = given.cast_mut_ptr();
     // SAFETY: a jsonb that is not NULL; detoasting yields it whole with a four-byte header, itself or a copy.
     unsafe {

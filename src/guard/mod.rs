@@ -8,8 +8,8 @@
 mod client;
 mod fields;
 mod lifecycle;
-mod limit;
-mod metadata;
+pub mod limit;
+pub mod metadata;
 mod row;
 mod service;
 

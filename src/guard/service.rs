@@ -1,7 +1,5 @@
 //! A service's row: taken as it is given, with what is missing filled in.
 
-use uuid::Uuid;
-
 use super::Moment;
 use super::fields::{Fields, Set};
 use super::lifecycle::{Said, said};
@@ -24,7 +22,8 @@ pub fn insert(row: &mut Fields, moment: Moment) {
         );
     };
     row.fill_key();
-    row.auth_id.get_or_insert_with(|| auth_id_for(user_id));
+    row.auth_id
+        .get_or_insert_with(|| identity::auth_id_for(user_id));
     row.id.get_or_insert_with(|| random::id());
     row.digest_token();
     if row.session_token.is_none() {
@@ -90,13 +89,6 @@ fn correct_user<'a>(old: &Fields, new: &mut Fields<'a>) {
     }
     new.check_key();
     new.fill_key();
-}
-
-/// Whose a session is that a service starts: the caller's, where a service acts on behalf of a client who is that user.
-fn auth_id_for(user_id: Uuid) -> Uuid {
-    identity::auth_id()
-        .filter(|_| identity::user_id() == Some(user_id))
-        .unwrap_or(user_id)
 }
 
 /// A time of activity: nobody was active in the future, nor before there were computers.

@@ -62,6 +62,13 @@ pub fn owner() -> Owner {
     auth_id().map_or(Owner::Nobody, Owner::Auth)
 }
 
+/// Whose a session is that a service starts: the caller's, where a service acts on behalf of a client who is that user.
+pub fn auth_id_for(user: Uuid) -> Uuid {
+    auth_id()
+        .filter(|_| user_id() == Some(user))
+        .unwrap_or(user)
+}
+
 /// A claim read as text. An empty one names nobody.
 fn text_claim(json: &[u8]) -> Option<Cow<'_, str>> {
     claims::claim_text(json, &settings::claim()).filter(|key| !key.is_empty())

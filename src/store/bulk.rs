@@ -145,10 +145,10 @@ impl Statement {
 }
 
 /// Planner settings, until it is dropped.
-struct Planning(i32);
+pub(super) struct Planning(i32);
 
 impl Planning {
-    fn choose(access: Access) -> Planning {
+    pub(super) fn choose(access: Access) -> Planning {
         let seqscan = if access == Access::Scan {
             c"on"
         } else {

@@ -4,6 +4,7 @@
 //! rest PostgreSQL looks after itself.
 
 use super::as_owner;
+use super::bulk::{Access, Planning};
 use super::value::Value;
 use crate::core::time::Micros;
 use crate::installed;
@@ -38,6 +39,8 @@ struct Plan {
     plan: NonNull<pg_sys::_SPI_plan>,
     sessions: Oid,
     renames: u32,
+    /// It has been executed, and so planned.
+    planned: bool,
 }
 
 impl Statement {
@@ -93,6 +96,8 @@ impl Statement {
         as_owner(|| {
             Spi::connect(|_| {
                 let plan = self.plan();
+                // An empty table must not make a plan that is kept for a large one.
+                let _planning = (!self.is_planned()).then(|| Planning::choose(Access::Point));
                 let _running = Running::enter(&self.running);
                 f(&|| {
                     // SAFETY: the plan is kept while it runs (`running`), and takes as many datums as there are.
@@ -109,6 +114,7 @@ impl Statement {
                         if status < 0 {
                             crate::errors::damaged_install();
                         }
+                        self.note_planned();
                         Rows::of(pg_sys::SPI_tuptable, pg_sys::SPI_processed)
                     }
                 })
@@ -132,9 +138,15 @@ impl Statement {
         let sql = self.sql.replace("{s}", &installed::schema_name());
         let sql = std::ffi::CString::new(sql).unwrap_or_default();
         let mut types = self.types.to_vec();
+        let generic = pg_sys::CURSOR_OPT_GENERIC_PLAN as i32;
         // SAFETY: we are connected to SPI, and `types` outlives the call.
         let plan = unsafe {
-            let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
+            let plan = pg_sys::SPI_prepare_cursor(
+                sql.as_ptr(),
+                types.len() as i32,
+                types.as_mut_ptr(),
+                generic,
+            );
             if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
                 crate::errors::damaged_install();
             }
@@ -144,8 +156,24 @@ impl Statement {
             plan,
             sessions,
             renames,
+            planned: false,
         }));
         plan
+    }
+
+    /// Whether the kept plan will be executed as it is.
+    fn is_planned(&self) -> bool {
+        // SAFETY: a plan that is kept.
+        self.plan.get().is_some_and(|kept| {
+            kept.planned && unsafe { pg_sys::SPI_plan_is_valid(kept.plan.as_ptr()) }
+        })
+    }
+
+    fn note_planned(&self) {
+        self.plan.set(self.plan.get().map(|kept| Plan {
+            planned: true,
+            ..kept
+        }));
     }
 }
 
