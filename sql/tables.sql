@@ -37,7 +37,6 @@ CREATE TABLE @extschema@.user_sessions (
 );
 
 CREATE UNIQUE INDEX user_sessions_session_token_key ON @extschema@.user_sessions (session_token) WHERE ended_at IS NULL;
--- The token of an ended session must not start another.
 -- An ended session's token is looked for too, so that it is told from an unknown one without a scan.
 CREATE INDEX user_sessions_session_token_idx ON @extschema@.user_sessions USING hash (session_token);
 CREATE INDEX user_sessions_user_id_idx ON @extschema@.user_sessions (user_id);

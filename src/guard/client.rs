@@ -28,7 +28,7 @@ pub fn insert(row: &mut Fields, moment: Moment) {
         Some(_) => errors::weak_token(),
         None => Digest::from_bytes(random::bytes()),
     };
-    let latest_end = moment.now.saturating_add(moment.lifetime);
+    let latest_end = moment.began.saturating_add(moment.lifetime);
     let expires_at = row.expires_at.map_or(latest_end, |at| at.min(latest_end));
     if expires_at <= moment.now {
         errors::bad_value(
@@ -44,8 +44,8 @@ pub fn insert(row: &mut Fields, moment: Moment) {
         auth_id: Some(auth_id),
         session_token: Some(Cow::Owned(digest.to_text())),
         is_active: Some(true),
-        last_activity: Some(moment.now),
-        created_at: Some(moment.now),
+        last_activity: Some(moment.began),
+        created_at: Some(moment.began),
         expires_at: Some(expires_at),
         ended_at: None,
         user_key,

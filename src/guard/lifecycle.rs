@@ -52,3 +52,118 @@ pub fn is_same_time(a: Option<Micros>, b: Option<Micros>) -> bool {
         (a, b) => a == b,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: Micros = 10 * USECS_PER_MSEC;
+    const LATER: Micros = 20 * USECS_PER_MSEC;
+
+    fn row(is_active: bool, last_activity: Micros) -> Fields<'static> {
+        Fields {
+            is_active: Some(is_active),
+            last_activity: Some(last_activity),
+            ..Fields::default()
+        }
+    }
+
+    fn targeted(columns: &[Column]) -> Set {
+        Set::of(columns.iter().copied())
+    }
+
+    fn whole_row() -> Set {
+        use Column::{AuthId, CreatedAt, Id, IsActive, LastActivity, Metadata};
+        targeted(&[Id, AuthId, CreatedAt, IsActive, LastActivity, Metadata])
+    }
+
+    #[test]
+    fn last_activity_by_name_is_a_beat_whatever_it_says() {
+        let set = targeted(&[Column::LastActivity]);
+        for at in [0, READ, LATER] {
+            for was_active in [true, false] {
+                let (old, new) = (row(was_active, READ), row(was_active, at));
+                assert_eq!(said(&old, &new, set), Said::Beat(Some(at)));
+            }
+        }
+    }
+
+    #[test]
+    fn is_active_by_name_ends_or_beats_also_where_it_is_so_already() {
+        let set = targeted(&[Column::IsActive, Column::Metadata]);
+        for was_active in [true, false] {
+            let old = row(was_active, READ);
+            assert_eq!(said(&old, &row(false, READ), set), Said::End);
+            assert_eq!(said(&old, &row(true, READ), set), Said::Beat(None));
+        }
+    }
+
+    #[test]
+    fn an_end_counts_more_than_the_activity_beside_it() {
+        let old = row(true, READ);
+        let new = row(false, LATER);
+        let set = targeted(&[Column::IsActive, Column::LastActivity]);
+        assert_eq!(said(&old, &new, set), Said::End);
+        assert_eq!(said(&old, &new, whole_row()), Said::End);
+    }
+
+    #[test]
+    fn a_row_written_back_as_it_was_says_nothing() {
+        for is_active in [true, false] {
+            let same = row(is_active, READ);
+            assert_eq!(said(&same, &same, whole_row()), Said::Nothing);
+        }
+    }
+
+    #[test]
+    fn a_stale_copy_neither_beats_nor_revives() {
+        // Read while active, written back after a timeout, or after later beats.
+        assert_eq!(
+            said(&row(false, READ), &row(true, READ), whole_row()),
+            Said::Nothing
+        );
+        assert_eq!(
+            said(&row(false, LATER), &row(true, READ), whole_row()),
+            Said::Nothing
+        );
+        assert_eq!(
+            said(&row(true, LATER), &row(true, READ), whole_row()),
+            Said::Nothing
+        );
+        // Milliseconds are all that some clients keep.
+        assert_eq!(
+            said(&row(true, READ + 999), &row(true, READ), whole_row()),
+            Said::Nothing
+        );
+    }
+
+    #[test]
+    fn a_whole_row_with_newer_activity_is_a_beat() {
+        assert_eq!(
+            said(&row(true, READ), &row(true, LATER), whole_row()),
+            Said::Beat(Some(LATER))
+        );
+        assert_eq!(
+            said(&row(false, READ), &row(false, LATER), whole_row()),
+            Said::Beat(Some(LATER))
+        );
+    }
+
+    #[test]
+    fn metadata_alone_says_nothing() {
+        let same = row(true, READ);
+        assert_eq!(
+            said(&same, &same, targeted(&[Column::Metadata])),
+            Said::Nothing
+        );
+    }
+
+    #[test]
+    fn times_are_the_same_within_a_millisecond() {
+        assert!(is_same_time(Some(READ), Some(READ + 999)));
+        assert!(!is_same_time(Some(READ), Some(READ + USECS_PER_MSEC)));
+        assert!(is_same_time(None, None));
+        assert!(!is_same_time(None, Some(READ)));
+        assert!(!is_same_time(Some(Micros::MIN), Some(Micros::MAX)));
+    }
+}

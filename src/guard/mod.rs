@@ -24,6 +24,8 @@ use row::{Corrected, Event};
 #[derive(Clone, Copy)]
 struct Moment {
     now: Micros,
+    /// now(), in SQL: when the transaction began.
+    began: Micros,
     lifetime: Micros,
 }
 
@@ -44,6 +46,8 @@ fn presence_guard(fcinfo: pg_sys::FunctionCallInfo) -> Corrected {
     }
     let moment = Moment {
         now: compat::now(),
+        // SAFETY: reads a variable of this process.
+        began: unsafe { pg_sys::GetCurrentTransactionStartTimestamp() },
         lifetime: settings::session_lifetime(),
     };
     let given = event.new.fields();
