@@ -3,6 +3,7 @@
 mod feed;
 mod harness;
 mod install;
+mod readme;
 mod sessions;
 mod settings;
 mod timeouts;
