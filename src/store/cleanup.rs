@@ -109,12 +109,8 @@ pub fn pages(table: pg_sys::Oid) -> i64 {
 pub fn sessions(space: Space, from: i64, to: i64) -> Cleaned {
     let now = compat::now();
     let timeout = settings::active_timeout();
-    // While everybody is given grace after a restart, silence says nothing.
-    let silent = if now < space.grace_until() {
-        Micros::MIN
-    } else {
-        now - timeout
-    };
+    // While everybody is given grace after a restart, the silence of a session that nobody has beaten says nothing.
+    let grace = now < space.grace_until();
     let mut over = Vec::new();
     OVER.with(|statement| {
         statement.run(
@@ -122,7 +118,7 @@ pub fn sessions(space: Space, from: i64, to: i64) -> Cleaned {
                 from.into(),
                 to.into(),
                 time(now).into(),
-                time(silent).into(),
+                time(now - timeout).into(),
             ],
             |row| {
                 if let (Some(id), Some(last_activity), Some(expires_at)) =
@@ -138,13 +134,14 @@ pub fn sessions(space: Space, from: i64, to: i64) -> Cleaned {
         .into_iter()
         .filter_map(|(id, last_activity, expires_at, was_active)| {
             let known = space.session(&Key::Id(id), now, timeout);
-            if known.is_some_and(|session| session.live) {
+            let expired = expires_at <= now;
+            if known.map_or(grace && !expired, |session| session.live) {
                 return None;
             }
             let last_activity = known.map_or(last_activity, |session| {
                 session.last_activity.max(last_activity)
             });
-            let ended_at = (expires_at <= now).then_some(expires_at);
+            let ended_at = expired.then_some(expires_at);
             Some((
                 Target {
                     id,

@@ -102,7 +102,7 @@ thread_local! {
 /// One statement compares, numbers, writes and tells.
 ///
 /// `looked` numbers those whose status differs from `user_presence`, without gaps. A user who was active and inactive
-/// again between two looks has no change, but its last activity is kept.
+/// again between two looks has no change, but its last activity is kept: unless it was deleted, as `forget_user` does.
 fn write_text(schema: &str) -> String {
     format!(
         "WITH state AS MATERIALIZED (
@@ -122,6 +122,7 @@ fn write_text(schema: &str) -> String {
                  LEFT JOIN {schema}.user_presence p ON p.user_id = d.user_id
          ), looked AS MATERIALIZED (
              SELECT user_id, active, previous, status, place, known, last_seen_before,
+                 reason IS NOT DISTINCT FROM 'deleted' AS deleted,
                  greatest(last_seen, last_seen_before) AS last_seen,
                  before + CASE WHEN status <> previous
                      THEN count(*) FILTER (WHERE status <> previous) OVER (ORDER BY place) ELSE 0 END AS seq,
@@ -156,7 +157,7 @@ fn write_text(schema: &str) -> String {
              INSERT INTO {schema}.user_presence AS p
                  (user_id, user_key, status, is_online, last_seen, changed_at, seq)
              SELECT user_id, user_key, status, active, last_seen, now(), seq FROM looked
-             WHERE NOT known AND (changed OR last_seen IS NOT NULL)
+             WHERE NOT known AND (changed OR last_seen IS NOT NULL AND NOT deleted)
              ON CONFLICT (user_id) DO UPDATE
              SET user_key = excluded.user_key, status = excluded.status, is_online = excluded.is_online,
                  last_seen = excluded.last_seen, changed_at = excluded.changed_at, seq = excluded.seq
