@@ -2,7 +2,9 @@
 
 mod feed;
 mod harness;
+mod heartbeats;
 mod install;
+mod order;
 mod readme;
 mod sessions;
 mod settings;

@@ -1,0 +1,140 @@
+//! Commits count in the order of the commits, whatever order the server tells them in. A debug build can be made to
+//! wait between a commit and telling it, so that a later commit is told first.
+
+use std::thread;
+
+use pg_presence_test::{Cluster, Database, Presence, wait_until};
+use postgres::Client;
+use uuid::Uuid;
+
+/// Commits `sql` in another thread and waits, after the commit, before the roster is told; meanwhile, once `seen`
+/// says that the commit can be seen, `then` runs to its end.
+fn told_late(
+    database: &Database,
+    sql: &str,
+    seen: impl Fn(&mut Client) -> bool,
+    then: impl FnOnce(&mut Client),
+) {
+    let (mut late, mut other) = (database.connect(), database.connect());
+    thread::scope(|scope| {
+        let late = scope.spawn(move || {
+            late.batch_execute("SET presence_test.commit_delay = '3000'")
+                .unwrap();
+            late.batch_execute(sql).unwrap();
+        });
+        wait_until("the commit to be seen", || seen(&mut other));
+        then(&mut other);
+        late.join().unwrap();
+    });
+}
+
+fn count(client: &mut Client, condition: &str) -> i64 {
+    let sql = format!("SELECT count(*) FROM presence.user_sessions WHERE {condition}");
+    client.query_one(&sql, &[]).unwrap().get(0)
+}
+
+#[test]
+fn a_logout_told_before_an_older_beat_by_sql_stays_a_logout() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    told_late(
+        &database,
+        &format!(
+            "UPDATE presence.user_sessions SET last_activity = now(), metadata = '{{\"late\": 1}}'
+             WHERE id = '{}'",
+            session.id
+        ),
+        |client| count(client, "metadata ? 'late'") == 1,
+        |client| assert!(client.end(session.id)),
+    );
+    assert!(!service.is_online(user));
+    assert_eq!(service.beat(session.id), "ended");
+}
+
+#[test]
+fn a_login_told_after_a_later_logout_is_not_online() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let (user, id) = (Uuid::new_v4(), Uuid::new_v4());
+    told_late(
+        &database,
+        &format!("INSERT INTO presence.user_sessions (id, user_id) VALUES ('{id}', '{user}')"),
+        |client| count(client, "true") == 1,
+        |client| assert!(client.end(id)),
+    );
+    assert!(!service.is_online(user));
+    assert_eq!(service.beat(id), "ended");
+}
+
+#[test]
+fn a_login_told_after_a_later_truncate_is_gone() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let (user, id) = (Uuid::new_v4(), Uuid::new_v4());
+    told_late(
+        &database,
+        &format!("INSERT INTO presence.user_sessions (id, user_id) VALUES ('{id}', '{user}')"),
+        |client| count(client, "true") == 1,
+        |client| {
+            client
+                .batch_execute("TRUNCATE presence.user_sessions")
+                .unwrap()
+        },
+    );
+    assert!(!service.is_online(user));
+    assert_eq!(service.beat(id), "unknown");
+}
+
+#[test]
+fn a_truncate_told_late_does_not_touch_later_logins() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let (before, after) = (Uuid::new_v4(), Uuid::new_v4());
+    let gone = service.start(before);
+    let mut kept = None;
+    told_late(
+        &database,
+        "TRUNCATE presence.user_sessions",
+        |client| count(client, "true") == 0,
+        |client| kept = Some(client.start(after)),
+    );
+    assert!(!service.is_online(before));
+    assert_eq!(service.beat(gone.id), "unknown");
+    assert!(service.is_online(after));
+    assert_eq!(service.beat(kept.unwrap().id), "ok");
+}
+
+#[test]
+fn a_token_rotated_twice_works_as_the_second_left_it() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let session = service.start(Uuid::new_v4());
+    let mut last = String::new();
+    told_late(
+        &database,
+        &format!(
+            "UPDATE presence.user_sessions
+             SET session_token = presence.token_digest('the first of two new tokens')
+             WHERE id = '{}'",
+            session.id
+        ),
+        |client| {
+            count(
+                client,
+                "session_token = presence.token_digest('the first of two new tokens')",
+            ) == 1
+        },
+        |client| {
+            let row = client.query_one("SELECT presence.rotate_session_token($1)", &[&session.id]);
+            last = row.unwrap().get(0);
+        },
+    );
+    assert_eq!(service.beat_by_token(&last), "ok");
+    assert_eq!(
+        service.beat_by_token("the first of two new tokens"),
+        "unknown"
+    );
+    assert_eq!(service.beat_by_token(&session.token), "unknown");
+}
