@@ -152,7 +152,18 @@ fn inside(client: &mut Client) {
         let run = format!("SELECT benches.__pgrx_bench_run_{name}(NULL)::text");
         let found: String = client.query_one(&run, &[]).expect("the benchmark").get(0);
         let found: Value = serde_json::from_str(&found).expect("JSON");
-        println!("{name:<26}{found}");
+        let estimates = found["estimates"].as_array().expect("estimates");
+        let median = estimates
+            .iter()
+            .find(|estimate| estimate["estimate_kind"] == "median")
+            .expect("a median");
+        let number = |field: &str| median[field].as_f64().expect("a number");
+        println!(
+            "{name:<26}{:>16.0}{:>12.0} – {:.0}",
+            number("point_estimate_ns"),
+            number("ci_lower_bound_ns"),
+            number("ci_upper_bound_ns")
+        );
     }
 }
 
