@@ -1,5 +1,7 @@
 //! One program for all tests, as each program links anew; one module per subject.
 
+mod badinput;
+mod clients;
 mod feed;
 mod harness;
 mod heartbeats;
@@ -8,5 +10,7 @@ mod order;
 mod readme;
 mod sessions;
 mod settings;
+mod status;
 mod timeouts;
+mod tokens;
 mod transactions;
