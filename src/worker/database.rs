@@ -94,64 +94,49 @@ impl Database {
         .filter(|&due| due > now)
     }
 
-    /// Does what is due. `may_start`: another trial is allowed now. `slot_freed`: a worker ended since the last look.
-    /// Tells whether a worker ended here.
-    pub fn look(
-        &mut self,
-        board: &'static Board,
-        now: Instant,
-        may_start: bool,
-        slot_freed: bool,
-    ) -> bool {
-        match &mut self.state {
-            State::Started(post) | State::Serving(post, _)
-                if !self.open && post.is_alive(board) =>
-            {
-                board.desks[post.desk].dismiss();
-                false
-            }
-            State::Started(post) => {
-                let report = board.desks[post.desk].report();
-                if !post.is_alive(board) {
-                    self.concluded(board, now);
-                    return true;
-                }
-                if report == Report::Serving
-                    && let State::Started(post) = std::mem::replace(&mut self.state, State::Untried)
-                {
-                    self.state = State::Serving(post, now);
-                    self.refusals = 0;
-                    self.asked = false;
-                }
-                false
-            }
-            State::Serving(post, _) => {
-                let ended = !post.is_alive(board);
-                if ended {
-                    self.concluded(board, now);
-                }
-                ended
-            }
-            State::Refused(at) => {
-                if self.asked {
-                    self.state = State::Resting(
-                        *at + doubled(LOOK_AGAIN, self.refusals, LONGEST_LOOK_AGAIN),
-                    );
-                }
-                false
-            }
-            State::Resting(until) if now < *until => false,
-            State::NoSlot(retry) if now < *retry && !slot_freed => false,
-            State::Untried | State::Resting(_) | State::NoSlot(_) => {
-                if self.open && may_start {
-                    self.start(board, now);
-                }
-                false
-            }
+    /// Looks after the worker, where there is one. Tells whether it has ended.
+    pub fn watch(&mut self, board: &'static Board, now: Instant) -> bool {
+        let (State::Started(post) | State::Serving(post, _)) = &self.state else {
+            return false;
+        };
+        if !post.is_alive(board) {
+            self.concluded(board, now);
+            return true;
         }
+        let desk = &board.desks[post.desk];
+        if !self.open {
+            desk.dismiss();
+        }
+        if desk.report() == Report::Serving && self.is_on_trial() {
+            self.state = match std::mem::replace(&mut self.state, State::Untried) {
+                State::Started(post) => State::Serving(post, now),
+                other => other,
+            };
+            self.refusals = 0;
+            self.asked = false;
+        }
+        false
     }
 
-    fn start(&mut self, board: &'static Board, now: Instant) {
+    /// Whether a worker is to be started now. `slot_freed`: a worker ended since the last look.
+    pub fn wants_worker(&mut self, now: Instant, slot_freed: bool) -> bool {
+        if let State::Refused(at) = self.state
+            && self.asked
+        {
+            let rest = doubled(LOOK_AGAIN, self.refusals, LONGEST_LOOK_AGAIN);
+            self.state = State::Resting(at + rest);
+        }
+        self.open
+            && match self.state {
+                State::Untried => true,
+                State::Resting(until) => now >= until,
+                State::NoSlot(retry) => now >= retry || slot_freed,
+                State::Refused(_) | State::Started(_) | State::Serving(..) => false,
+            }
+    }
+
+    /// Starts a worker, if a slot is free.
+    pub fn start(&mut self, board: &'static Board, now: Instant) {
         self.asked = false;
         let was_without = matches!(self.state, State::NoSlot(_));
         self.state = match Post::open(board, self.oid) {

@@ -10,6 +10,7 @@ use pgrx::{
 };
 
 use super::{board::Board, database::Database};
+use crate::roster;
 
 /// How often pg_database is read without being asked to.
 const RESCAN: Duration = Duration::from_secs(5);
@@ -79,63 +80,71 @@ impl Launcher {
     fn look(&mut self) -> Duration {
         let now = Instant::now();
         let (wanted, all) = self.board.take_wanted();
-        let unheard_of = wanted.iter().any(|oid| !self.databases.contains_key(oid));
-        if now >= self.rescan || unheard_of || all {
-            self.read_databases();
-            self.rescan = now + RESCAN;
-        }
+        let mut slot_freed = false;
         for (oid, database) in &mut self.databases {
+            slot_freed |= database.watch(self.board, now);
             if all || wanted.contains(oid) {
                 database.poke();
             }
         }
-        let mut slot_freed = false;
-        for database in self.databases.values_mut() {
-            if database.has_worker() {
-                slot_freed |= database.look(self.board, now, false, false);
-            }
-        }
-        let mut trials = self
-            .databases
-            .values()
-            .filter(|database| database.is_on_trial())
-            .count();
-        for database in self.databases.values_mut() {
-            if !database.has_worker() {
-                database.look(self.board, now, trials < TRIALS, slot_freed);
-                trials += usize::from(database.is_on_trial());
-            }
+        let unheard_of = wanted.iter().any(|oid| !self.databases.contains_key(oid));
+        let starts = |database: &mut Database| database.wants_worker(now, slot_freed);
+        // Before a start it is read again: the database may have been dropped since.
+        if now >= self.rescan || all || unheard_of || self.databases.values_mut().any(starts) {
+            self.read_databases();
+            self.rescan = now + RESCAN;
         }
         self.databases
             .retain(|_, database| database.open || database.has_worker());
-        let next_look = self
+        self.start_workers(now, slot_freed);
+        let due = self
             .databases
             .values()
-            .filter_map(|database| database.next_look(now))
-            .min();
-        let next = next_look.map_or(self.rescan, |look| look.min(self.rescan));
+            .filter_map(|database| database.next_look(now));
+        let next = due.fold(self.rescan, Instant::min);
         // A little above the exact time, so as not to wake just before it.
         next.saturating_duration_since(now) + Duration::from_millis(1)
     }
 
-    fn read_databases(&mut self) {
-        let found = BackgroundWorker::transaction(open_databases);
-        for (oid, database) in &mut self.databases {
-            database.open = found.contains(oid);
+    fn start_workers(&mut self, now: Instant, slot_freed: bool) {
+        let on_trial = self
+            .databases
+            .values()
+            .filter(|database| database.is_on_trial())
+            .count();
+        for database in self
+            .databases
+            .values_mut()
+            .filter_map(|database| database.wants_worker(now, slot_freed).then_some(database))
+            .take(TRIALS.saturating_sub(on_trial))
+        {
+            database.start(self.board, now);
         }
-        for oid in found {
+    }
+
+    fn read_databases(&mut self) {
+        let found = BackgroundWorker::transaction(databases);
+        for (oid, database) in &mut self.databases {
+            database.open = found.get(oid).copied().unwrap_or(false);
+        }
+        for (&oid, _) in found.iter().filter(|&(_, &open)| open) {
             self.databases
                 .entry(oid)
                 .or_insert_with(|| Database::new(oid));
         }
+        for space in roster::spaces() {
+            if !found.contains_key(&space.database().to_u32()) {
+                roster::purge(space);
+            }
+        }
     }
 }
 
-/// The databases that may have a worker: no templates, none that is closed to connections, none that a DROP left
-/// half removed.
-fn open_databases() -> Vec<u32> {
+/// All databases, and whether they may have a worker: no template, open to connections, and not left half removed by
+/// a DROP.
+fn databases() -> HashMap<u32, bool> {
     const INVALID: i32 = -2;
-    let mut found = Vec::new();
+    let mut found = HashMap::new();
     // SAFETY: a scan of a shared catalog under its own lock, in a transaction; each row is read before the next is
     // fetched.
     unsafe {
@@ -148,9 +157,8 @@ fn open_databases() -> Vec<u32> {
                 break;
             }
             let row = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            if row.datallowconn && !row.datistemplate && row.datconnlimit != INVALID {
-                found.push(row.oid.to_u32());
-            }
+            let open = row.datallowconn && !row.datistemplate && row.datconnlimit != INVALID;
+            found.insert(row.oid.to_u32(), open);
         }
         pg_sys::table_endscan(scan);
         pg_sys::table_close(catalog, pg_sys::AccessShareLock as i32);
