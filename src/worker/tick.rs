@@ -110,6 +110,8 @@ impl Worker {
 
     /// Serves until it has to leave; says why.
     pub fn serve(&mut self) -> Report {
+        // Before anything is written, so that what changes from now on is told as it is.
+        self.speaker.speak(&self.state, self.space);
         loop {
             if let Some(report) = self.tick() {
                 report_activity(None);
