@@ -15,6 +15,7 @@ mod unguarded {
         pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
         pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
         pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
+        pub fn RecoveryInProgress() -> bool;
         pub fn SetLatch(latch: *mut pg_sys::Latch);
     }
 }
@@ -93,9 +94,10 @@ pub fn max_processes() -> usize {
 }
 
 /// Whether this server is a standby (or still recovering), where nothing can be written.
+#[inline]
 pub fn in_recovery() -> bool {
     // SAFETY: reads shared state; cannot raise.
-    unsafe { pg_sys::RecoveryInProgress() }
+    unsafe { unguarded::RecoveryInProgress() }
 }
 
 /// The number that the cluster got when it was made, and that its copies share.

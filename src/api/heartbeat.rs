@@ -11,7 +11,7 @@ use pgrx::datum::Datum;
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
-use pgrx::{pg_extern, pg_sys, pgrx_resolved_type};
+use pgrx::{check_for_interrupts, pg_extern, pg_sys, pgrx_resolved_type};
 use uuid::Uuid;
 
 /// Tells that a session's user is there. Returns 'ok', 'ended' (sign in again) or 'unknown' (no such session, or not the
@@ -39,8 +39,17 @@ fn heartbeat_by_token(session_token: Option<&str>) -> Answer {
 #[pg_extern(volatile, parallel_unsafe)]
 fn heartbeat_many(session_ids: Option<Uuids>) -> NotCounted {
     let ids = session_ids.map_or(&[][..], Uuids::ids);
-    NotCounted(sync::heartbeat_many(ids, identity::owner()))
+    let owner = identity::owner();
+    let mut missed = Vec::new();
+    for ids in ids.chunks(BETWEEN_INTERRUPTS) {
+        missed.append(&mut sync::heartbeat_many(ids, owner));
+        check_for_interrupts!();
+    }
+    NotCounted(missed)
 }
+
+/// How many sessions are beaten before somebody may cancel the call.
+const BETWEEN_INTERRUPTS: usize = 10_000;
 
 /// A text that is never freed or written: PostgreSQL copies what it keeps of a function's result.
 #[repr(C, align(8))]

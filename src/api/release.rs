@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 const LONGEST_GRACE: Micros = 24 * 60 * 60 * USECS_PER_SEC;
 
-/// Lets a session time out after `grace` unless it beats before. True if there is such a session, live and the
+/// Lets a session time out after `grace` unless it beats before. True if there is such a session, not ended and the
 /// caller's. Touches shared memory only. Errors with 22023 on a grace that is not positive or above a day, with 25006 on
 /// a standby.
 #[pg_extern(volatile, parallel_unsafe)]

@@ -53,8 +53,15 @@ fn start_session(
     };
     let (id, token, expires_at) = match session_token {
         Some(token) => {
-            if token::check(token).is_err() || Digest::parse(token).is_some() {
+            if token::check(token).is_err() {
                 errors::weak_token();
+            }
+            if Digest::parse(token).is_some() {
+                errors::bad_value(
+                    "a digest is no session token",
+                    "Who may read a session's row knows its digest, so it is no secret.",
+                    "Leave session_token out to be given one of 256 random bits.",
+                );
             }
             let (id, expires_at) = session.resume_or_start(Digest::of(token));
             (id, token.to_owned(), expires_at)
