@@ -1,7 +1,10 @@
 //! Figures for `presence_stats`.
 
-use super::{Space, layout::WorkerEntry};
-use crate::core::time::Micros;
+use super::{
+    Space,
+    layout::{STRIPES, WorkerEntry},
+};
+use crate::{compat, core::time::Micros};
 
 /// What the roster can tell of a space, without its tables.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,6 +66,13 @@ impl Space {
     /// What the worker tells of itself: times and counts, for it to write and for anybody to read.
     pub fn worker(&self) -> &'static WorkerEntry {
         &self.entry().worker
+    }
+
+    /// Counts a heartbeat of a session that is not there, or has ended.
+    pub fn count_rejected(&self) {
+        self.entry().stripes[compat::process_number() % STRIPES]
+            .rejected
+            .add(1);
     }
 
     /// Counts a call that had to go to the table.

@@ -110,9 +110,11 @@ fn read_through(space: Space, key: &Key, owner: &Owner) -> Through {
     }
     space.count_slow_path();
     let Some(row) = session::find(key, owner) else {
+        space.count_rejected();
         return Through::Unknown;
     };
     if session::has_ended(&row, compat::now()) {
+        space.count_rejected();
         return Through::Ended;
     }
     // The slot is held first, and the row read again: an end that commits in between finds the slot and marks it.

@@ -3,8 +3,10 @@
 mod badinput;
 mod clients;
 mod feed;
+mod guard;
 mod harness;
 mod heartbeats;
+mod health;
 mod install;
 mod order;
 mod readme;
