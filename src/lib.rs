@@ -19,6 +19,8 @@ mod store;
 mod sync;
 mod worker;
 
+// The install script, in order. An upgrade is a script of its own: sql/pg_presence--FROM--TO.sql, which cargo-pgrx installs
+// beside it.
 ::pgrx::extension_sql_file!("../sql/preflight.sql", name = "preflight", bootstrap);
 ::pgrx::extension_sql_file!("../sql/types.sql", name = "types", requires = ["preflight"]);
 ::pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["types"]);
