@@ -1,5 +1,7 @@
 //! How many sessions a client may have.
 
+use std::cell::Cell;
+
 use pgrx::pg_sys;
 use uuid::Uuid;
 
@@ -14,6 +16,34 @@ thread_local! {
              WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 LIMIT $3) counted",
         &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
     ) };
+    static LET_IN: Cell<Option<LetIn>> = const { Cell::new(None) };
+}
+
+/// The sessions that the running command has started: no snapshot shows what a command itself has written.
+#[derive(Clone, Copy)]
+struct LetIn {
+    command: Command,
+    user_id: Uuid,
+    sessions: i64,
+}
+
+/// A command of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Command {
+    began: Micros,
+    number: pg_sys::CommandId,
+}
+
+impl Command {
+    fn running() -> Command {
+        // SAFETY: both read variables of this process; the command is not marked as one that writes.
+        unsafe {
+            Command {
+                began: pg_sys::GetCurrentTransactionStartTimestamp(),
+                number: pg_sys::GetCurrentCommandId(false),
+            }
+        }
+    }
 }
 
 /// Refuses one more session, with 53400, where the user has as many that have not ended as
@@ -26,7 +56,17 @@ pub fn check(user_id: Uuid, now: Micros) {
             rows.first().and_then(|row| row.big(1)).unwrap_or(0)
         })
     });
-    if counted >= most {
+    let command = Command::running();
+    let before = LET_IN
+        .get()
+        .filter(|let_in| let_in.command == command && let_in.user_id == user_id)
+        .map_or(0, |let_in| let_in.sessions);
+    if counted + before >= most {
         errors::too_many_sessions();
     }
+    LET_IN.set(Some(LetIn {
+        command,
+        user_id,
+        sessions: before + 1,
+    }));
 }

@@ -8,7 +8,7 @@ use super::{
     cell::{digest_words, uuid_words},
     layout::{Roster, STRIPES, Slot},
     lock::{self, Held, Index},
-    state::{ENDED, LIVE, RECOVERED, TIMED_OUT},
+    state::{DELETED, ENDED, LIVE, RECOVERED, TIMED_OUT},
     units,
 };
 use crate::{
@@ -84,7 +84,7 @@ impl Space {
             LIVE | TIMED_OUT if now >= slot.expires_at.get() => Found::Ended,
             LIVE => Found::Live(at),
             TIMED_OUT => Found::TimedOut(at),
-            ENDED => Found::Ended,
+            ENDED if !slot.flags.has(DELETED) => Found::Ended,
             _ => Found::Missing,
         };
         (found, held)

@@ -18,6 +18,8 @@ pub const RECOVERED: u8 = 1;
 pub const TABLE_INACTIVE: u8 = 2;
 /// The worker ended the session; the table does not say so yet.
 pub const END_UNWRITTEN: u8 = 4;
+/// An ended session whose row is gone: to anybody who asks, there is no such session.
+pub const DELETED: u8 = 8;
 
 /// A user's flag: waits in the queue of dirty users.
 pub const DIRTY: u8 = 1;

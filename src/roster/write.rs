@@ -12,7 +12,8 @@ use super::{
     lock::{self, Held, Index},
     stamp,
     state::{
-        self, EMPTY, END_UNWRITTEN, ENDED, LIVE, RECOVERED, TABLE_INACTIVE, TIMED_OUT, is_live,
+        self, DELETED, EMPTY, END_UNWRITTEN, ENDED, LIVE, RECOVERED, TABLE_INACTIVE, TIMED_OUT,
+        is_live,
     },
     units,
 };
@@ -183,6 +184,7 @@ impl Writer {
                 slot.last_activity.raise(image.last_activity);
             }
             slot.flags.assign(END_UNWRITTEN, false);
+            slot.flags.assign(DELETED, what.deleted);
             let reason = if what.deleted {
                 Reason::Deleted
             } else {
