@@ -2,6 +2,7 @@
 
 mod badinput;
 mod clients;
+mod databases;
 mod feed;
 mod guard;
 mod harness;
@@ -16,3 +17,4 @@ mod status;
 mod timeouts;
 mod tokens;
 mod transactions;
+mod worker;

@@ -301,7 +301,7 @@ fn silent_sessions_are_marked_then_deleted() {
         service.query_one(sql, &[]).unwrap().get::<_, bool>(0),
         "kept after the session is gone"
     );
-    assert_eq!(service.beat(session.id), "unknown");
+    wait_until("forgotten", || service.beat(session.id) == "unknown");
 }
 
 #[test]

@@ -1,0 +1,245 @@
+//! What may happen to a database, and to the extension in it, while its worker runs.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use postgres::Client;
+use uuid::Uuid;
+
+use pg_presence_test::{Cluster, Database, Install, Presence, wait_for, wait_until};
+
+fn epoch(client: &mut Client) -> String {
+    client
+        .query_one("SELECT epoch FROM presence.presence_cursor()", &[])
+        .expect("a cursor")
+        .get(0)
+}
+
+fn worker_of(cluster: &Cluster, database: &str) -> Option<i32> {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'pg_presence worker'";
+    let row = cluster.connect("postgres").query_opt(sql, &[&database]);
+    row.expect("the processes").map(|row| row.get(0))
+}
+
+/// A change in the database is written by its worker.
+fn serves(cluster: &Cluster, database: &str) {
+    let mut client = cluster.connect(database);
+    let user = Uuid::new_v4();
+    client.start(user);
+    wait_until("the worker writes", || {
+        let sql = "SELECT FROM presence.user_presence WHERE user_id = $1 AND is_online";
+        client.query_opt(sql, &[&user]).expect("a row").is_some()
+    });
+}
+
+fn run(cluster: &Cluster, sql: &str) {
+    // A connection of the test that has just gone may still be there for a moment, and only for a moment.
+    cluster
+        .connect("postgres")
+        .batch_execute(sql)
+        .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+}
+
+#[test]
+fn a_database_is_dropped_while_its_worker_runs() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    database.worker();
+    run(cluster, &format!("DROP DATABASE {}", database.name));
+    assert_eq!(worker_of(cluster, &database.name), None);
+}
+
+#[test]
+fn a_database_is_renamed_while_its_worker_runs_and_served_under_its_new_name() {
+    let cluster = Cluster::shared();
+    let mut database = cluster.database();
+    database.worker();
+    let user = Uuid::new_v4();
+    database.connect().start(user);
+    let new = format!("{}_renamed", database.name);
+    run(
+        cluster,
+        &format!("ALTER DATABASE {} RENAME TO {new}", database.name),
+    );
+    database.name = new;
+    assert!(database.connect().is_online(user));
+    database.worker();
+    serves(cluster, &database.name);
+}
+
+#[test]
+fn a_database_is_copied_while_its_worker_runs_and_the_copy_is_a_presence_of_its_own() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let mut original = database.connect();
+    let user = Uuid::new_v4();
+    let session = original.start(user);
+    serves(cluster, &database.name);
+    let before = epoch(&mut original);
+    drop(original);
+    let copy = format!("{}_copy", database.name);
+    run(
+        cluster,
+        &format!("CREATE DATABASE {copy} TEMPLATE {}", database.name),
+    );
+    let mut original = database.connect();
+    database.worker();
+    assert_eq!(epoch(&mut original), before, "the original goes on");
+
+    let mut copied = cluster.connect(&copy);
+    wait_until("the copy is served", || epoch(&mut copied) != before);
+    assert!(copied.is_online(user));
+    assert!(copied.end(session.id));
+    assert!(!copied.is_online(user));
+    assert!(original.is_online(user));
+    serves(cluster, &copy);
+    drop(copied);
+    run(cluster, &format!("DROP DATABASE {copy}"));
+}
+
+#[test]
+fn a_closed_database_has_no_worker_and_an_opened_one_has() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    database.worker();
+    run(
+        cluster,
+        &format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", database.name),
+    );
+    wait_until("the worker leaves", || {
+        worker_of(cluster, &database.name).is_none()
+    });
+    run(
+        cluster,
+        &format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", database.name),
+    );
+    database.worker();
+    serves(cluster, &database.name);
+}
+
+#[test]
+fn after_drop_extension_the_worker_leaves_and_a_new_extension_inherits_nothing() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    let before = epoch(&mut service);
+    serves(cluster, &database.name);
+    database.run("DROP EXTENSION pg_presence");
+    wait_until("the worker leaves", || {
+        worker_of(cluster, &database.name).is_none()
+    });
+    database.run("CREATE EXTENSION pg_presence SCHEMA presence");
+    assert!(!service.is_online(user));
+    assert_eq!(service.beat(session.id), "unknown");
+    database.worker();
+    assert_ne!(epoch(&mut service), before);
+    serves(cluster, &database.name);
+}
+
+#[test]
+fn an_extension_dropped_and_created_in_one_transaction_is_served() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    serves(cluster, &database.name);
+    database.run(
+        "BEGIN; DROP EXTENSION pg_presence; CREATE EXTENSION pg_presence SCHEMA presence; COMMIT",
+    );
+    serves(cluster, &database.name);
+}
+
+#[test]
+fn a_drop_extension_that_is_rolled_back_changes_nothing() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    let before = epoch(&mut service);
+    let mut dropping = database.connect();
+    dropping
+        .batch_execute("BEGIN; DROP EXTENSION pg_presence")
+        .unwrap();
+    dropping.batch_execute("ROLLBACK").unwrap();
+    assert!(service.is_online(user));
+    assert_eq!(service.beat(session.id), "ok");
+    assert_eq!(epoch(&mut service), before);
+    serves(cluster, &database.name);
+}
+
+#[test]
+fn a_database_without_the_extension_is_tried_once_and_left_alone() {
+    let cluster = Cluster::own(&[("log_min_messages", "debug1")]);
+    let database = cluster.database_with(Install::Not);
+    let oid: u32 = cluster
+        .connect("postgres")
+        .query_one(
+            "SELECT oid FROM pg_database WHERE datname = $1",
+            &[&database.name],
+        )
+        .unwrap()
+        .get(0);
+    let line =
+        format!("starting background worker process \"pg_presence worker for database {oid}\"");
+    let tries = || cluster.log().matches(&line).count();
+    wait_until("tried", || tries() > 0);
+    // Each of these makes the launcher look at all databases several times.
+    for _ in 0..3 {
+        cluster.database().worker();
+    }
+    assert_eq!(tries(), 1);
+    database.run("CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence");
+    database.worker();
+}
+
+fn restore(cluster: &Cluster, target: &Database, dump: &[u8]) {
+    let mut psql = cluster
+        .program("psql", &target.name)
+        .args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("psql");
+    let mut input = psql.stdin.take().expect("a pipe");
+    input.write_all(dump).expect("to write");
+    drop(input);
+    assert!(psql.wait().expect("psql").success());
+}
+
+#[test]
+fn a_restored_dump_goes_on_with_its_numbers_in_a_new_epoch() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let mut service = database.connect();
+    let users: Vec<Uuid> = (0..5).map(|_| Uuid::new_v4()).collect();
+    for user in &users {
+        service.start(*user);
+    }
+    serves(cluster, &database.name);
+    let told: i64 = wait_for("all told", || {
+        let row = service.query_one("SELECT seq FROM presence.presence_cursor()", &[]);
+        Some(row.unwrap().get(0)).filter(|seq| *seq >= 6)
+    });
+    let dump = cluster
+        .program("pg_dump", &database.name)
+        .output()
+        .expect("pg_dump");
+    assert!(dump.status.success());
+    let target = cluster.database_with(Install::Not);
+    restore(cluster, &target, &dump.stdout);
+    let mut restored = target.connect();
+    target.worker();
+    wait_until("one row of state, at least as far", || {
+        let row = restored
+            .query("SELECT epoch, seq FROM presence.presence_state", &[])
+            .unwrap();
+        row.len() == 1 && row[0].get::<_, i64>(1) >= told
+    });
+    assert_ne!(epoch(&mut restored), epoch(&mut service));
+    assert!(users.iter().all(|user| restored.is_online(*user)));
+    serves(cluster, &target.name);
+    let sql = "SELECT min(seq) FROM presence.presence_changes";
+    let first: i64 = restored.query_one(sql, &[]).unwrap().get(0);
+    assert!(first > told, "{first} was told before");
+}
