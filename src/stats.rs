@@ -49,8 +49,9 @@ fn presence_stats_raw() -> TableIterator<
 > {
     let space = roster::space();
     let (stats, worker) = (space.stats(), space.worker());
-    let unflushed =
-        known(worker.oldest_unflushed.get()).map(|at| (compat::now() - at).max(0) / 1000);
+    let unflushed = space
+        .oldest_unflushed()
+        .map(|at| (compat::now() - at).max(0) / 1000);
     TableIterator::once((
         signed(stats.live_sessions),
         signed(stats.known_sessions),

@@ -194,7 +194,7 @@ impl Roster {
             slot.release_at.set(0);
         }
         if slot.flags.has(RECOVERED) {
-            slot.flags.clear(RECOVERED);
+            slot.flags.assign(RECOVERED, false);
         }
         let last = now.min(slot.expires_at.get().saturating_sub(timeout));
         self.seen[at as usize].set(units::ceil(last, self.header.origin.get()));

@@ -4,7 +4,9 @@
 //! load or store costs, and makes a racing read a stale value instead of undefined behaviour. Ordering between
 //! fields comes from the roster's locks alone.
 
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
+};
 
 use uuid::Uuid;
 
@@ -22,25 +24,34 @@ macro_rules! word {
             pub fn set(&self, value: $plain) {
                 self.0.store(value, Relaxed)
             }
-            /// Adds, wrapping, in one indivisible step; gives the value before.
+        }
+    };
+}
+
+macro_rules! counter {
+    ($name:ident, $plain:ty) => {
+        impl $name {
+            /// Adds, in one indivisible step; gives the value before.
             #[inline]
             pub fn add(&self, value: $plain) -> $plain {
                 self.0.fetch_add(value, Relaxed)
             }
-            /// Subtracts, wrapping, in one indivisible step; gives the value before.
+            /// Subtracts, in one indivisible step; gives the value before.
             #[inline]
             pub fn sub(&self, value: $plain) -> $plain {
                 self.0.fetch_sub(value, Relaxed)
             }
+        }
+    };
+}
+
+macro_rules! maximum {
+    ($name:ident, $plain:ty) => {
+        impl $name {
             /// Raises the value to at least `value`, in one indivisible step.
             #[inline]
             pub fn raise(&self, value: $plain) {
                 self.0.fetch_max(value, Relaxed);
-            }
-            /// Replaces the value in one indivisible step; gives the value before.
-            #[inline]
-            pub fn swap(&self, value: $plain) -> $plain {
-                self.0.swap(value, std::sync::atomic::Ordering::SeqCst)
             }
         }
     };
@@ -51,25 +62,41 @@ word!(W16, AtomicU16, u16);
 word!(W32, AtomicU32, u32);
 word!(W64, AtomicU64, u64);
 word!(Time, AtomicI64, i64);
+counter!(W32, u32);
+counter!(W64, u64);
+maximum!(W64, u64);
+maximum!(Time, i64);
+
+impl W32 {
+    /// Replaces the value in one indivisible step that everything before and after keeps its side of; gives the value
+    /// before.
+    #[inline]
+    pub fn swap(&self, value: u32) -> u32 {
+        self.0.swap(value, SeqCst)
+    }
+}
+
+impl W64 {
+    /// Stores so that everything after this comes after it for other processes too.
+    #[inline]
+    pub fn publish(&self, value: u64) {
+        self.0.swap(value, SeqCst);
+    }
+}
 
 impl W8 {
-    /// Sets or clears the bits of `mask`. Only under the lock that protects the whole field.
+    /// Sets or clears the bits of `mask`, in one indivisible step: a beat may clear a bit under a shared lock.
     #[inline]
     pub fn assign(&self, mask: u8, on: bool) {
-        self.set(if on {
-            self.get() | mask
+        if on {
+            self.0.fetch_or(mask, Relaxed);
         } else {
-            self.get() & !mask
-        });
+            self.0.fetch_and(!mask, Relaxed);
+        }
     }
     #[inline]
     pub fn has(&self, mask: u8) -> bool {
         self.get() & mask != 0
-    }
-    /// Clears bits in one indivisible step, for fields that two holders of a shared lock may touch.
-    #[inline]
-    pub fn clear(&self, mask: u8) {
-        self.0.fetch_and(!mask, Relaxed);
     }
 }
 

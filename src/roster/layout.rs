@@ -133,7 +133,6 @@ pub struct WorkerEntry {
     pub flushed_rows: W64,
     pub deactivated_rows: W64,
     pub deleted_rows: W64,
-    pub oldest_unflushed: Time,
     pub seq: W64,
 }
 

@@ -29,9 +29,8 @@ pub use flush::{FlushRow, Which};
 
 pub use load::{LoadedRow, Pinned};
 pub use space::{Space, purge, space, spaces, try_space};
-pub use stats::SpaceStats;
 pub use user::Dirty;
-pub use views::{SessionView, UserView};
+pub use views::UserView;
 pub use write::{Image, Reserved, What, Write};
 
 use crate::{compat, core::token::Digest, settings};

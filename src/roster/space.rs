@@ -21,7 +21,7 @@ use crate::{
     installed, settings,
 };
 
-const UNUSED: u32 = 0;
+// A space is 0 until it is first used.
 const IN_USE: u32 = 1;
 const PURGED: u32 = 2;
 

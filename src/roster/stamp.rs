@@ -18,7 +18,7 @@ impl Roster {
         let mine = &self.inflight[compat::process_number()];
         if mine.get() == 0 {
             // First the lower bound, then the stamp: nobody may believe that nothing older is under way.
-            mine.swap(self.header.stamps.0.get());
+            mine.publish(self.header.stamps.0.get());
         }
         self.header.stamps.0.add(1)
     }

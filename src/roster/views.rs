@@ -7,7 +7,7 @@ use super::{
     cell::{digest_words, uuid_words, words_uuid},
     layout::NONE,
     lock::{self, Index},
-    state::{EMPTY, ENDED, KEYED, is_live},
+    state::{DELETED, EMPTY, ENDED, KEYED, is_live},
     user::Dirty,
 };
 use crate::core::{status::Reason, time::Micros};
@@ -52,7 +52,8 @@ impl Space {
         };
         let view = at.and_then(|at| {
             let slot = &roster.slots[at as usize];
-            if slot.state.get() == EMPTY || !roster.stands(slot) {
+            let is_gone = slot.state.get() == ENDED && slot.flags.has(DELETED);
+            if slot.state.get() == EMPTY || is_gone || !roster.stands(slot) {
                 return None;
             }
             Some(SessionView {
@@ -195,21 +196,5 @@ impl Space {
             reason,
             keyed: view.keyed,
         }
-    }
-
-    /// Queues users again whose change could not be written. Those without an entry any more are left to the
-    /// comparison that is asked for as well.
-    pub fn mark_dirty_again(&self, users: &[Dirty]) {
-        let roster = self.roster();
-        for dirty in users {
-            let words = uuid_words(&dirty.user_id);
-            let bucket = roster.user_bucket(self.index(), words);
-            let writer = roster.write_quietly();
-            if let Some(at) = roster.find_user(self.index(), bucket, words) {
-                writer.mark_dirty(at, dirty.reason);
-            }
-            drop(writer);
-        }
-        self.entry().reconcile.set(1);
     }
 }

@@ -324,25 +324,4 @@ impl Space {
         writer.has_news(self.index());
         writer.done();
     }
-
-    /// Asks the worker to compare the tables with the roster.
-    pub fn ask_reconcile(&self) {
-        self.entry().reconcile.set(1);
-        wake(self.roster(), self.index());
-    }
-
-    /// Wakes the worker if it waits.
-    pub fn wake_worker(&self) {
-        wake(self.roster(), self.index());
-    }
-
-    /// Whether the session behind a slot would be live, for the load.
-    pub(super) fn live_now(&self, at: u32, timeout: Micros, now: Micros) -> bool {
-        is_live(
-            &self.roster().slots[at as usize],
-            self.entry(),
-            timeout,
-            now,
-        )
-    }
 }
