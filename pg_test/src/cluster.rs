@@ -275,25 +275,13 @@ impl Cluster {
         command
     }
 
-    /// Whether a file under `dir` of the data directory contains these bytes.
-    pub fn has_bytes(&self, needle: &[u8]) -> Option<PathBuf> {
-        fn search(dir: &Path, needle: &[u8]) -> Option<PathBuf> {
-            fs::read_dir(dir)
-                .ok()?
-                .flatten()
-                .map(|entry| entry.path())
-                .find_map(|path| {
-                    if path.is_dir() {
-                        return search(&path, needle);
-                    }
-                    let bytes = fs::read(&path).ok()?;
-                    bytes
-                        .windows(needle.len())
-                        .any(|window| window == needle)
-                        .then_some(path)
-                })
-        }
-        search(&self.dir, needle)
+    /// The server's files (data, WAL, log) that contain this text.
+    pub fn files_with(&self, text: &str) -> String {
+        let found = Command::new("grep")
+            .args(["-rlaF", "-e", text])
+            .arg(&self.dir)
+            .output();
+        String::from_utf8(found.expect("grep").stdout).expect("UTF-8")
     }
 }
 

@@ -86,9 +86,23 @@ impl<'c> Database<'c> {
             .unwrap_or_else(|error| panic!("as {role}: {error:?}"))
     }
 
-    /// A listener on the channel `presence`.
+    /// A listener on the channel `presence`, with the worker at work.
     pub fn listen(&self) -> Listener {
-        Listener::new(self.connect(), "presence")
+        self.wait_until_served();
+        Listener::new(self.connect(), self.connect(), "presence")
+    }
+
+    /// Waits until the worker has loaded the sessions and looked at them once.
+    pub fn wait_until_served(&self) {
+        let mut client = self.connect();
+        let sql = format!(
+            "SELECT is_complete AND last_tick_at IS NOT NULL FROM {}.presence_stats",
+            self.schema
+        );
+        wait_until("the worker is at work", || {
+            let row = client.query_one(&sql, &[]).expect("statistics");
+            row.get::<_, Option<bool>>(0).unwrap_or(false)
+        });
     }
 
     /// The process id of this database's worker, once it has one.

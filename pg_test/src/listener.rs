@@ -33,48 +33,100 @@ pub struct Change {
     pub last_seen: Option<DateTime<Utc>>,
 }
 
-/// A connection that has committed a LISTEN, and what it has received since.
+/// A client that has committed a LISTEN, and what it has learned since. Where the
+/// contract has it read the feed, as at a worker's start, it does.
 pub struct Listener {
     client: Client,
+    reader: Client,
+    epoch: String,
+    seq: i64,
     /// Every payload, in order, as it came.
     pub payloads: Vec<String>,
     /// Every payload, parsed.
     pub messages: Vec<Message>,
+    /// Every change, told or read, in order.
+    pub changes: Vec<Change>,
 }
 
 impl Listener {
-    /// Listens on a channel with this connection.
-    pub fn new(mut client: Client, channel: &str) -> Listener {
+    /// Listens on a channel with one connection, and reads the feed with the other.
+    pub fn new(mut client: Client, mut reader: Client, channel: &str) -> Listener {
         client
             .batch_execute(&format!("LISTEN \"{channel}\""))
             .expect("to listen");
+        let cursor = reader
+            .query_one("SELECT epoch, seq FROM presence.presence_cursor()", &[])
+            .expect("a cursor");
         Listener {
             client,
+            reader,
+            epoch: cursor.get(0),
+            seq: cursor.get(1),
             payloads: Vec::new(),
             messages: Vec::new(),
+            changes: Vec::new(),
         }
     }
 
     /// Takes in what has arrived, and waits a little for more when nothing has.
     pub fn receive(&mut self) {
-        let mut notifications = self.client.notifications();
         // Bounded, so that a stream without end still gets looked at.
-        let pending = notifications
+        let arrived: Vec<String> = self
+            .client
+            .notifications()
             .timeout_iter(Duration::from_millis(20))
-            .take(1000);
-        let arrived: Vec<_> = pending.collect().expect("a connection");
-        for notification in arrived {
-            let payload = notification.payload();
+            .take(1000)
+            .map(|notification| Ok(notification.payload().to_owned()))
+            .collect()
+            .expect("a connection");
+        for payload in arrived {
             assert!(payload.len() < 8000, "too long: {} bytes", payload.len());
-            let message =
-                serde_json::from_str(payload).unwrap_or_else(|error| panic!("{error}: {payload}"));
-            self.payloads.push(payload.to_owned());
-            self.messages.push(message);
+            let message: Message =
+                serde_json::from_str(&payload).unwrap_or_else(|error| panic!("{error}: {payload}"));
+            self.payloads.push(payload);
+            self.messages.push(message.clone());
+            match message.changes {
+                Some(changes) if message.epoch == self.epoch && message.prev <= self.seq => {
+                    for change in changes {
+                        self.take(change);
+                    }
+                }
+                _ => self.catch_up(message.epoch),
+            }
         }
     }
 
-    /// Every change received, in order.
-    pub fn changes(&self) -> Vec<Change> {
+    fn take(&mut self, change: Change) {
+        if change.seq > self.seq {
+            self.seq = change.seq;
+            self.changes.push(change);
+        }
+    }
+
+    fn catch_up(&mut self, epoch: String) {
+        if epoch != self.epoch {
+            (self.epoch, self.seq) = (epoch, 0);
+        }
+        let sql = "SELECT seq, user_id, user_key, status::text, changed_at, last_seen
+                   FROM presence.changes_since($1, $2, 1000000) WHERE user_id IS NOT NULL";
+        let rows = self
+            .reader
+            .query(sql, &[&self.seq, &self.epoch])
+            .expect("the feed");
+        for row in rows {
+            self.take(Change {
+                seq: row.get(0),
+                user_id: row.get(1),
+                key: row.get(2),
+                status: row.get(3),
+                at: row.get(4),
+                last_seen: row.get(5),
+            });
+        }
+    }
+
+    /// The changes that came in a notification, in order.
+    pub fn told_changes(&self) -> Vec<Change> {
         self.messages
             .iter()
             .filter_map(|message| message.changes.clone())
@@ -82,23 +134,23 @@ impl Listener {
             .collect()
     }
 
-    /// The statuses told of one user, in order.
-    pub fn told(&self, user: Uuid) -> Vec<String> {
-        self.changes()
-            .into_iter()
+    /// The statuses one user has had, in order.
+    pub fn told(&self, user: Uuid) -> Vec<&str> {
+        self.changes
+            .iter()
             .filter(|change| change.user_id == user)
-            .map(|change| change.status)
+            .map(|change| change.status.as_str())
             .collect()
     }
 
-    /// Receives until the statuses told of one user are these; a wrong one fails at once.
+    /// Receives until the statuses of one user have been these; a wrong one fails at once.
     pub fn wait_for(&mut self, user: Uuid, statuses: &[&str]) {
         wait_until(&format!("{user} told as {statuses:?}"), || {
             self.receive();
             let told = self.told(user);
             assert!(
                 told.len() <= statuses.len() && told.iter().zip(statuses).all(|(a, b)| a == b),
-                "told {told:?}"
+                "told {told:?}, not {statuses:?}"
             );
             told.len() == statuses.len()
         });

@@ -4,8 +4,15 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const DEADLINE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// A minute, or as many seconds as PATIENCE says.
+fn deadline() -> Duration {
+    let seconds = std::env::var("PATIENCE")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(60))
+}
 
 /// Returns once `condition` holds; panics with `what` when it does not within a minute.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -19,7 +26,7 @@ pub fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = attempt() {
             return found;
         }
-        assert!(start.elapsed() < DEADLINE, "waited in vain: {what}");
+        assert!(start.elapsed() < deadline(), "waited in vain: {what}");
         sleep(PAUSE);
     }
 }

@@ -1,6 +1,6 @@
 //! Every argument, with what makes no sense in it: one clear error or the documented answer, and a connection that lives.
 
-use pg_presence_test::{Cluster, Presence, refused};
+use pg_presence_test::{Cluster, Presence, refused, wait_until};
 use postgres::Client;
 use postgres::error::SqlState;
 use uuid::Uuid;
@@ -309,4 +309,92 @@ fn metadata_is_measured_as_it_is_stored() {
         let call = format!("start_sessions(ARRAY[gen_random_uuid()], '{metadata}')");
         refuse(&mut service, &call, &SqlState::INVALID_PARAMETER_VALUE);
     }
+}
+
+#[test]
+fn null_in_every_argument_is_answered_or_refused() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let sql = "SELECT p.oid::regproc::text || '(' ||
+                      (SELECT string_agg('NULL::' || format_type(t, NULL), ', ') FROM unnest(p.proargtypes) t) || ')'
+               FROM pg_proc p WHERE pronamespace = 'presence'::regnamespace AND pronargs > 0 ORDER BY 1";
+    for row in service.query(sql, &[]).unwrap() {
+        let call: &str = row.get(0);
+        if let Err(error) = service.batch_execute(&format!("SELECT {call}")) {
+            let error = error
+                .as_db_error()
+                .unwrap_or_else(|| panic!("{call} costs the connection: {error:?}"));
+            assert_eq!(
+                error.code(),
+                &SqlState::INVALID_PARAMETER_VALUE,
+                "{call}: {error:?}"
+            );
+            assert!(
+                error.detail().or(error.hint()).is_some(),
+                "{call}: {error:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn malformed_ids_are_postgresqls_to_refuse() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    for call in [
+        "heartbeat('x')",
+        "is_online('')",
+        "end_session('{')",
+        "presence_of('{x}')",
+    ] {
+        let error = service
+            .batch_execute(&format!("SELECT presence.{call}"))
+            .unwrap_err();
+        assert!(error.as_db_error().is_some(), "{error:?}");
+    }
+    service.batch_execute("SELECT 1").unwrap();
+}
+
+#[test]
+fn times_at_infinity_by_plain_sql_break_nothing() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let sql = "INSERT INTO presence.user_sessions (user_id, auth_id, last_activity, created_at, expires_at)
+               SELECT u, u, $1::text::timestamptz, $2::text::timestamptz, $3::text::timestamptz
+               FROM (SELECT gen_random_uuid() u) s RETURNING user_id, id";
+    for activity in [
+        "infinity",
+        "-infinity",
+        "4714-11-24 00:00:00+00 BC",
+        "294276-12-31 23:59:59+00",
+        "now",
+    ] {
+        for expiry in ["infinity", "-infinity", "294276-12-31 23:59:59+00", "now"] {
+            match service.query_one(sql, &[&activity, &"-infinity", &expiry]) {
+                Ok(row) => {
+                    let (user, session): (Uuid, Uuid) = (row.get(0), row.get(1));
+                    service.is_online(user);
+                    service.beat(session);
+                    service
+                        .query(
+                            "SELECT * FROM presence.presence_of(ARRAY[$1::uuid])",
+                            &[&user],
+                        )
+                        .unwrap();
+                    service
+                        .execute("SELECT presence.last_seen($1)::text", &[&user])
+                        .unwrap();
+                    service.end(session);
+                    assert!(!service.is_online(user), "{activity} {expiry}");
+                }
+                Err(error) => assert!(error.as_db_error().is_some(), "{error:?}"),
+            }
+        }
+    }
+    let user = Uuid::new_v4();
+    service.start(user);
+    wait_until("the worker lives on", || {
+        let sql = "SELECT count(*) FROM presence.user_presence WHERE user_id = $1 AND is_online";
+        service.query_one(sql, &[&user]).unwrap().get::<_, i64>(0) == 1
+    });
 }

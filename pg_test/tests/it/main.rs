@@ -2,15 +2,21 @@
 
 mod badinput;
 mod clients;
+mod crash;
 mod databases;
 mod feed;
 mod guard;
 mod harness;
 mod health;
 mod heartbeats;
+mod identity;
 mod install;
 mod order;
+mod overflow;
 mod readme;
+mod rights;
+mod rows;
+mod secrets;
 mod sessions;
 mod settings;
 mod status;

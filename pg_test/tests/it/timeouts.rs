@@ -307,6 +307,7 @@ fn silent_sessions_are_marked_then_deleted() {
 #[test]
 fn cleaning_by_hand_does_what_the_worker_does() {
     let database = Cluster::shared().database();
+    database.wait_until_served();
     let mut service = database.connect();
     let insert = "INSERT INTO presence.user_sessions (user_id, auth_id, is_active, last_activity, created_at)
                   SELECT u, u, $1, now() - $2::text::interval, now() - '2 d'::interval

@@ -1,0 +1,334 @@
+//! Crashes and restarts: nothing committed is lost, and nobody who keeps beating is reported inactive.
+
+use pg_presence_test::{Cluster, Database, Presence, Session, Shutdown, signal, wait_until};
+use uuid::Uuid;
+
+/// One session of each kind.
+struct Sessions {
+    live: Session,
+    ended: Session,
+    timed_out: Session,
+    users: [Uuid; 3],
+}
+
+const SETTINGS: &[(&str, &str)] = &[
+    ("presence.active_timeout", "5s"),
+    ("presence.heartbeat_interval", "1s"),
+];
+
+fn set_up(database: &Database) -> Sessions {
+    let mut service = database.connect();
+    let mut listener = database.listen();
+    let users = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
+    let (ended, timed_out) = (service.start(users[1]), service.start(users[2]));
+    service.end(ended.id);
+    service.release(timed_out.id, "100 ms");
+    listener.wait_for(users[2], &["active", "inactive"]);
+    wait_until("the silence is in the table", || {
+        let sql = "SELECT is_active FROM presence.user_sessions WHERE id = $1";
+        !service
+            .query_one(sql, &[&timed_out.id])
+            .unwrap()
+            .get::<_, bool>(0)
+    });
+    let live = service.start(users[0]);
+    listener.wait_for(users[0], &["active"]);
+    Sessions {
+        live,
+        ended,
+        timed_out,
+        users,
+    }
+}
+
+/// All that must be true afterwards.
+fn check(database: &Database, sessions: &Sessions) {
+    let mut service = database.connect();
+    assert!(
+        service.is_online(sessions.users[0]),
+        "online without having to beat again"
+    );
+    assert_eq!(service.beat(sessions.live.id), "ok");
+    assert_eq!(service.beat_by_token(&sessions.live.token), "ok");
+    assert_eq!(service.beat(sessions.ended.id), "ended");
+    assert!(!service.is_online(sessions.users[1]));
+    assert_eq!(service.beat(sessions.timed_out.id), "ok");
+    assert!(service.is_online(sessions.users[2]));
+
+    // Whoever keeps beating, was never told to be gone.
+    wait_until("the worker is back: what is new is told", || {
+        service.beat(sessions.live.id);
+        let sql = "SELECT count(*) FROM presence.user_presence WHERE user_id = $1 AND is_online";
+        service
+            .query_one(sql, &[&sessions.users[2]])
+            .unwrap()
+            .get::<_, i64>(0)
+            == 1
+    });
+    let sql =
+        "SELECT count(*) FROM presence.presence_changes WHERE user_id = $1 AND status = 'inactive'";
+    assert_eq!(
+        service
+            .query_one(sql, &[&sessions.users[0]])
+            .unwrap()
+            .get::<_, i64>(0),
+        0
+    );
+    // Who does not beat any more goes, once.
+    service.end(sessions.timed_out.id);
+    wait_until("silence is told", || {
+        service
+            .query_one(sql, &[&sessions.users[0]])
+            .unwrap()
+            .get::<_, i64>(0)
+            == 1
+    });
+}
+
+#[test]
+fn sessions_survive_a_clean_restart() {
+    let cluster = Cluster::own(SETTINGS);
+    let database = cluster.database();
+    let sessions = set_up(&database);
+    cluster.restart(Shutdown::Fast);
+    check(&database, &sessions);
+}
+
+#[test]
+fn sessions_survive_a_kill_of_the_server() {
+    let cluster = Cluster::own(SETTINGS);
+    let database = cluster.database();
+    let sessions = set_up(&database);
+    cluster.restart(Shutdown::Kill);
+    check(&database, &sessions);
+}
+
+#[test]
+fn sessions_survive_a_kill_of_a_backend() {
+    let cluster = Cluster::own(SETTINGS);
+    let database = cluster.database();
+    let sessions = set_up(&database);
+    let mut victim = database.connect();
+    let pid: i32 = victim
+        .query_one("SELECT pg_backend_pid()", &[])
+        .unwrap()
+        .get(0);
+    signal("KILL", pid);
+    wait_until("the server has recovered", || {
+        cluster
+            .config(&database.name, "postgres")
+            .connect(postgres::NoTls)
+            .is_ok()
+            && victim.is_closed()
+            || victim.batch_execute("SELECT 1").is_err()
+    });
+    wait_until("the server answers again", || {
+        cluster
+            .config(&database.name, "postgres")
+            .connect(postgres::NoTls)
+            .is_ok()
+    });
+    check(&database, &sessions);
+}
+
+#[test]
+fn sessions_survive_a_kill_of_the_worker() {
+    let cluster = Cluster::own(SETTINGS);
+    let database = cluster.database();
+    let sessions = set_up(&database);
+    let worker = database.worker();
+    signal("KILL", worker);
+    wait_until("another worker", || {
+        let Ok(mut client) = cluster
+            .config(&database.name, "postgres")
+            .connect(postgres::NoTls)
+        else {
+            return false;
+        };
+        let sql = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND backend_type LIKE '%presence%' AND pid <> $1";
+        client
+            .query_one(sql, &[&worker])
+            .is_ok_and(|row| row.get::<_, i64>(0) == 1)
+    });
+    check(&database, &sessions);
+}
+
+#[test]
+fn a_terminated_worker_comes_back() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let mut listener = database.listen();
+    let first = Uuid::new_v4();
+    service.start(first);
+    listener.wait_for(first, &["active"]);
+    let worker = database.worker();
+    service
+        .execute("SELECT pg_terminate_backend($1)", &[&worker])
+        .unwrap();
+    wait_until("another worker", || {
+        let sql = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND backend_type LIKE '%presence%' AND pid <> $1";
+        service.query_one(sql, &[&worker]).unwrap().get::<_, i64>(0) == 1
+    });
+    let user = Uuid::new_v4();
+    service.start(user);
+    listener.wait_for(user, &["active"]);
+    assert!(service.is_online(first));
+    assert_eq!(listener.told(first), ["active"]);
+}
+
+#[test]
+fn a_terminated_launcher_comes_back() {
+    let cluster = Cluster::own(&[]);
+    let database = cluster.database();
+    let mut service = database.connect();
+    let launcher =
+        "SELECT pid FROM pg_stat_activity WHERE datname IS NULL AND backend_type LIKE '%presence%'";
+    let pid: i32 = service.query_one(launcher, &[]).unwrap().get(0);
+    service
+        .execute("SELECT pg_terminate_backend($1)", &[&pid])
+        .unwrap();
+    wait_until("another launcher", || {
+        service
+            .query_opt(launcher, &[])
+            .unwrap()
+            .is_some_and(|row| row.get::<_, i32>(0) != pid)
+    });
+    let other = cluster.database();
+    let mut listener = other.listen();
+    let user = Uuid::new_v4();
+    other.connect().start(user);
+    listener.wait_for(user, &["active"]);
+}
+
+#[test]
+fn after_an_hour_down_nobody_is_gone_before_having_had_time_to_beat() {
+    let cluster = Cluster::own(&[
+        ("presence.active_timeout", "4s"),
+        ("presence.heartbeat_interval", "1s"),
+    ]);
+    let database = cluster.database();
+    let sql = "INSERT INTO presence.user_sessions (user_id, auth_id, last_activity, created_at)
+               SELECT u, u, now() - '1 h'::interval, now() - '2 h'::interval FROM (SELECT gen_random_uuid() u) s
+               RETURNING id, user_id";
+    let mut service = database.connect();
+    // As the table of a server that has been down looks: active, with an old last activity.
+    service
+        .batch_execute("ALTER TABLE presence.user_sessions DISABLE TRIGGER ALL")
+        .unwrap();
+    let (kept, silent) = (
+        service.query_one(sql, &[]).unwrap(),
+        service.query_one(sql, &[]).unwrap(),
+    );
+    service
+        .batch_execute("ALTER TABLE presence.user_sessions ENABLE TRIGGER ALL")
+        .unwrap();
+    service
+        .batch_execute("ALTER TABLE presence.user_sessions ENABLE ALWAYS TRIGGER ALL")
+        .ok();
+    drop(service);
+    cluster.restart(Shutdown::Kill);
+
+    let mut service = database.connect();
+    let (session, user): (Uuid, Uuid) = (kept.get(0), kept.get(1));
+    assert!(service.is_online(user));
+    assert_eq!(service.beat(session), "ok");
+    let other: Uuid = silent.get(1);
+    let sql =
+        "SELECT reason FROM presence.presence_changes WHERE user_id = $1 AND status = 'inactive'";
+    wait_until("the silent one is recovered to inactive", || {
+        service.beat(session);
+        service
+            .query_opt(sql, &[&other])
+            .unwrap()
+            .is_some_and(|row| row.get::<_, &str>(0) == "recovered")
+            || !service.is_online(other)
+    });
+    assert!(service.query_opt(sql, &[&user]).unwrap().is_none());
+    assert!(service.is_online(user));
+}
+
+#[test]
+fn numbers_go_on_after_a_crash_or_the_epoch_changes() {
+    let cluster = Cluster::own(&[]);
+    let database = cluster.database();
+    for how in [Shutdown::Fast, Shutdown::Immediate, Shutdown::Kill] {
+        let mut mirror = pg_presence_test::Mirror::new(database.listen(), database.connect());
+        let user = Uuid::new_v4();
+        database.connect().start(user);
+        wait_until("the mirror has the change", || {
+            mirror.receive();
+            mirror.online().contains(&user)
+        });
+        cluster.restart(how);
+        let other = Uuid::new_v4();
+        database.connect().start(other);
+        mirror.reconnect(database.listen(), database.connect());
+        wait_until("the mirror has the change after the crash", || {
+            mirror.receive();
+            mirror.catch_up();
+            mirror.online().contains(&other)
+        });
+        assert!(mirror.online().contains(&user));
+        let sql = "SELECT count(*) = max(seq) - min(seq) + 1 FROM presence.presence_changes";
+        assert!(
+            database
+                .connect()
+                .query_one(sql, &[])
+                .unwrap()
+                .get::<_, bool>(0),
+            "a gap after {how:?}"
+        );
+    }
+}
+
+#[test]
+fn a_fast_shutdown_under_load_is_fast_and_loses_nothing() {
+    let cluster = Cluster::own(&[]);
+    let database = cluster.database();
+    let started = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = database.connect();
+                    let mut started = Vec::new();
+                    loop {
+                        let user = Uuid::new_v4();
+                        match client
+                            .execute("SELECT presence.start_session(user_id => $1)", &[&user])
+                        {
+                            Ok(_) => started.push(user),
+                            Err(_) => return started,
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut watcher = database.connect();
+        wait_until("some load", || watcher.online_count() > 200);
+        drop(watcher);
+        cluster.stop(Shutdown::Fast);
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    cluster.start();
+    let mut service = database.connect();
+    let sql = "SELECT count(*) FROM unnest($1::uuid[]) u WHERE presence.is_online(u)";
+    let online: i64 = service.query_one(sql, &[&started]).unwrap().get(0);
+    assert_eq!(online, started.len() as i64);
+    wait_until("the worker has written everybody", || {
+        let sql =
+            "SELECT count(*) FROM presence.user_presence WHERE is_online AND user_id = ANY ($1)";
+        service
+            .query_one(sql, &[&started])
+            .unwrap()
+            .get::<_, i64>(0)
+            == online
+    });
+    assert!(
+        !cluster.log().contains("PANIC") && !cluster.log().contains("was terminated by signal")
+    );
+}
