@@ -33,6 +33,8 @@ COMMENT ON COLUMN @extschema@.user_presence.last_seen IS 'Last activity as of th
 COMMENT ON COLUMN @extschema@.user_presence.changed_at IS 'When the status changed';
 COMMENT ON COLUMN @extschema@.user_presence.seq IS 'The change that wrote this row';
 
+COMMENT ON TRIGGER presence_restore ON @extschema@.user_presence IS 'Leaves out dumped rows where there is a newer one';
+
 COMMENT ON TABLE @extschema@.presence_changes IS 'The feed: every visible change, kept for presence.feed_retention';
 COMMENT ON COLUMN @extschema@.presence_changes.seq IS 'Number of the change: without gaps, in the order of commits, within an epoch';
 COMMENT ON COLUMN @extschema@.presence_changes.user_id IS 'The user; null where forget_user() has erased it';
@@ -102,6 +104,7 @@ COMMENT ON FUNCTION @extschema@.token_digest(pg_catalog.text) IS 'What user_sess
 COMMENT ON FUNCTION @extschema@.presence_service_marker() IS 'Does nothing: a role that may execute it is a service';
 COMMENT ON FUNCTION @extschema@.presence_start_worker() IS 'Asks for a worker at commit: a part of the install';
 COMMENT ON FUNCTION @extschema@.presence_guard() IS 'Trigger: corrects what plain SQL writes to user_sessions';
+COMMENT ON FUNCTION @extschema@.presence_restore() IS 'Trigger: leaves out dumped rows of user_presence where there is a newer one';
 COMMENT ON FUNCTION @extschema@.presence_feed() IS 'Trigger: tells shared memory at commit what was written to user_sessions';
 
 -- Privileges: nobody but the owner has a right on anything of ours, but for those given here.

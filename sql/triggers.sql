@@ -1,4 +1,4 @@
--- What happens to rows of user_sessions on their way in.
+-- What happens to rows on their way in.
 
 -- Corrects rows. Ordinary, so that it leaves alone what replication brings: that has been corrected where it comes from.
 CREATE TRIGGER presence_guard
@@ -16,3 +16,8 @@ CREATE TRIGGER presence_feed_truncate
 
 ALTER TABLE @extschema@.user_sessions ENABLE ALWAYS TRIGGER presence_feed;
 ALTER TABLE @extschema@.user_sessions ENABLE ALWAYS TRIGGER presence_feed_truncate;
+
+-- Leaves out dumped rows of users of whom the worker has written a newer one by the time they are restored.
+CREATE TRIGGER presence_restore
+    BEFORE INSERT ON @extschema@.user_presence
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.presence_restore();

@@ -100,6 +100,12 @@ pub fn in_recovery() -> bool {
     unsafe { unguarded::RecoveryInProgress() }
 }
 
+/// Whether this process is a background worker, such as ours.
+pub fn is_background_worker() -> bool {
+    // SAFETY: a plain global of this process.
+    unsafe { pg_sys::MyBackendType == pg_sys::BackendType::B_BG_WORKER }
+}
+
 /// The number that the cluster got when it was made, and that its copies share.
 pub fn system_identifier() -> u64 {
     // SAFETY: reads shared memory; cannot raise.

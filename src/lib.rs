@@ -27,7 +27,12 @@ mod worker;
 ::pgrx::extension_sql_file!(
     "../sql/triggers.sql",
     name = "triggers",
-    requires = ["tables", guard::presence_guard, sync::feed::presence_feed]
+    requires = [
+        "tables",
+        guard::presence_guard,
+        guard::restored::presence_restore,
+        sync::feed::presence_feed
+    ]
 );
 ::pgrx::extension_sql_file!(
     "../sql/policies.sql",

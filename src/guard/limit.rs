@@ -49,6 +49,9 @@ impl Command {
 /// Refuses one more session, with 53400, where the user has as many that have not ended as
 /// `presence.max_sessions_per_user` allows. Sessions that other transactions are just starting are not counted.
 pub fn check(user_id: Uuid, now: Micros) {
+    // Without it one statement that inserts many rows would not see its own.
+    // SAFETY: allowed wherever a statement may write, which is where a session starts.
+    unsafe { pg_sys::CommandCounterIncrement() };
     let most = settings::max_sessions_per_user() as i64;
     let values = [Value::Uuid(&user_id), Value::Time(now), Value::Big(most)];
     let counted = COUNT.with(|count| {

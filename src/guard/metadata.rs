@@ -2,7 +2,6 @@
 
 use pgrx::{IntoDatum, JsonB, pg_sys, varlena};
 
-use super::fields::Column;
 use super::row::Row;
 use crate::errors;
 
@@ -11,11 +10,11 @@ const LARGEST: usize = 8 * 1024;
 /// What is to be stored in the place of what was given: an empty object where nothing was. Errors: 22023 for what is no
 /// object, or is too large.
 pub fn correct(old: Option<&Row>, new: &Row) -> Option<pg_sys::Datum> {
-    let Some(given) = new.datum(Column::Metadata) else {
+    let Some(given) = new.metadata() else {
         return JsonB(serde_json::json!({})).into_datum();
     };
     // An UPDATE that does not name the column carries the old value on as it lies in the table.
-    let is_carried_on = old.is_some_and(|old| is_same(old.datum(Column::Metadata), given));
+    let is_carried_on = old.is_some_and(|old| is_same(old.metadata(), given));
     if !is_carried_on && !is_fit(given) {
         errors::bad_metadata();
     }

@@ -10,6 +10,7 @@ mod fields;
 mod lifecycle;
 pub mod limit;
 pub mod metadata;
+mod restored;
 mod row;
 mod service;
 

@@ -158,39 +158,44 @@ impl Row {
     /// All columns but `metadata`.
     pub fn fields(&self) -> Fields<'_> {
         Fields {
-            id: self.uuid(Column::Id),
-            user_id: self.uuid(Column::UserId),
-            auth_id: self.uuid(Column::AuthId),
+            id: self.uuid(Column::Id as usize),
+            user_id: self.uuid(Column::UserId as usize),
+            auth_id: self.uuid(Column::AuthId as usize),
             session_token: self.text(Column::SessionToken),
-            is_active: self.get(Column::IsActive),
-            last_activity: self.get(Column::LastActivity),
-            created_at: self.get(Column::CreatedAt),
-            expires_at: self.get(Column::ExpiresAt),
-            ended_at: self.get(Column::EndedAt),
+            is_active: self.get(Column::IsActive as usize),
+            last_activity: self.get(Column::LastActivity as usize),
+            created_at: self.get(Column::CreatedAt as usize),
+            expires_at: self.get(Column::ExpiresAt as usize),
+            ended_at: self.get(Column::EndedAt as usize),
             user_key: self.text(Column::UserKey),
         }
     }
 
-    /// The column's value; none for NULL.
-    pub fn datum(&self, column: Column) -> Option<pg_sys::Datum> {
-        let number = NonZeroUsize::new(column as usize)?;
-        // SAFETY: tuple and descriptor are the trigger's, and belong together.
-        unsafe { heap_getattr_raw(self.tuple, number, self.descriptor) }
+    /// The value of `metadata`; none for NULL.
+    pub fn metadata(&self) -> Option<pg_sys::Datum> {
+        self.datum(Column::Metadata as usize)
     }
 
-    fn get<T: FromDatum>(&self, column: Column) -> Option<T> {
-        // SAFETY: T is the column's type, fixed by the table's definition.
-        self.datum(column)
-            .and_then(|datum| unsafe { T::from_datum(datum, false) })
-    }
-
-    fn uuid(&self, column: Column) -> Option<Uuid> {
+    /// The value of a uuid column, by its attribute number; none for NULL.
+    pub fn uuid(&self, column: usize) -> Option<Uuid> {
         self.get::<pgrx::Uuid>(column)
             .map(|id| Uuid::from_bytes(*id))
     }
 
     fn text(&self, column: Column) -> Option<Cow<'_, str>> {
-        self.get::<&str>(column).map(Cow::Borrowed)
+        self.get::<&str>(column as usize).map(Cow::Borrowed)
+    }
+
+    fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
+        // SAFETY: T is the column's type, fixed by the table's definition.
+        self.datum(column)
+            .and_then(|datum| unsafe { T::from_datum(datum, false) })
+    }
+
+    fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
+        let number = NonZeroUsize::new(column)?;
+        // SAFETY: tuple and descriptor are the trigger's, and belong together.
+        unsafe { heap_getattr_raw(self.tuple, number, self.descriptor) }
     }
 }
 
@@ -252,6 +257,13 @@ impl Changes {
 
 /// The tuple that goes on to be written.
 pub struct Corrected(pg_sys::HeapTuple);
+
+impl Corrected {
+    /// No row: the statement goes on without it.
+    pub fn nothing() -> Corrected {
+        Corrected(std::ptr::null_mut())
+    }
+}
 
 // SAFETY: a trigger returns the tuple's address in the place of a value.
 unsafe impl BoxRet for Corrected {

@@ -385,3 +385,55 @@ fn rows_copied_in_bulk_count_like_others() {
         2
     );
 }
+
+#[test]
+fn one_statement_cannot_start_more_sessions_than_a_client_may_have() {
+    let database = Cluster::shared().database();
+    let me = Uuid::new_v4();
+    let mut client = database.connect_as(&database.client());
+    client.act_for(me);
+    let insert = |client: &mut Client, rows: i32| {
+        let sql =
+            "INSERT INTO presence.user_sessions (user_id) SELECT $1 FROM generate_series(1, $2)";
+        client.execute(sql, &[&me, &rows])
+    };
+    refused(
+        insert(&mut client, 1001),
+        &SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+    );
+    assert_eq!(insert(&mut client, 1000).unwrap(), 1000);
+    refused(
+        insert(&mut client, 1),
+        &SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+    );
+}
+
+#[test]
+fn presence_can_be_restored_after_the_sessions() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let (user, gone) = (Uuid::new_v4(), Uuid::new_v4());
+    service.start(user);
+    let written =
+        "SELECT status::text, last_seen::text FROM presence.user_presence WHERE user_id = $1";
+    wait_until("the worker has written", || {
+        service.query_opt(written, &[&user]).unwrap().is_some()
+    });
+    let before = service
+        .query_one(written, &[&user])
+        .unwrap()
+        .get::<_, String>(1);
+    let sql = "INSERT INTO presence.user_presence (user_id, status, is_online, last_seen, changed_at, seq)
+               VALUES ($1, 'inactive', false, '2020-01-01', '2020-01-01', 7),
+                      ($2, 'inactive', false, '2020-01-01', '2020-01-01', 8)";
+    assert_eq!(service.execute(sql, &[&user, &gone]).unwrap(), 1);
+    let row = service.query_one(written, &[&user]).unwrap();
+    assert_eq!((row.get(0), row.get(1)), ("active", before.as_str()));
+    assert_eq!(
+        service
+            .query_one(written, &[&gone])
+            .unwrap()
+            .get::<_, &str>(0),
+        "inactive"
+    );
+}
