@@ -33,12 +33,18 @@ thread_local! {
     ) };
     static REPLACE: Statement = const { Statement::new(
         |schema| format!(
-            "WITH gone AS (DELETE FROM {schema}.presence_state)
+            "WITH gone AS (DELETE FROM {schema}.presence_state WHERE epoch = ANY ($5))
              INSERT INTO {schema}.presence_state (epoch, seq, oldest_seq, origin)
              VALUES (coalesce($1, gen_random_uuid()::text), $2, $3, $4)
              RETURNING epoch"
         ),
-        &[pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TEXTOID],
+        &[
+            pg_sys::TEXTOID,
+            pg_sys::INT8OID,
+            pg_sys::INT8OID,
+            pg_sys::TEXTOID,
+            pg_sys::TEXTARRAYOID,
+        ],
         &[pg_sys::TEXTOID],
         Point,
         Effect::Writes,
@@ -115,6 +121,8 @@ pub fn settle() -> State {
             .map(|row| row.state)
             .unwrap_or_else(|| unreachable!("one row"));
     }
+    // A restore may add its row between our read and our write: what has not been read is left for the next time.
+    let replaced: Vec<String> = rows.iter().map(|row| row.state.epoch.clone()).collect();
     let mut settled = State {
         epoch: String::new(),
         seq: highest,
@@ -122,7 +130,13 @@ pub fn settle() -> State {
     };
     REPLACE.with(|statement| {
         statement.run(
-            &[epoch.into(), highest.into(), oldest.into(), here.into()],
+            &[
+                epoch.into(),
+                highest.into(),
+                oldest.into(),
+                here.into(),
+                replaced.into(),
+            ],
             |row| {
                 settled.epoch = row.text(0).unwrap_or_default();
             },
