@@ -27,19 +27,22 @@ fn presence_of(user_ids: Option<Uuids>, mut found: Set) -> Set {
 
     let reading = Reading::begin();
     let live = reading.live_of(&users);
-    let to_ask = |id: &Uuid| live.get(id).is_none_or(Live::has_untold_key);
-    let asked: Vec<Uuid> = users.iter().copied().filter(to_ask).collect();
+    let asked = users
+        .iter()
+        .zip(&live)
+        .filter(|(_, live)| is_to_ask(live.as_ref()));
+    let asked: Vec<Uuid> = asked.map(|(&id, _)| id).collect();
     let mut known = reading.known(&asked).into_iter();
-    for id in users {
-        let live = live.get(&id);
-        let known = if live.is_none_or(Live::has_untold_key) {
-            known.next()
-        } else {
-            None
-        };
+    for (id, live) in users.into_iter().zip(live) {
+        let known = is_to_ask(live.as_ref()).then(|| known.next()).flatten();
         push(&mut found, id, live, known, || reading.last_activity(id));
     }
     found
+}
+
+/// Whether the tables know something about a user that memory does not.
+fn is_to_ask(live: Option<&Live>) -> bool {
+    live.is_none_or(|live| live.keyed && live.user_key.is_none())
 }
 
 /// The status of everybody who has a live session.
@@ -54,19 +57,11 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 fn online_users(mut found: Set) -> Set {
     let reading = Reading::begin();
     let online = reading.everybody();
-    let asked: Vec<Uuid> = online
-        .iter()
-        .filter(|(_, live)| live.has_untold_key())
-        .map(|(&id, _)| id)
-        .collect();
-    // The map does not change, so both loops meet its users in the same order.
+    let asked = online.iter().filter(|(_, live)| is_to_ask(Some(live)));
+    let asked: Vec<Uuid> = asked.map(|&(id, _)| id).collect();
     let mut known = reading.known(&asked).into_iter();
-    for (&id, live) in &online {
-        let known = if live.has_untold_key() {
-            known.next()
-        } else {
-            None
-        };
+    for (id, live) in online {
+        let known = is_to_ask(Some(&live)).then(|| known.next()).flatten();
         push(&mut found, id, Some(live), known, || None);
     }
     found
@@ -78,35 +73,29 @@ fn online_count() -> i64 {
     Reading::begin().count()
 }
 
-impl Live {
-    fn has_untold_key(&self) -> bool {
-        self.keyed && self.user_key.is_none()
-    }
-}
-
 fn push(
     found: &mut Set,
     id: Uuid,
-    live: Option<&Live>,
+    live: Option<Live>,
     known: Option<Known>,
     last_activity: impl FnOnce() -> Option<Micros>,
 ) {
+    let is_online = live.is_some();
+    let live = live.unwrap_or_default();
+    let (known_key, last_known) = known.map_or((None, None), |k| (k.user_key, k.last_seen));
     let integer = || key::integer_of(id).map(|integer| integer.to_string());
-    let known_key = known.as_ref().and_then(|known| known.user_key.clone());
-    let user_key = live
-        .and_then(|live| live.user_key.clone())
-        .or(known_key)
-        .or_else(integer);
-    let last_seen = match live {
-        Some(live) => live.last_activity,
-        None => known.and_then(|known| known.last_seen).max(last_activity()),
+    let user_key = live.user_key.or(known_key).or_else(integer);
+    let last_seen = if is_online {
+        live.last_activity
+    } else {
+        last_known.max(last_activity())
     };
     found.push(&[
         Value::Uuid(&id),
         user_key.as_deref().into(),
-        Value::Label(label::of(Status::of(live.is_some()))),
-        Value::Bool(live.is_some()),
+        Value::Label(label::of(Status::of(is_online))),
+        Value::Bool(is_online),
         last_seen.map_or(Value::Null, Value::Time),
-        Value::Int(live.map_or(0, |live| live.sessions as i32)),
+        Value::Int(live.sessions as i32),
     ]);
 }

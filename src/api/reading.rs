@@ -8,20 +8,38 @@ use crate::core::time::Micros;
 use crate::roster::{self, Key, Space, UserView};
 use crate::store::statement::{Row, Sees, Statement};
 use crate::store::value::Value;
-use crate::{compat, core, errors, settings};
+use crate::{compat, errors, settings};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 use uuid::Uuid;
 
 /// The live sessions of one user.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Live {
     pub sessions: u32,
     pub last_activity: Option<Micros>,
-    /// A key that is no integer, where the table told it.
+    /// The user's key, where the table told it.
     pub user_key: Option<String>,
-    /// Whether there is such a key that is not told yet.
+    /// Whether the user has a key that its id does not tell.
     pub keyed: bool,
+}
+
+impl Live {
+    fn in_memory(user: UserView) -> Option<Live> {
+        (user.live_sessions > 0).then_some(Live {
+            sessions: user.live_sessions,
+            last_activity: user.last_activity,
+            user_key: None,
+            keyed: user.keyed,
+        })
+    }
+
+    fn add(&mut self, more: Live) {
+        // A session may have got into memory after memory was asked: then it is counted by neither.
+        self.sessions = (self.sessions + more.sessions).max(1);
+        self.last_activity = self.last_activity.max(more.last_activity);
+        self.user_key = self.user_key.take().or(more.user_key);
+    }
 }
 
 /// What is known of a user without a live session, or beside them.
@@ -103,24 +121,40 @@ impl Reading {
 
     /// The live sessions of one user, if there are any.
     pub fn live(&self, user_id: Uuid) -> Option<Live> {
-        self.live_of(&[user_id]).remove(&user_id)
+        self.live_of(&[user_id]).pop()?
     }
 
-    /// The live sessions of some users, by user; a user without any is left out.
-    pub fn live_of(&self, users: &[Uuid]) -> HashMap<Uuid, Live> {
-        let in_memory = users
-            .iter()
-            .filter_map(|&id| self.space?.user(&id, self.now, self.timeout));
-        let in_memory = collect(in_memory);
-        self.joined(in_memory, || self.in_table(users))
+    /// The live sessions of each of these users, where there are any, in the same order. A user may be named once.
+    pub fn live_of(&self, users: &[Uuid]) -> Vec<Option<Live>> {
+        let in_memory = |id| Live::in_memory(self.space?.user(id, self.now, self.timeout)?);
+        let mut found: Vec<_> = users.iter().map(in_memory).collect();
+        if !self.complete {
+            let mut in_table = self.in_table(users);
+            for (id, live) in users.iter().zip(&mut found) {
+                if let Some(more) = in_table.remove(id) {
+                    live.get_or_insert_default().add(more);
+                }
+            }
+        }
+        found
     }
 
     /// The live sessions of everybody, by user.
-    pub fn everybody(&self) -> HashMap<Uuid, Live> {
+    pub fn everybody(&self) -> Vec<(Uuid, Live)> {
         let in_memory = self.space.map_or(Vec::new(), |space| {
             space.users_online(self.now, self.timeout)
         });
-        self.joined(collect(in_memory), || self.everybody_in_table())
+        let in_memory = in_memory
+            .into_iter()
+            .filter_map(|user| Some((user.user_id, Live::in_memory(user)?)));
+        if self.complete {
+            return in_memory.collect();
+        }
+        let mut found: HashMap<Uuid, Live> = in_memory.collect();
+        for (user_id, more) in self.everybody_in_table() {
+            found.entry(user_id).or_default().add(more);
+        }
+        found.into_iter().collect()
     }
 
     /// How many users have a live session.
@@ -154,22 +188,6 @@ impl Reading {
             .last_activity
     }
 
-    fn joined(
-        &self,
-        mut found: HashMap<Uuid, Live>,
-        in_table: impl FnOnce() -> HashMap<Uuid, Live>,
-    ) -> HashMap<Uuid, Live> {
-        if !self.complete {
-            for (user_id, live) in in_table() {
-                let user = found.entry(user_id).or_default();
-                user.sessions += live.sessions;
-                user.last_activity = user.last_activity.max(live.last_activity);
-                user.user_key = user.user_key.take().or(live.user_key);
-            }
-        }
-        found
-    }
-
     fn in_table(&self, users: &[Uuid]) -> HashMap<Uuid, Live> {
         let [now, silent, grace] = self.clock();
         let values = [now, silent, grace, Value::Uuids(users)];
@@ -191,41 +209,24 @@ impl Reading {
         ]
     }
 
-    /// The sessions among these rows that memory does not know, by user.
+    /// The sessions among these rows that memory does not know, by user. A user of whom it knows one that is live is
+    /// named, too, with none.
     fn unknown<'a>(&self, rows: impl Iterator<Item = Row<'a>>) -> HashMap<Uuid, Live> {
         let mut found: HashMap<Uuid, Live> = HashMap::new();
         for row in rows {
             let (Some(id), Some(user_id)) = (row.uuid(1), row.uuid(2)) else {
                 continue;
             };
-            if self.space.is_some_and(|space| {
-                space
-                    .session(&Key::Id(id), self.now, self.timeout)
-                    .is_some()
-            }) {
+            let in_memory = |space: Space| space.session(&Key::Id(id), self.now, self.timeout);
+            let known = self.space.and_then(in_memory);
+            if known.is_some_and(|session| !session.live) {
                 continue;
             }
             let user = found.entry(user_id).or_default();
-            user.sessions += 1;
+            user.sessions += u32::from(known.is_none());
             user.last_activity = user.last_activity.max(row.time(3));
             user.user_key = user.user_key.take().or_else(|| row.text(4));
         }
         found
     }
-}
-
-fn collect(users: impl IntoIterator<Item = UserView>) -> HashMap<Uuid, Live> {
-    let live = users
-        .into_iter()
-        .filter(|user| user.live_sessions > 0)
-        .map(|user| {
-            let live = Live {
-                sessions: user.live_sessions,
-                last_activity: user.last_activity,
-                user_key: core::key::integer_of(user.user_id).map(|integer| integer.to_string()),
-                keyed: user.keyed,
-            };
-            (user.user_id, live)
-        });
-    live.collect()
 }

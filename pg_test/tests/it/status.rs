@@ -52,6 +52,7 @@ fn last_seen_outlives_the_sessions() {
     let mut listener = database.listen();
     let user = Uuid::new_v4();
     let session = service.start(user);
+    listener.wait_for(user, &["active"]);
     assert_eq!(service.beat(session.id), "ok");
     let last_seen = |client: &mut Client| -> Option<String> {
         let sql = "SELECT presence.last_seen($1)::text";
