@@ -95,6 +95,7 @@ impl Event {
         fields: &Fields,
         metadata: Option<pg_sys::Datum>,
     ) -> Corrected {
+        let text_datum = |text: &Cow<'_, str>| text.as_ref().into_datum();
         let mut changes = Changes::none();
         changes.note(Column::Id, uuid_datum, &given.id, &fields.id);
         changes.note(Column::UserId, uuid_datum, &given.user_id, &fields.user_id);
@@ -294,8 +295,4 @@ fn columns_set(data: &pg_sys::TriggerData) -> Set {
 
 fn uuid_datum(id: &Uuid) -> Option<pg_sys::Datum> {
     pgrx::Uuid::from_bytes(*id.as_bytes()).into_datum()
-}
-
-fn text_datum(text: &Cow<'_, str>) -> Option<pg_sys::Datum> {
-    text.as_ref().into_datum()
 }

@@ -24,7 +24,7 @@ pub fn insert(row: &mut Fields, moment: Moment) {
     row.fill_key();
     row.auth_id
         .get_or_insert_with(|| identity::auth_id_for(user_id));
-    row.id.get_or_insert_with(|| random::id());
+    row.id.get_or_insert_with(random::id);
     row.digest_token();
     if row.session_token.is_none() {
         row.set_digest(Digest::from_bytes(random::bytes()));
