@@ -10,7 +10,7 @@ use std::rc::Rc;
 use pgrx::{datum::DatumWithOid, pg_sys, prelude::*, spi::OwnedPreparedStatement};
 use uuid::Uuid;
 
-use super::as_owner;
+use super::{as_owner, statement::schema_renames};
 use crate::{core::time::Micros, errors, installed};
 
 /// How a statement finds its rows.
@@ -39,8 +39,8 @@ pub struct Statement {
     columns: &'static [pg_sys::Oid],
     access: Access,
     effect: Effect,
-    /// The plan, and the `user_sessions` of the install it was made for.
-    kept: RefCell<Option<(pg_sys::Oid, Rc<OwnedPreparedStatement>)>>,
+    /// The plan, the `user_sessions` of the install it was made for, and the number of schemas renamed before.
+    kept: RefCell<Option<(pg_sys::Oid, u32, Rc<OwnedPreparedStatement>)>>,
 }
 
 impl Statement {
@@ -124,8 +124,9 @@ impl Statement {
 
     fn plan(&self, client: &spi::SpiClient) -> Rc<OwnedPreparedStatement> {
         let sessions = installed::get().sessions;
-        if let Some((install, plan)) = &*self.kept.borrow()
-            && *install == sessions
+        let renames = schema_renames();
+        if let Some((install, before, plan)) = &*self.kept.borrow()
+            && (*install, *before) == (sessions, renames)
         {
             return plan.clone();
         }
@@ -139,7 +140,7 @@ impl Statement {
             errors::damaged_install()
         };
         let plan = Rc::new(prepared.keep());
-        self.kept.replace(Some((sessions, plan.clone())));
+        self.kept.replace(Some((sessions, renames, plan.clone())));
         plan
     }
 }

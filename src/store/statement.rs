@@ -309,7 +309,7 @@ thread_local! {
 }
 
 /// A number that changes when a schema may have been renamed.
-fn schema_renames() -> u32 {
+pub(super) fn schema_renames() -> u32 {
     if !WATCHING.replace(true) {
         // SAFETY: the callback only counts, and stays in memory, as a library is never unloaded.
         unsafe {

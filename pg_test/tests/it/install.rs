@@ -299,3 +299,31 @@ fn after_the_drop_a_prepared_call_says_so() {
     refusal(client.query_one(&statement, &[&user]));
     client.batch_execute("SELECT 1").unwrap();
 }
+
+#[test]
+fn a_renamed_schema_goes_on_as_before() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let mut listener = database.listen();
+    let (before, after) = (Uuid::new_v4(), Uuid::new_v4());
+    let session = service.start(before);
+    listener.wait_for(before, &["active"]);
+    let workers = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_presence worker' AND datname = $1";
+    let worker = |client: &mut postgres::Client| -> i32 {
+        client.query_one(workers, &[&database.name]).unwrap().get(0)
+    };
+    let pid = worker(&mut service);
+
+    database.run("ALTER SCHEMA presence RENAME TO renamed");
+    let beat =
+        "SELECT renamed.heartbeat($1), renamed.end_session($1), renamed.last_seen($2) IS NOT NULL";
+    let row = service.query_one(beat, &[&session.id, &before]).unwrap();
+    assert_eq!(row.get::<_, &str>(0), "ok");
+    assert!(row.get::<_, bool>(1) && row.get::<_, bool>(2));
+    listener.wait_for(before, &["active", "inactive"]);
+    service
+        .query_one("SELECT renamed.start_session($1)", &[&after])
+        .unwrap();
+    listener.wait_for(after, &["active"]);
+    assert_eq!(worker(&mut service), pid, "the same worker");
+}
