@@ -124,6 +124,11 @@ impl Cluster {
         self.dir.join("data")
     }
 
+    /// Where the server's socket is, as `host` of a connection string.
+    pub fn socket_directory(&self) -> &Path {
+        &self.dir
+    }
+
     fn log_file(&self) -> PathBuf {
         self.dir.join("log")
     }

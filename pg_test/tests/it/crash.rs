@@ -155,54 +155,6 @@ fn sessions_survive_a_kill_of_the_worker() {
 }
 
 #[test]
-fn a_terminated_worker_comes_back() {
-    let database = Cluster::shared().database();
-    let mut service = database.connect();
-    let mut listener = database.listen();
-    let first = Uuid::new_v4();
-    service.start(first);
-    listener.wait_for(first, &["active"]);
-    let worker = database.worker();
-    service
-        .execute("SELECT pg_terminate_backend($1)", &[&worker])
-        .unwrap();
-    wait_until("another worker", || {
-        let sql = "SELECT count(*) FROM pg_stat_activity
-                   WHERE datname = current_database() AND backend_type LIKE '%presence%' AND pid <> $1";
-        service.query_one(sql, &[&worker]).unwrap().get::<_, i64>(0) == 1
-    });
-    let user = Uuid::new_v4();
-    service.start(user);
-    listener.wait_for(user, &["active"]);
-    assert!(service.is_online(first));
-    assert_eq!(listener.told(first), ["active"]);
-}
-
-#[test]
-fn a_terminated_launcher_comes_back() {
-    let cluster = Cluster::own(&[]);
-    let database = cluster.database();
-    let mut service = database.connect();
-    let launcher =
-        "SELECT pid FROM pg_stat_activity WHERE datname IS NULL AND backend_type LIKE '%presence%'";
-    let pid: i32 = service.query_one(launcher, &[]).unwrap().get(0);
-    service
-        .execute("SELECT pg_terminate_backend($1)", &[&pid])
-        .unwrap();
-    wait_until("another launcher", || {
-        service
-            .query_opt(launcher, &[])
-            .unwrap()
-            .is_some_and(|row| row.get::<_, i32>(0) != pid)
-    });
-    let other = cluster.database();
-    let mut listener = other.listen();
-    let user = Uuid::new_v4();
-    other.connect().start(user);
-    listener.wait_for(user, &["active"]);
-}
-
-#[test]
 fn after_an_hour_down_nobody_is_gone_before_having_had_time_to_beat() {
     let cluster = Cluster::own(&[
         ("presence.active_timeout", "4s"),

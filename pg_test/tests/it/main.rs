@@ -14,6 +14,7 @@ mod install;
 mod order;
 mod overflow;
 mod readme;
+mod replication;
 mod rights;
 mod rows;
 mod secrets;
