@@ -38,6 +38,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const OVERFLOW: Duration = Duration::from_secs(1);
 /// What that comparison may take of the worker's time: one part in so many.
 const OVERFLOW_SHARE: u32 = 3;
+/// How often the log is told that the roster is full.
+const WARNING: Duration = Duration::from_secs(60);
 /// How often a load is tried again after the roster was full.
 const RELOAD: Duration = Duration::from_secs(5);
 /// The longest time that changes wait to be written, whatever `presence.notify_interval` says.
@@ -65,6 +67,8 @@ pub struct Worker {
     compare: Option<Instant>,
     /// Why users differ from the tables when they are compared next, if that is known.
     why: Option<Reason>,
+    /// When the log was last told that the roster is full.
+    warned: Option<Instant>,
 }
 
 impl Worker {
@@ -105,6 +109,7 @@ impl Worker {
             load: space.needs_load().then_some(now),
             compare: Some(now),
             why: Some(Reason::Recovered),
+            warned: None,
         })
     }
 
@@ -296,6 +301,10 @@ impl Worker {
     fn compare(&mut self) {
         report_activity(Some(c"comparing users with the tables"));
         let began = Instant::now();
+        if self.space.in_overflow() && self.warned.is_none_or(|warned| began - warned >= WARNING) {
+            self.warned = Some(began);
+            warn_of_overflow();
+        }
         self.space.reap_truncated();
         let (space, why) = (self.space, self.why);
         match attempt(Durability::Flushed, |_| changes::compare(space, why)) {
@@ -341,6 +350,14 @@ fn wait_for_others(desk: &Desk, database: pg_sys::Oid) -> Result<(), Report> {
     } else {
         Err(Report::Silent)
     }
+}
+
+fn warn_of_overflow() {
+    pgrx::warning!(
+        "pg_presence has more sessions than presence.max_sessions = {}: statuses stay right, but calls read the table; \
+         raise it and restart the server",
+        settings::max_sessions()
+    );
 }
 
 /// Whether SIGTERM has come. wait_latch tells only once.
