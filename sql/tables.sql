@@ -60,7 +60,8 @@ CREATE TABLE @extschema@.user_presence (
     autovacuum_vacuum_cost_delay = 0
 );
 
-CREATE INDEX user_presence_user_key_idx ON @extschema@.user_presence (user_key);
+-- A hash: keys may be longer than a btree takes, are looked up whole, and are mostly null, which a hash leaves out.
+CREATE INDEX user_presence_user_key_idx ON @extschema@.user_presence USING hash (user_key);
 
 -- The feed. user_id and user_key are null where forget_user() has blanked them.
 CREATE TABLE @extschema@.presence_changes (

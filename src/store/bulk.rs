@@ -39,8 +39,14 @@ pub struct Statement {
     columns: &'static [pg_sys::Oid],
     access: Access,
     effect: Effect,
-    /// The plan, the `user_sessions` of the install it was made for, and the number of schemas renamed before.
-    kept: RefCell<Option<(pg_sys::Oid, u32, Rc<OwnedPreparedStatement>)>>,
+    kept: RefCell<Option<Kept>>,
+}
+
+/// A plan, and what it was made for.
+struct Kept {
+    sessions: pg_sys::Oid,
+    renames: u32,
+    plan: Rc<OwnedPreparedStatement>,
 }
 
 impl Statement {
@@ -125,10 +131,11 @@ impl Statement {
     fn plan(&self, client: &spi::SpiClient) -> Rc<OwnedPreparedStatement> {
         let sessions = installed::get().sessions;
         let renames = schema_renames();
-        if let Some((install, before, plan)) = &*self.kept.borrow()
-            && (*install, *before) == (sessions, renames)
+        if let Some(kept) = &*self.kept.borrow()
+            && kept.sessions == sessions
+            && kept.renames == renames
         {
-            return plan.clone();
+            return kept.plan.clone();
         }
         let text = (self.text)(&installed::schema_name());
         let types: Vec<PgOid> = self.arguments.iter().map(|&oid| PgOid::from(oid)).collect();
@@ -140,7 +147,11 @@ impl Statement {
             errors::damaged_install()
         };
         let plan = Rc::new(prepared.keep());
-        self.kept.replace(Some((sessions, renames, plan.clone())));
+        self.kept.replace(Some(Kept {
+            sessions,
+            renames,
+            plan: plan.clone(),
+        }));
         plan
     }
 }

@@ -120,7 +120,6 @@ impl Desk {
 #[repr(C)]
 struct Head {
     latch: AtomicPtr<pg_sys::Latch>,
-    pid: AtomicI32,
     /// More databases were asked for than `wanted` has room for.
     all_wanted: AtomicBool,
     wanted: [AtomicU32; WANTED],
@@ -173,22 +172,12 @@ impl Board {
 
     /// Makes this process the launcher that is woken.
     pub fn launcher_arrives(&self) {
-        self.head.pid.store(std::process::id() as i32, SeqCst);
         self.head.latch.store(compat::my_latch(), SeqCst);
     }
 
     /// Ends that.
     pub fn launcher_leaves(&self) {
         self.head.latch.store(std::ptr::null_mut(), SeqCst);
-        self.head.pid.store(0, SeqCst);
-    }
-
-    /// The launcher's process id.
-    pub fn launcher_pid(&self) -> Option<i32> {
-        match self.head.pid.load(SeqCst) {
-            0 => None,
-            pid => Some(pid),
-        }
     }
 }
 

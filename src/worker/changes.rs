@@ -20,8 +20,8 @@ use crate::{
 
 /// Users in one batch.
 const BATCH: usize = 5000;
-/// How long a batch waits that found somebody in its way.
-const IN_THE_WAY: Duration = Duration::from_millis(200);
+/// How long users wait whose batch found somebody in its way.
+pub const IN_THE_WAY: Duration = Duration::from_millis(200);
 
 /// What came of a batch.
 pub enum Batch {
@@ -60,9 +60,6 @@ impl Changes {
 
     /// Takes a batch of users and writes those whose status has changed. `state` moves on with what was written.
     pub fn write(&mut self, space: Space, state: &mut State) -> Batch {
-        if self.careful && self.held_until.is_some_and(|until| Instant::now() < until) {
-            return Batch::Waits;
-        }
         let mut looks = self.take(space);
         if looks.is_empty() {
             return Batch::Nothing;

@@ -80,8 +80,3 @@ fn presence_start_worker() {
     name = "start_worker",
     requires = [presence_start_worker]
 );
-
-/// The launcher's process id, or `None` while there is none.
-pub fn launcher_pid() -> Option<i32> {
-    board::Board::attached().and_then(board::Board::launcher_pid)
-}

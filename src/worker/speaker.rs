@@ -29,7 +29,12 @@ pub struct Speaker {
     /// There is something to say that is not in `waiting`: too many changes, a start, or a message that was lost.
     untold: bool,
     spoken: Option<Instant>,
+    /// The last message was not taken: try again not before this.
+    retry: Option<Instant>,
 }
+
+/// How soon a message is tried again that PostgreSQL would not take.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl Speaker {
     /// Begins with a message without changes: listeners look for what they have missed.
@@ -39,6 +44,7 @@ impl Speaker {
             waiting: Vec::new(),
             untold: true,
             spoken: None,
+            retry: None,
         }
     }
 
@@ -52,28 +58,32 @@ impl Speaker {
         }
     }
 
-    /// Whether there is something to say.
-    pub fn has_news(&self) -> bool {
+    fn has_news(&self) -> bool {
         self.untold || !self.waiting.is_empty()
     }
 
     /// When it may be said.
     pub fn due(&self) -> Option<Instant> {
-        self.has_news().then(|| match self.spoken {
-            Some(spoken) => spoken + Duration::from_micros(settings::notify_interval() as u64),
-            None => Instant::now(),
-        })
+        if !self.has_news() {
+            return None;
+        }
+        let interval = Duration::from_micros(settings::notify_interval() as u64);
+        let quiet = self.spoken.map(|spoken| spoken + interval);
+        Some(quiet.max(self.retry).unwrap_or_else(Instant::now))
     }
 
     /// Says it, in a transaction that does nothing else.
     pub fn speak(&mut self, state: &State, space: Space) {
         let messages = self.messages(state);
-        self.spoken = Some(Instant::now());
+        let now = Instant::now();
+        self.spoken = Some(now);
+        self.retry = None;
         let count = messages.len() as u64;
         if count > 0 && !send(messages) {
             // Listeners that get the next message have not had this one: it must not claim to follow it.
             self.untold = true;
             self.waiting.clear();
+            self.retry = Some(now + RETRY);
             return;
         }
         space.worker().notifications.add(count);

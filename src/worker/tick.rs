@@ -137,8 +137,11 @@ impl Worker {
             };
             self.space.worker_sleeps(false);
             if !alive || shutdown_asked() {
-                report_activity(Some(c"writing the last activity of sessions"));
-                Flusher::last(self.space);
+                // A forced DROP DATABASE terminates us, and then waits for a few seconds only.
+                if !lock::database_is_wanted(self.database) {
+                    report_activity(Some(c"writing the last activity of sessions"));
+                    Flusher::last(self.space);
+                }
                 return Report::Silent;
             }
         }
@@ -325,7 +328,8 @@ impl Worker {
         report_activity(Some(c"writing changes"));
         let began = Instant::now();
         match self.changes.write(self.space, &mut self.state) {
-            Batch::Nothing | Batch::Waits => {}
+            Batch::Nothing => {}
+            Batch::Waits => self.write = Instant::now() + changes::IN_THE_WAY,
             Batch::Done(changes) => {
                 if !changes.is_empty() {
                     self.speaker.add(changes);

@@ -396,3 +396,26 @@ fn a_full_roster_loses_no_change() {
     let log = cluster.log();
     assert!(!log.contains("exited with exit code 1"), "{log}");
 }
+
+#[test]
+fn a_key_too_long_for_a_message_stops_nobody() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let mut mirror = Mirror::new(database.listen(), database.connect());
+    let worker = database.worker();
+    // Not compressible, so that it stays as long in any index.
+    let sql = "SELECT string_agg(md5(n::text), '') FROM generate_series(1, 600) n";
+    let key: String = service.query_one(sql, &[]).unwrap().get(0);
+    let sql = "SELECT session_id FROM presence.start_session(user_key => $1)";
+    service.query_one(sql, &[&key]).unwrap();
+    let sql = "SELECT is_online FROM presence.user_presence WHERE user_key = $1";
+    wait_until("written", || {
+        service
+            .query_opt(sql, &[&key])
+            .unwrap()
+            .is_some_and(|row| row.get(0))
+    });
+    serves(&database);
+    agrees(&mut mirror, &mut service);
+    assert_eq!(database.worker(), worker);
+}
