@@ -1,10 +1,15 @@
 -- Who may do what, as four functions for the owner: ordinary grants, which pg_dump keeps and REVOKE takes back.
+--
+-- Each looks up the name of the schema, as that may have been changed since the install.
 
--- What every one of them needs first.
+-- What every one of them needs first: a role that may look into the schema.
 CREATE FUNCTION @extschema@.presence_grant_usage(role pg_catalog.regrole) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+    home text := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                   WHERE e.extname = 'pg_presence');
 BEGIN
     IF role IS NULL THEN
         RAISE EXCEPTION USING
@@ -12,8 +17,8 @@ BEGIN
             MESSAGE = 'a role is needed',
             HINT = 'Name it, such as: SELECT grant_client(''authenticated'');';
     END IF;
-    IF NOT has_schema_privilege(role, '@extschema@'::regnamespace, 'USAGE') THEN
-        EXECUTE 'GRANT USAGE ON SCHEMA @extschema@ TO ' || role::text;
+    IF NOT has_schema_privilege(role, home, 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', home, role);
     END IF;
 END
 $function$;
@@ -22,13 +27,15 @@ CREATE FUNCTION @extschema@.grant_holder(role pg_catalog.regrole) RETURNS pg_cat
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+    home text := (SELECT e.extnamespace::regnamespace::text FROM pg_extension e WHERE e.extname = 'pg_presence');
 BEGIN
-    PERFORM @extschema@.presence_grant_usage(role);
-    EXECUTE 'GRANT EXECUTE ON FUNCTION
-        @extschema@.heartbeat_by_token(text),
-        @extschema@.end_session_by_token(text),
-        @extschema@.release_session_by_token(text, interval)
-        TO ' || role::text;
+    EXECUTE format('SELECT %s.presence_grant_usage(%L)', home, role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION
+        %1$s.heartbeat_by_token(text),
+        %1$s.end_session_by_token(text),
+        %1$s.release_session_by_token(text, interval)
+        TO %2$s', home, role);
 END
 $function$;
 
@@ -37,26 +44,28 @@ CREATE FUNCTION @extschema@.grant_client(role pg_catalog.regrole) RETURNS pg_cat
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+    home text := (SELECT e.extnamespace::regnamespace::text FROM pg_extension e WHERE e.extname = 'pg_presence');
 BEGIN
-    PERFORM @extschema@.presence_grant_usage(role);
-    EXECUTE 'GRANT EXECUTE ON FUNCTION
-        @extschema@.start_session(uuid, text, jsonb, text, interval, uuid),
-        @extschema@.heartbeat(uuid),
-        @extschema@.heartbeat_many(uuid[]),
-        @extschema@.end_session(uuid),
-        @extschema@.end_sessions(uuid[]),
-        @extschema@.end_user_sessions(uuid),
-        @extschema@.release_session(uuid, interval),
-        @extschema@.release_sessions(uuid[], interval),
-        @extschema@.rotate_session_token(uuid),
-        @extschema@.user_status(uuid),
-        @extschema@.is_online(uuid),
-        @extschema@.last_seen(uuid)
-        TO ' || role::text;
-    EXECUTE 'GRANT SELECT, INSERT,
+    EXECUTE format('SELECT %s.presence_grant_usage(%L)', home, role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION
+        %1$s.start_session(uuid, text, jsonb, text, interval, uuid),
+        %1$s.heartbeat(uuid),
+        %1$s.heartbeat_many(uuid[]),
+        %1$s.end_session(uuid),
+        %1$s.end_sessions(uuid[]),
+        %1$s.end_user_sessions(uuid),
+        %1$s.release_session(uuid, interval),
+        %1$s.release_sessions(uuid[], interval),
+        %1$s.rotate_session_token(uuid),
+        %1$s.user_status(uuid),
+        %1$s.is_online(uuid),
+        %1$s.last_seen(uuid)
+        TO %2$s', home, role);
+    EXECUTE format('GRANT SELECT, INSERT,
         UPDATE (id, user_id, auth_id, session_token, is_active, last_activity, created_at, expires_at, metadata,
                 ended_at, user_key)
-        ON TABLE @extschema@.user_sessions TO ' || role::text;
+        ON TABLE %1$s.user_sessions TO %2$s', home, role);
 END
 $function$;
 
@@ -64,19 +73,21 @@ CREATE FUNCTION @extschema@.grant_reader(role pg_catalog.regrole) RETURNS pg_cat
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+    home text := (SELECT e.extnamespace::regnamespace::text FROM pg_extension e WHERE e.extname = 'pg_presence');
 BEGIN
-    PERFORM @extschema@.presence_grant_usage(role);
-    EXECUTE 'GRANT EXECUTE ON FUNCTION
-        @extschema@.user_status(uuid),
-        @extschema@.is_online(uuid),
-        @extschema@.last_seen(uuid),
-        @extschema@.presence_of(uuid[]),
-        @extschema@.online_users(),
-        @extschema@.online_count(),
-        @extschema@.presence_cursor(),
-        @extschema@.changes_since(bigint, text, integer)
-        TO ' || role::text;
-    EXECUTE 'GRANT SELECT ON TABLE @extschema@.user_presence, @extschema@.presence_changes TO ' || role::text;
+    EXECUTE format('SELECT %s.presence_grant_usage(%L)', home, role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION
+        %1$s.user_status(uuid),
+        %1$s.is_online(uuid),
+        %1$s.last_seen(uuid),
+        %1$s.presence_of(uuid[]),
+        %1$s.online_users(),
+        %1$s.online_count(),
+        %1$s.presence_cursor(),
+        %1$s.changes_since(bigint, text, integer)
+        TO %2$s', home, role);
+    EXECUTE format('GRANT SELECT ON TABLE %1$s.user_presence, %1$s.presence_changes TO %2$s', home, role);
 END
 $function$;
 
@@ -84,19 +95,19 @@ CREATE FUNCTION @extschema@.grant_service(role pg_catalog.regrole) RETURNS pg_ca
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+    home text := (SELECT e.extnamespace::regnamespace::text FROM pg_extension e WHERE e.extname = 'pg_presence');
 BEGIN
-    PERFORM @extschema@.grant_holder(role);
-    PERFORM @extschema@.grant_client(role);
-    PERFORM @extschema@.grant_reader(role);
-    EXECUTE 'GRANT EXECUTE ON FUNCTION
-        @extschema@.presence_service_marker(),
-        @extschema@.start_sessions(uuid[], jsonb),
-        @extschema@.forget_user(uuid),
-        @extschema@.cleanup_sessions(),
-        @extschema@.presence_stats_raw(),
-        @extschema@.presence_health()
-        TO ' || role::text;
-    EXECUTE 'GRANT SELECT ON TABLE @extschema@.presence_stats TO ' || role::text;
-    EXECUTE 'GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE @extschema@.user_sessions TO ' || role::text;
+    EXECUTE format('SELECT %1$s.grant_holder(%2$L), %1$s.grant_client(%2$L), %1$s.grant_reader(%2$L)', home, role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION
+        %1$s.presence_service_marker(),
+        %1$s.start_sessions(uuid[], jsonb),
+        %1$s.forget_user(uuid),
+        %1$s.cleanup_sessions(),
+        %1$s.presence_stats_raw(),
+        %1$s.presence_health()
+        TO %2$s', home, role);
+    EXECUTE format('GRANT SELECT ON TABLE %1$s.presence_stats TO %2$s', home, role);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %1$s.user_sessions TO %2$s', home, role);
 END
 $function$;

@@ -6,7 +6,9 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-    stats @extschema@.presence_stats;
+    -- The schema's name may have been changed since the install.
+    home regnamespace := (SELECT e.extnamespace FROM pg_extension e WHERE e.extname = 'pg_presence');
+    stats record;
     standby bool := pg_is_in_recovery();
     found text;
     active_timeout interval;
@@ -24,7 +26,7 @@ BEGIN
     RETURN NEXT;
 
     IF ok THEN
-        SELECT s.* INTO stats FROM @extschema@.presence_stats s;
+        EXECUTE format('SELECT s.* FROM %s.presence_stats s', home) INTO stats;
 
         check_name := 'worker';
         ok := standby OR (stats.worker_pid IS NOT NULL
@@ -109,7 +111,7 @@ BEGIN
     check_name := 'row_security';
     SELECT string_agg(c.relname, ', ' ORDER BY c.relname) INTO found
       FROM pg_class c
-     WHERE c.relnamespace = '@extschema@'::regnamespace
+     WHERE c.relnamespace = home
        AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', 'presence_state')
        AND NOT c.relrowsecurity;
     ok := found IS NULL;
@@ -123,7 +125,7 @@ BEGIN
       FROM (VALUES ('presence_guard', 'O'), ('presence_feed', 'A'), ('presence_feed_truncate', 'A')) wanted (name, enabled)
      WHERE NOT EXISTS (
          SELECT FROM pg_trigger t
-          WHERE t.tgrelid = to_regclass('@extschema@.user_sessions') AND t.tgname = wanted.name
+          WHERE t.tgrelid = to_regclass(home || '.user_sessions') AND t.tgname = wanted.name
             AND t.tgenabled = wanted.enabled::"char");
     ok := found IS NULL;
     detail := CASE WHEN ok THEN 'The triggers of user_sessions are as they were made.'
@@ -138,10 +140,10 @@ BEGIN
            COALESCE(bool_and(a.grantee <> 0 AND pg_get_userbyid(a.grantee) NOT IN ('anon', 'authenticated')), true)
       INTO found, ok
       FROM pg_proc p, LATERAL aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a
-     WHERE p.oid = to_regprocedure('@extschema@.presence_service_marker()') AND a.grantee <> p.proowner;
+     WHERE p.oid = to_regprocedure(home || '.presence_service_marker()') AND a.grantee <> p.proowner;
     detail := CASE WHEN found IS NULL THEN 'Nobody but owner, superusers and BYPASSRLS acts for everybody.'
                    ELSE format('These act for everybody: %s.', found) END;
-    hint := CASE WHEN NOT ok THEN 'REVOKE EXECUTE ON FUNCTION @extschema@.presence_service_marker() FROM …' END;
+    hint := CASE WHEN NOT ok THEN format('REVOKE EXECUTE ON FUNCTION %s.presence_service_marker() FROM …', home) END;
     RETURN NEXT;
 
     check_name := 'grants';
@@ -151,7 +153,7 @@ BEGIN
           FROM (
               SELECT a.privilege_type AS privilege, c.relname::text AS object, a.grantee
                 FROM pg_class c, LATERAL aclexplode(c.relacl) a
-               WHERE c.relnamespace = '@extschema@'::regnamespace
+               WHERE c.relnamespace = home
                  AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', 'presence_state')
                  AND a.grantee <> c.relowner
                  AND (a.grantee = 0
@@ -159,7 +161,7 @@ BEGIN
                       OR a.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER', 'MAINTAIN')
                       OR (c.relname <> 'user_sessions' AND a.privilege_type <> 'SELECT')
                       OR (a.privilege_type IN ('UPDATE', 'DELETE')
-                          AND NOT has_function_privilege(a.grantee, '@extschema@.presence_service_marker()', 'EXECUTE')))
+                          AND NOT has_function_privilege(a.grantee, home || '.presence_service_marker()', 'EXECUTE')))
               UNION ALL
               SELECT a.privilege_type, p.oid::regprocedure::text, a.grantee
                 FROM pg_proc p
@@ -187,15 +189,15 @@ BEGIN
       JOIN pg_database d ON d.datname = current_database(),
            LATERAL aclexplode(n.nspacl) a
       LEFT JOIN pg_roles r ON r.oid = a.grantee
-     WHERE n.oid = '@extschema@'::regnamespace
+     WHERE n.oid = home
        AND a.privilege_type = 'CREATE'
        AND a.grantee NOT IN (n.nspowner, d.datdba)
        AND r.rolname IS DISTINCT FROM 'pg_database_owner'
        AND r.rolsuper IS NOT TRUE;
     ok := found IS NULL;
-    detail := CASE WHEN ok THEN 'Nobody else may create objects in the schema @extschema@.'
-                   ELSE format('These may create objects in the schema @extschema@: %s.', found) END;
-    hint := CASE WHEN NOT ok THEN format('REVOKE CREATE ON SCHEMA @extschema@ FROM %s;', found) END;
+    detail := CASE WHEN ok THEN format('Nobody else may create objects in the schema %s.', home)
+                   ELSE format('These may create objects in the schema %s: %s.', home, found) END;
+    hint := CASE WHEN NOT ok THEN format('REVOKE CREATE ON SCHEMA %s FROM %s;', home, found) END;
     RETURN NEXT;
 
     check_name := 'logging';

@@ -276,3 +276,36 @@ fn a_dump_keeps_sessions_presence_and_rights() {
     });
     wait_until("all is well", || complaints(&mut after).is_empty());
 }
+
+#[test]
+fn a_schema_may_be_renamed() {
+    let database = healthy(Cluster::shared());
+    let mut service = database.connect();
+    let (user, session) = {
+        let user = Uuid::new_v4();
+        (user, service.start(user))
+    };
+    let role = database.role("late");
+    database.run("ALTER SCHEMA presence RENAME TO \"Who's here\"");
+    service
+        .batch_execute(&format!(
+            "SET search_path = \"Who's here\"; SELECT grant_service('{role}'); SELECT * FROM presence_stats"
+        ))
+        .unwrap();
+    let sql = "SELECT count(*) FROM presence_health() WHERE NOT ok";
+    wait_until("all is well", || {
+        service.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 0
+    });
+    let sql = "SELECT heartbeat($1), is_online($2)";
+    let row = service.query_one(sql, &[&session.id, &user]).unwrap();
+    assert_eq!((row.get(0), row.get(1)), ("ok", true));
+    service
+        .execute("UPDATE user_sessions SET is_active = false", &[])
+        .unwrap();
+    let row = service.query_one(sql, &[&session.id, &user]).unwrap();
+    assert_eq!((row.get(0), row.get(1)), ("ended", false));
+    let changes = "SELECT count(*) FROM user_presence WHERE NOT is_online";
+    wait_until("the worker finds its tables", || {
+        service.query_one(changes, &[]).unwrap().get::<_, i64>(0) == 1
+    });
+}

@@ -327,3 +327,18 @@ fn a_renamed_schema_goes_on_as_before() {
     listener.wait_for(after, &["active"]);
     assert_eq!(worker(&mut service), pid, "the same worker");
 }
+
+#[test]
+fn every_function_is_safe_under_any_search_path() {
+    let database = Cluster::shared().database();
+    let sql = "SELECT p.oid::regprocedure::text FROM pg_proc p
+               JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+               JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+               JOIN pg_language l ON l.oid = p.prolang
+               WHERE e.extname = 'pg_presence'
+                 AND (p.prosecdef OR (l.lanname <> 'c') <>
+                      ('search_path=pg_catalog, pg_temp' = ANY (coalesce(p.proconfig, '{}'))))";
+    let rows = database.connect().query(sql, &[]).unwrap();
+    let unsafe_ones: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(unsafe_ones.is_empty(), "{unsafe_ones:?}");
+}
