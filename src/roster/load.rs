@@ -20,7 +20,7 @@ pub type LoadedRow = Image;
 
 impl Writer {
     /// Fills a slot that nobody has said anything about yet.
-    fn fill(&self, at: u32, row: &Image, stamp: u64, grace: bool, timeout: Micros, now: Micros) {
+    fn fill(&self, at: u32, row: &Image, resumed: bool, stamp: u64, timeout: Micros, now: Micros) {
         let roster = self.roster;
         let slot = &roster.slots[at as usize];
         if slot.state.get() != EMPTY {
@@ -33,12 +33,11 @@ impl Writer {
         slot.flags.set(0);
         slot.flags.assign(TABLE_INACTIVE, !row.is_active);
         let space = roster.space_of(slot);
-        slot.flags
-            .assign(RECOVERED, grace && now < space.grace_until.get());
+        slot.flags.assign(RECOVERED, now < space.grace_until.get());
         slot.flushed
             .set(units::ceil(row.last_activity, roster.header.origin.get()));
         let deadline = state::deadline(slot, space, timeout);
-        if row.is_active && now < deadline {
+        if (row.is_active || resumed) && now < deadline {
             self.set_state(at, LIVE, Reason::Resumed);
             roster.expect(at, deadline, timeout);
         } else {
@@ -50,7 +49,16 @@ impl Writer {
 impl Space {
     /// Puts a row of the table into the roster, unless the roster knows the session already. `stamp` is from
     /// [`Space::begin_load`]. Nobody is told: the load is followed by a comparison of all users.
-    pub fn load_row(&self, row: &LoadedRow, stamp: u64, timeout: Micros) -> Result<(), Full> {
+    ///
+    /// `resumed`: the table has the session timed out, but its user was last told to be online, so it was heard of
+    /// again since, and is given the same grace as those that are active.
+    pub fn load_row(
+        &self,
+        row: &LoadedRow,
+        resumed: bool,
+        stamp: u64,
+        timeout: Micros,
+    ) -> Result<(), Full> {
         let now = compat::now();
         let writer = self.roster().write_quietly();
         let words = uuid_words(&row.id);
@@ -66,7 +74,7 @@ impl Space {
             Ok(())
         } else {
             writer.reserve(self.index(), row).map(|reserved| {
-                writer.fill(reserved.slot, row, stamp, true, timeout, now);
+                writer.fill(reserved.slot, row, resumed, stamp, timeout, now);
                 writer.let_go(reserved);
             })
         };
@@ -88,7 +96,7 @@ impl Space {
         if let Some(row) = row {
             // Loading a silent session makes it timed out, whatever the table says; while the grace after a
             // restart lasts it is live.
-            writer.fill(pinned.slot, row, stamp, true, timeout, now);
+            writer.fill(pinned.slot, row, false, stamp, timeout, now);
         }
         writer.let_go(pinned);
         writer.done();

@@ -13,7 +13,6 @@ use super::{
     stamp,
     state::{
         self, DELETED, EMPTY, END_UNWRITTEN, ENDED, LIVE, RECOVERED, TABLE_INACTIVE, TIMED_OUT,
-        is_live,
     },
     units,
 };

@@ -29,6 +29,7 @@ const SESSION: &[pg_sys::Oid] = &[
     pg_sys::TIMESTAMPTZOID,
     pg_sys::TIMESTAMPTZOID,
     pg_sys::TEXTOID,
+    pg_sys::BOOLOID,
 ];
 
 /// What makes a row of `user_sessions` live for somebody who sees only the table; `$1` is now, `$2` the newest last
@@ -39,12 +40,27 @@ const LIVE: &str =
 thread_local! {
     static SESSIONS: Statement = const { Statement::new(
         |schema| format!(
-            "SELECT id, user_id, auth_id, session_token, last_activity, expires_at, user_key
+            "SELECT id, user_id, auth_id, session_token, last_activity, expires_at, user_key, is_active
              FROM {schema}.user_sessions WHERE is_active AND ended_at IS NULL AND expires_at > $1"
         ),
         &[pg_sys::TIMESTAMPTZOID],
         SESSION,
         Scan,
+        Reads,
+    ) };
+    // Who has logged out since serving began is not heard of again.
+    static SESSIONS_OF: Statement = const { Statement::new(
+        |schema| format!(
+            "SELECT id, user_id, auth_id, session_token, last_activity, expires_at, user_key, is_active
+             FROM {schema}.user_sessions s
+             WHERE user_id = ANY ($2) AND ended_at IS NULL AND expires_at > $1
+                 AND NOT EXISTS (
+                     SELECT FROM {schema}.user_sessions e WHERE e.user_id = s.user_id AND e.ended_at >= $3
+                 )"
+        ),
+        &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
+        SESSION,
+        Point,
         Reads,
     ) };
     static ONLINE: Statement = const { Statement::new(
@@ -89,6 +105,19 @@ pub fn sessions(now: Micros, mut take: impl FnMut(&LoadedRow) -> bool) {
     });
 }
 
+/// Calls `take` with every session, active or timed out, that has not ended at `now`, of those among some users who
+/// have not ended one since `began`.
+pub fn sessions_of(users: &[Uuid], now: Micros, began: Micros, mut take: impl FnMut(&LoadedRow)) {
+    let ids: Vec<_> = users.iter().copied().map(uuid).collect();
+    SESSIONS_OF.with(|statement| {
+        statement.run(&[time(now).into(), ids.into(), time(began).into()], |row| {
+            if let Some(session) = loaded(row) {
+                take(&session);
+            }
+        });
+    });
+}
+
 fn loaded(row: &Row) -> Option<LoadedRow> {
     let user_id = row.uuid(1)?;
     Some(LoadedRow {
@@ -96,7 +125,7 @@ fn loaded(row: &Row) -> Option<LoadedRow> {
         user_id,
         auth_id: row.uuid(2)?,
         digest: row.text(3).and_then(|text| Digest::parse(&text))?,
-        is_active: true,
+        is_active: row.flag(7),
         last_activity: row.time(4)?,
         expires_at: row.time(5)?,
         ended: false,

@@ -1,14 +1,18 @@
 //! Fills the roster from the table, and takes out of it what was dropped.
 
 use pgrx::pg_sys;
+use uuid::Uuid;
 
 use super::attempt::{Durability, Undone, attempt};
 use crate::{
     compat,
     core::time::Micros,
     roster::{self, Space},
-    store,
+    settings, store,
 };
+
+/// Users looked up at a time.
+const RESUMED: usize = 1000;
 
 /// Loads all active sessions. True if the roster knows all of them now; false if it has no room.
 ///
@@ -22,14 +26,33 @@ pub fn load(space: Space, timeout: Micros) -> Result<bool, Undone> {
         // stamp, so this is a new one.
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
         store::load::sessions(compat::now(), |row| {
-            whole = space.load_row(row, stamp, timeout).is_ok();
+            whole = space.load_row(row, false, stamp, timeout).is_ok();
             whole
         });
+        if whole && compat::now() < space.grace_until() {
+            whole = load_resumed(space, stamp, timeout);
+        }
         // SAFETY: pops what was pushed above.
         unsafe { pg_sys::PopActiveSnapshot() };
     });
     let complete = space.end_load(read.is_ok() && whole);
     read.map(|()| complete)
+}
+
+/// Loads the sessions of those who were last told to be online though the table has them timed out: they were heard of
+/// again, and the server stopped before the table was told. False if the roster has no room.
+fn load_resumed(space: Space, stamp: u64, timeout: Micros) -> bool {
+    let now = compat::now();
+    let began = space.grace_until() - settings::recovery_grace();
+    let mut missing: Vec<Uuid> = store::load::online_users().into_iter().collect();
+    missing.retain(|user| !space.is_online(user, now, timeout));
+    let mut whole = true;
+    for users in missing.chunks(RESUMED) {
+        store::load::sessions_of(users, now, began, |row| {
+            whole &= space.load_row(row, true, stamp, timeout).is_ok();
+        });
+    }
+    whole
 }
 
 /// Frees what installs of the extension that are gone have left in the roster of this database.

@@ -136,12 +136,16 @@ impl Worker {
                 BackgroundWorker::wait_latch(Some(wait + Duration::from_millis(1)))
             };
             self.space.worker_sleeps(false);
-            if !alive || shutdown_asked() {
+            if shutdown_asked() {
                 // A forced DROP DATABASE terminates us, and then waits for a few seconds only.
                 if !lock::database_is_wanted(self.database) {
                     report_activity(Some(c"writing the last activity of sessions"));
                     Flusher::last(self.space);
                 }
+                return Report::Silent;
+            }
+            if !alive {
+                // The postmaster is dead: nothing may be written any more, another server may be about to start.
                 return Report::Silent;
             }
         }

@@ -108,30 +108,6 @@ fn a_client_signs_itself_out_everywhere_and_nobody_else() {
 }
 
 #[test]
-fn one_statement_starts_no_more_sessions_than_a_client_may_have() {
-    let cluster = Cluster::own(&[("presence.max_sessions_per_user", "3")]);
-    let database = cluster.database();
-    let mut client = database.connect_as(&database.client());
-    client.act_for(Uuid::new_v4());
-    let insert = |sessions: i32| {
-        format!(
-            "INSERT INTO presence.user_sessions (metadata)
-             SELECT '{{}}' FROM generate_series(1, {sessions})"
-        )
-    };
-    refused(
-        client.execute(&insert(4), &[]),
-        &SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-    );
-    assert_eq!(client.execute(&insert(2), &[]).unwrap(), 2);
-    refused(
-        client.execute(&insert(2), &[]),
-        &SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-    );
-    assert_eq!(client.execute(&insert(1), &[]).unwrap(), 1);
-}
-
-#[test]
 fn a_client_has_so_many_sessions_and_a_service_any_number() {
     let cluster = Cluster::own(&[("presence.max_sessions_per_user", "3")]);
     let database = cluster.database();

@@ -284,3 +284,47 @@ fn a_fast_shutdown_under_load_is_fast_and_loses_nothing() {
         !cluster.log().contains("PANIC") && !cluster.log().contains("was terminated by signal")
     );
 }
+
+#[test]
+fn who_was_heard_of_again_just_before_a_crash_is_not_reported_inactive_after_it() {
+    // Time enough that nobody is given up meanwhile.
+    let cluster = Cluster::own(&[
+        ("presence.active_timeout", "10min"),
+        ("presence.heartbeat_interval", "2min"),
+    ]);
+    let database = cluster.database();
+    let sessions = set_up(&database);
+    let user = sessions.users[2];
+    let session = sessions.timed_out.id;
+    {
+        let mut listener = database.listen();
+        let (mut service, mut other) = (database.connect(), database.connect());
+        // While somebody holds the row, the worker cannot tell the table that the session is active again.
+        let mut holds = other.transaction().unwrap();
+        let sql = "SELECT FROM presence.user_sessions WHERE id = $1 FOR UPDATE";
+        holds.query_one(sql, &[&session]).unwrap();
+        assert_eq!(service.beat(session), "ok");
+        listener.wait_for(user, &["active"]);
+        let sql = "SELECT is_active FROM presence.user_sessions WHERE id = $1";
+        let known: bool = service.query_one(sql, &[&session]).unwrap().get(0);
+        assert!(!known, "the table knows already");
+        cluster.stop(Shutdown::Kill);
+    }
+    cluster.start();
+    let mut service = database.connect();
+    let count = "SELECT count(*) FROM presence.presence_changes WHERE user_id = $1";
+    let told: i64 = service.query_one(count, &[&user]).unwrap().get(0);
+    let stranger = Uuid::new_v4();
+    service.start(stranger);
+    wait_until("what is new is told", || {
+        service
+            .query_one(count, &[&stranger])
+            .unwrap()
+            .get::<_, i64>(0)
+            == 1
+    });
+    assert!(service.is_online(user));
+    assert_eq!(service.beat(session), "ok");
+    let now: i64 = service.query_one(count, &[&user]).unwrap().get(0);
+    assert_eq!(now, told, "who kept beating was reported");
+}
