@@ -117,7 +117,7 @@ BEGIN
     ok := found IS NULL;
     detail := CASE WHEN ok THEN 'Row level security is on for every table.'
                    ELSE format('Row level security is off for %s.', found) END;
-    hint := CASE WHEN NOT ok THEN 'ALTER TABLE … ENABLE ROW LEVEL SECURITY, as the owner.' END;
+    hint := CASE WHEN NOT ok THEN 'ALTER TABLE ... ENABLE ROW LEVEL SECURITY, as the owner.' END;
     RETURN NEXT;
 
     check_name := 'triggers';
@@ -131,7 +131,7 @@ BEGIN
     detail := CASE WHEN ok THEN 'The triggers of user_sessions are as they were made.'
                    ELSE format('Not as they were made: %s.', found) END;
     hint := CASE WHEN NOT ok THEN
-        'ALTER TABLE … ENABLE TRIGGER presence_guard, ENABLE ALWAYS TRIGGER presence_feed, '
+        'ALTER TABLE ... ENABLE TRIGGER presence_guard, ENABLE ALWAYS TRIGGER presence_feed, '
         'ENABLE ALWAYS TRIGGER presence_feed_truncate, as the owner. pg_restore --disable-triggers leaves them like this.' END;
     RETURN NEXT;
 
@@ -143,7 +143,7 @@ BEGIN
      WHERE p.oid = to_regprocedure(home || '.presence_service_marker()') AND a.grantee <> p.proowner;
     detail := CASE WHEN found IS NULL THEN 'Nobody but owner, superusers and BYPASSRLS acts for everybody.'
                    ELSE format('These act for everybody: %s.', found) END;
-    hint := CASE WHEN NOT ok THEN format('REVOKE EXECUTE ON FUNCTION %s.presence_service_marker() FROM …', home) END;
+    hint := CASE WHEN NOT ok THEN format('REVOKE EXECUTE ON FUNCTION %s.presence_service_marker() FROM ...', home) END;
     RETURN NEXT;
 
     check_name := 'grants';

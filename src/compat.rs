@@ -13,6 +13,7 @@ mod unguarded {
 
     unsafe extern "C-unwind" {
         pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+        pub fn GetDatabaseEncoding() -> i32;
         pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
         pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
         pub fn RecoveryInProgress() -> bool;
@@ -25,6 +26,13 @@ mod unguarded {
 pub fn now() -> Micros {
     // SAFETY: reads the system clock; cannot raise.
     unsafe { unguarded::GetCurrentTimestamp() }
+}
+
+/// The encoding of the database, as `pg_enc` numbers them.
+#[inline]
+pub fn database_encoding() -> i32 {
+    // SAFETY: reads a variable of this process; cannot raise.
+    unsafe { unguarded::GetDatabaseEncoding() }
 }
 
 /// Takes a lightweight lock.

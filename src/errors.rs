@@ -39,7 +39,7 @@ pub fn bad_user_id_function(message: &'static str) -> ! {
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         message,
         "It must name, with its schema, a function that takes a uuid and returns one.",
-        "A superuser can set it, such as: ALTER DATABASE … SET presence.user_id_function = 'public.user_of';",
+        "A superuser can set it, such as: ALTER DATABASE ... SET presence.user_id_function = 'public.user_of';",
     )
 }
 

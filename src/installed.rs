@@ -5,6 +5,7 @@
 //! relcache invalidation for one of the four tables, to other backends at commit and to this one at once; nothing
 //! but such a message empties the cache. "Not installed" is never kept: there is no table whose message could end it.
 
+use crate::text;
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -57,19 +58,42 @@ pub fn get() -> Installed {
     }
 }
 
-/// The name of the extension's schema, quoted where SQL needs it.
+/// The name of the extension's schema, quoted where SQL needs it. It can be put into a statement whatever the encoding
+/// of the database is.
 pub fn schema_name() -> String {
     let schema = get().schema;
     // SAFETY: both functions take and return palloc'd C strings that live in the current memory context.
-    unsafe {
+    let (name, quoted) = unsafe {
         let name = pg_sys::get_namespace_name(schema);
         if name.is_null() {
             crate::errors::not_installed();
         }
-        CStr::from_ptr(pg_sys::quote_identifier(name))
-            .to_string_lossy()
-            .into_owned()
+        let quoted = pg_sys::quote_identifier(name);
+        (CStr::from_ptr(name), CStr::from_ptr(quoted))
+    };
+    let (name, quoted) = (
+        text::decode(name.to_bytes()),
+        text::decode(quoted.to_bytes()),
+    );
+    if text::encode(quoted) == quoted.as_bytes() {
+        quoted.to_owned()
+    } else {
+        escaped(name)
     }
+}
+
+/// A name of SQL in ASCII.
+fn escaped(name: &str) -> String {
+    let mut identifier = String::from("U&\"");
+    for character in name.chars() {
+        match character {
+            '"' => identifier.push_str("\"\""),
+            '\\' => identifier.push_str("\\\\"),
+            ascii if ascii.is_ascii() => identifier.push(ascii),
+            other => identifier.push_str(&format!("\\+{:06x}", u32::from(other))),
+        }
+    }
+    identifier + "\""
 }
 
 #[cold]

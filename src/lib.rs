@@ -17,6 +17,7 @@ mod settings;
 mod stats;
 mod store;
 mod sync;
+mod text;
 mod worker;
 
 // The install script, in order. An upgrade is a script of its own: sql/pg_presence--FROM--TO.sql, which cargo-pgrx installs

@@ -15,6 +15,8 @@ pub enum Install {
     Presence,
     /// `CREATE EXTENSION pg_presence`, which goes to `public`
     Public,
+    /// As `Presence`, in a database of this encoding.
+    Encoding(&'static str),
     /// Not at all.
     Not,
 }
@@ -31,9 +33,15 @@ impl<'c> Database<'c> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("test{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut postgres = cluster.connect("postgres");
+        let options = match install {
+            Install::Encoding(encoding) => {
+                format!("ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+            }
+            _ => String::new(),
+        };
         // Only one database at a time can be made from template1, and waiting for it has a limit.
         wait_until("a new database", || {
-            match postgres.execute(&format!("CREATE DATABASE {name}"), &[]) {
+            match postgres.execute(&format!("CREATE DATABASE {name} {options}"), &[]) {
                 Ok(_) => true,
                 Err(error) => {
                     assert_eq!(
@@ -56,7 +64,7 @@ impl<'c> Database<'c> {
             schema,
         };
         match install {
-            Install::Presence => {
+            Install::Presence | Install::Encoding(_) => {
                 database
                     .run("CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence");
             }

@@ -6,6 +6,7 @@
 use super::rows::{Composite, Set, ToRow};
 use crate::store::statement::{Sees, Statement};
 use crate::store::value::Value;
+use crate::text::Text;
 use crate::{errors, roster};
 use pgrx::{default, pg_extern, pg_sys};
 
@@ -82,7 +83,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 )]
 fn changes_since(
     seq: Option<i64>,
-    epoch: Option<&str>,
+    epoch: Option<Text>,
     max_rows: default!(Option<i32>, 1000),
     mut changes: Set,
 ) -> Set {
@@ -97,7 +98,7 @@ fn changes_since(
     let (Some(seq), Some(position)) = (seq, Position::read()) else {
         return changes;
     };
-    if epoch.is_some_and(|epoch| epoch != position.epoch) || seq < position.oldest - 1 {
+    if epoch.is_some_and(|epoch| *epoch != *position.epoch) || seq < position.oldest - 1 {
         errors::feed_too_old();
     }
     if seq < position.seq {

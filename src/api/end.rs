@@ -7,6 +7,7 @@ use crate::core::token::{self, Digest};
 use crate::roster::{self, Key};
 use crate::store::statement::{Sees, Statement};
 use crate::store::value::Value;
+use crate::text::Text;
 use crate::{compat, errors, identity, settings};
 use pgrx::{default, pg_extern, pg_sys};
 use uuid::Uuid;
@@ -44,9 +45,12 @@ fn end_session(session_id: Option<pgrx::Uuid>) -> bool {
 
 /// As `end_session`, for whoever holds the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
-fn end_session_by_token(session_token: Option<&str>) -> bool {
+fn end_session_by_token(session_token: Option<Text>) -> bool {
     caller::must_write();
-    let Some(token) = session_token.filter(|token| token::check(token).is_ok()) else {
+    let Some(token) = session_token
+        .as_deref()
+        .filter(|token| token::check(token).is_ok())
+    else {
         return false;
     };
     let digest = Digest::of(token);

@@ -6,6 +6,7 @@ use crate::identity;
 use crate::roster::{Key, Owner};
 use crate::store::value::Value;
 use crate::sync::{self, Answer};
+use crate::text::Text;
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::datum::Datum;
 use pgrx::pgrx_sql_entity_graph::metadata::{
@@ -26,8 +27,8 @@ fn heartbeat(session_id: Option<pgrx::Uuid>) -> Answer {
 
 /// As `heartbeat`, for whoever holds the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
-fn heartbeat_by_token(session_token: Option<&str>) -> Answer {
-    match session_token {
+fn heartbeat_by_token(session_token: Option<Text>) -> Answer {
+    match session_token.as_deref() {
         Some(token) if token::check(token).is_ok() => {
             sync::heartbeat(Key::Digest(Digest::of(token)), Owner::Any)
         }

@@ -7,6 +7,7 @@ use super::rows::Set;
 use crate::core::status::Status;
 use crate::core::{key, time::Micros};
 use crate::store::value::Value;
+use crate::text::Stored;
 use pgrx::pg_extern;
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -83,7 +84,7 @@ fn push(
     let is_online = live.is_some();
     let live = live.unwrap_or_default();
     let (known_key, last_known) = known.map_or((None, None), |k| (k.user_key, k.last_seen));
-    let integer = || key::integer_of(id).map(|integer| integer.to_string());
+    let integer = || key::integer_of(id).map(Stored::from);
     let user_key = live.user_key.or(known_key).or_else(integer);
     let last_seen = if is_online {
         live.last_activity
@@ -92,7 +93,7 @@ fn push(
     };
     found.push(&[
         Value::Uuid(&id),
-        user_key.as_deref().into(),
+        user_key.as_ref().into(),
         Value::Label(label::of(Status::of(is_online))),
         Value::Bool(is_online),
         last_seen.map_or(Value::Null, Value::Time),

@@ -8,6 +8,7 @@ use crate::core::time::Micros;
 use crate::roster::{self, Key, Space, UserView};
 use crate::store::statement::{Row, Sees, Statement};
 use crate::store::value::Value;
+use crate::text::Stored;
 use crate::{compat, errors, settings};
 use pgrx::pg_sys;
 use std::collections::HashMap;
@@ -19,7 +20,7 @@ pub struct Live {
     pub sessions: u32,
     pub last_activity: Option<Micros>,
     /// The user's key, where the table told it.
-    pub user_key: Option<String>,
+    pub user_key: Option<Stored>,
     /// Whether the user has a key that its id does not tell.
     pub keyed: bool,
 }
@@ -44,7 +45,7 @@ impl Live {
 
 /// What is known of a user without a live session, or beside them.
 pub struct Known {
-    pub user_key: Option<String>,
+    pub user_key: Option<Stored>,
     pub last_seen: Option<Micros>,
 }
 
@@ -173,7 +174,7 @@ impl Reading {
         KNOWN.with(|known| {
             known.read(Sees::Latest, &[Value::Uuids(users)], |rows| {
                 let told = |row: Row| Known {
-                    user_key: row.text(1),
+                    user_key: row.stored(1),
                     last_seen: row.time(2),
                 };
                 rows.iter().map(told).collect()
@@ -225,7 +226,7 @@ impl Reading {
             let user = found.entry(user_id).or_default();
             user.sessions += u32::from(known.is_none());
             user.last_activity = user.last_activity.max(row.time(3));
-            user.user_key = user.user_key.take().or_else(|| row.text(4));
+            user.user_key = user.user_key.take().or_else(|| row.stored(4));
         }
         found
     }

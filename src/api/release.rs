@@ -7,6 +7,7 @@ use crate::errors;
 use crate::identity;
 use crate::roster::{Key, Owner};
 use crate::sync;
+use crate::text::Text;
 use pgrx::datum::Interval;
 use pgrx::{default, pg_extern};
 use uuid::Uuid;
@@ -29,11 +30,11 @@ fn release_session(
 /// As `release_session`, for whoever holds the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
 fn release_session_by_token(
-    session_token: Option<&str>,
+    session_token: Option<Text>,
     grace: default!(Option<Interval>, "'10 s'"),
 ) -> bool {
     let grace = checked(grace);
-    session_token.is_some_and(|token| {
+    session_token.as_deref().is_some_and(|token| {
         token::check(token).is_ok()
             && sync::release(Key::Digest(Digest::of(token)), Owner::Any, grace)
     })

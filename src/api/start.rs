@@ -9,6 +9,7 @@ use crate::roster::{self, Key, Owner};
 use crate::store::statement::{Sees, Statement};
 use crate::store::value::Value;
 use crate::sync::{self, Answer};
+use crate::text::Text;
 use crate::{compat, errors, guard, random, settings};
 use pgrx::datum::Interval;
 use pgrx::{IntoDatum, direct_function_call, pg_extern, pg_sys};
@@ -36,14 +37,18 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 )]
 fn start_session(
     user_id: Option<pgrx::Uuid>,
-    user_key: Option<&str>,
+    user_key: Option<Text>,
     metadata: Option<Metadata>,
-    session_token: Option<&str>,
+    session_token: Option<Text>,
     lifetime: Option<Interval>,
     auth_id: Option<pgrx::Uuid>,
 ) -> Composite<Started> {
     caller::must_write();
-    let who = Who::of(user_id.map(own_uuid), user_key, auth_id.map(own_uuid));
+    let who = Who::of(
+        user_id.map(own_uuid),
+        user_key.as_deref(),
+        auth_id.map(own_uuid),
+    );
     let now = compat::now();
     let session = New {
         who: &who,
@@ -51,7 +56,7 @@ fn start_session(
         now,
         expires_at: expiry(now, lifetime, who.by_service),
     };
-    let (id, token, expires_at) = match session_token {
+    let (id, token, expires_at) = match session_token.as_deref() {
         Some(token) => {
             if token::check(token).is_err() {
                 errors::weak_token();

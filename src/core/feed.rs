@@ -28,12 +28,20 @@ pub struct Change {
     pub last_seen: Option<Micros>,
 }
 
+/// The characters of a message. Whatever is beyond them is escaped as JSON has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alphabet {
+    Unicode,
+    /// Where the database has another encoding: the message is the same in each, and as long as it was made.
+    Ascii,
+}
+
 /// The messages that tell these changes, in order, each under 8,000 bytes and as full as it goes.
 ///
 /// `prev` is the sequence of the message before. The `prev` of each message is the `seq` of the one before it, the `seq`
 /// that of its last change. A change too long to be told by itself is told by a message without changes.
-pub fn payloads(epoch: &str, prev: i64, changes: &[Change]) -> Vec<String> {
-    let mut packer = Packer::new(epoch, prev);
+pub fn payloads(epoch: &str, prev: i64, changes: &[Change], alphabet: Alphabet) -> Vec<String> {
+    let mut packer = Packer::new(epoch, prev, alphabet);
     for change in changes {
         packer.push(change);
     }
@@ -47,6 +55,7 @@ pub fn wakeup(epoch: &str, prev: i64, seq: i64) -> String {
 
 /// Packs changes into messages, each written once.
 struct Packer {
+    alphabet: Alphabet,
     head_start: String,
     messages: Vec<String>,
     /// The sequence of the message before the open one.
@@ -60,8 +69,9 @@ struct Packer {
 }
 
 impl Packer {
-    fn new(epoch: &str, prev: i64) -> Packer {
+    fn new(epoch: &str, prev: i64, alphabet: Alphabet) -> Packer {
         Packer {
+            alphabet,
             head_start: head_start(epoch),
             messages: Vec::new(),
             prev,
@@ -72,7 +82,10 @@ impl Packer {
     }
 
     fn push(&mut self, change: &Change) {
-        let text = json(change);
+        let text = match self.alphabet {
+            Alphabet::Unicode => json(change),
+            Alphabet::Ascii => ascii(json(change)),
+        };
         if self.untold || !self.fits(self.prev, change.seq, self.body.len() + 1 + text.len()) {
             let fits_alone = self.fits(self.seq, change.seq, text.len());
             if fits_alone || !self.untold {
@@ -122,7 +135,7 @@ const OPEN: &str = ",\"changes\":[";
 const CLOSE: &str = "]}";
 
 fn head_start(epoch: &str) -> String {
-    format!("{{\"v\":1,\"epoch\":{},\"prev\":", json(epoch))
+    format!("{{\"v\":1,\"epoch\":{},\"prev\":", ascii(json(epoch)))
 }
 
 fn head(start: &str, prev: i64, seq: i64) -> String {
@@ -149,6 +162,24 @@ fn json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
+/// JSON with every character beyond ASCII escaped; it has them in strings only.
+fn ascii(json: String) -> String {
+    if json.is_ascii() {
+        return json;
+    }
+    let mut escaped = String::with_capacity(2 * json.len());
+    for character in json.chars() {
+        if character.is_ascii() {
+            escaped.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            let _ = write!(escaped, "\\u{unit:04x}");
+        }
+    }
+    escaped
+}
+
 fn as_text<S: Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
 }
@@ -170,6 +201,7 @@ fn as_optional_time<S: Serializer>(at: &Option<Micros>, serializer: S) -> Result
 
 #[cfg(test)]
 mod tests {
+    use super::Alphabet::{Ascii, Unicode};
     use super::*;
     use crate::core::key::presence_id_text;
     use proptest::prelude::*;
@@ -192,7 +224,7 @@ mod tests {
     fn a_message_is_exactly_as_promised() {
         let mut second = change(43, None);
         second.status = Status::Inactive;
-        let messages = payloads("e", 41, &[change(42, Some("42")), second]);
+        let messages = payloads("e", 41, &[change(42, Some("42")), second], Unicode);
         assert_eq!(
             messages,
             [concat!(
@@ -214,7 +246,8 @@ mod tests {
     fn what_is_not_known_is_left_out() {
         let mut unseen = change(1, None);
         unseen.last_seen = None;
-        let message: Value = serde_json::from_str(&payloads("e", 0, &[unseen])[0]).unwrap();
+        let message: Value =
+            serde_json::from_str(&payloads("e", 0, &[unseen], Unicode)[0]).unwrap();
         let told: Vec<_> = message["changes"][0]
             .as_object()
             .unwrap()
@@ -225,14 +258,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_ascii_can_be_escaped() {
+        let message = &payloads("e", 0, &[change(1, Some("müller 🟢"))], Ascii)[0];
+        assert!(message.contains(r#""key":"m\u00fcller \ud83d\udfe2""#));
+        let message: Value = serde_json::from_str(message).unwrap();
+        assert_eq!(message["changes"][0]["key"], "müller 🟢");
+    }
+
+    #[test]
     fn no_change_is_no_message() {
-        assert!(payloads(EPOCH, 5, &[]).is_empty());
+        assert!(payloads(EPOCH, 5, &[], Unicode).is_empty());
     }
 
     #[test]
     fn messages_are_as_full_as_they_go() {
         let changes: Vec<_> = (1..=1000).map(|seq| change(seq, None)).collect();
-        let messages = payloads(EPOCH, 0, &changes);
+        let messages = payloads(EPOCH, 0, &changes, Unicode);
         let one = json(&changes[998]).len() + 1;
         for (index, message) in messages.iter().enumerate() {
             assert!(message.len() <= LIMIT);
@@ -242,18 +283,18 @@ mod tests {
 
     /// A key that makes the only change of a message exactly `length` bytes long.
     fn key_filling(length: usize) -> String {
-        let empty = payloads(EPOCH, 0, &[change(1, Some(""))])[0].len();
+        let empty = payloads(EPOCH, 0, &[change(1, Some(""))], Unicode)[0].len();
         "k".repeat(length - empty)
     }
 
     #[test]
     fn a_message_may_be_7999_bytes_and_no_more() {
-        let fits = payloads(EPOCH, 0, &[change(1, Some(&key_filling(7_999)))]);
+        let fits = payloads(EPOCH, 0, &[change(1, Some(&key_filling(7_999)))], Unicode);
         assert_eq!(fits.len(), 1);
         assert_eq!(fits[0].len(), 7_999);
         assert!(fits[0].contains("changes"));
         assert_eq!(
-            payloads(EPOCH, 0, &[change(1, Some(&key_filling(8_000)))]),
+            payloads(EPOCH, 0, &[change(1, Some(&key_filling(8_000)))], Unicode),
             [wakeup(EPOCH, 0, 1)]
         );
     }
@@ -271,6 +312,7 @@ mod tests {
                 change(4, None),
                 change(5, Some(&long)),
             ],
+            Unicode,
         );
         assert_eq!(messages.len(), 4);
         assert_eq!(messages[1], wakeup(EPOCH, 1, 3));
@@ -284,6 +326,7 @@ mod tests {
         fn messages_chain_and_tell_every_change_once(
             prev in 0..i64::MAX / 2,
             epoch in ".{0,40}",
+            alphabet in prop_oneof![Just(Unicode), Just(Ascii)],
             keys in prop::collection::vec(prop::option::of(prop_oneof![
                 20 => "\\PC{0,40}", 2 => any::<String>(), 1 => "(é|\u{1}|\"){2000,5000}", 1 => "[a-z]{7600,8100}",
             ]), 0..150),
@@ -292,8 +335,9 @@ mod tests {
                 keys.iter().zip(prev + 1..).map(|(key, seq)| change(seq, key.as_deref())).collect();
             let mut last = prev;
             let mut told = changes.iter();
-            for message in payloads(&epoch, prev, &changes) {
+            for message in payloads(&epoch, prev, &changes, alphabet) {
                 prop_assert!(message.len() < 8_000);
+                prop_assert!(alphabet == Unicode || message.is_ascii());
                 let message: Value = serde_json::from_str(&message).unwrap();
                 prop_assert_eq!(message["v"].as_i64(), Some(1));
                 prop_assert_eq!(message["epoch"].as_str(), Some(epoch.as_str()));
@@ -302,7 +346,7 @@ mod tests {
                 prop_assert!(seq > last);
                 match message.get("changes") {
                     None => for _ in last..seq {
-                        prop_assert!(json(told.next().unwrap()).len() > 7_800);
+                        prop_assert!(ascii(json(told.next().unwrap())).len() > 7_800);
                     },
                     Some(changes) => {
                         let changes = changes.as_array().unwrap();

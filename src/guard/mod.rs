@@ -51,15 +51,17 @@ fn presence_guard(fcinfo: pg_sys::FunctionCallInfo) -> Corrected {
         began: unsafe { pg_sys::GetCurrentTransactionStartTimestamp() },
         lifetime: settings::session_lifetime(),
     };
-    let given = event.new.fields();
+    let given = event.new.fields(event.old.as_ref());
     let mut fields = given.clone();
     let metadata = metadata::correct(event.old.as_ref(), &event.new);
     let by_service = identity::is_service();
     match event.old.as_ref() {
         None if by_service => service::insert(&mut fields, moment),
         None => client::insert(&mut fields, moment),
-        Some(old) if by_service => service::update(&old.fields(), &mut fields, event.set, moment),
-        Some(old) => client::update(&old.fields(), &mut fields, event.set, moment),
+        Some(old) if by_service => {
+            service::update(&old.fields(Some(old)), &mut fields, event.set, moment)
+        }
+        Some(old) => client::update(&old.fields(Some(old)), &mut fields, event.set, moment),
     }
     event.correct(&given, &fields, metadata)
 }

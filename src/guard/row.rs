@@ -13,7 +13,7 @@ use pgrx::{FromDatum, IntoDatum, PgTrigger, pg_sys, pgrx_resolved_type};
 use uuid::Uuid;
 
 use super::fields::{Column, Fields, Set};
-use crate::errors;
+use crate::{errors, text};
 
 const COLUMNS: [Column; 11] = [
     Column::Id,
@@ -95,7 +95,7 @@ impl Event {
         fields: &Fields,
         metadata: Option<pg_sys::Datum>,
     ) -> Corrected {
-        let text_datum = |text: &Cow<'_, str>| text.as_ref().into_datum();
+        let text_datum = |text: &Cow<'_, str>| text::datum(text);
         let mut changes = Changes::none();
         changes.note(Column::Id, uuid_datum, &given.id, &fields.id);
         changes.note(Column::UserId, uuid_datum, &given.user_id, &fields.user_id);
@@ -156,19 +156,23 @@ pub struct Row {
 }
 
 impl Row {
-    /// All columns but `metadata`.
-    pub fn fields(&self) -> Fields<'_> {
+    /// All columns but `metadata`. A key that is carried on from `before` is left out where it is no text that can be
+    /// read: it stays as it is.
+    pub fn fields(&self, before: Option<&Row>) -> Fields<'_> {
         Fields {
             id: self.uuid(Column::Id as usize),
             user_id: self.uuid(Column::UserId as usize),
             auth_id: self.uuid(Column::AuthId as usize),
-            session_token: self.text(Column::SessionToken),
+            session_token: self
+                .bytes(Column::SessionToken)
+                .map(text::decode)
+                .map(Cow::Borrowed),
             is_active: self.get(Column::IsActive as usize),
             last_activity: self.get(Column::LastActivity as usize),
             created_at: self.get(Column::CreatedAt as usize),
             expires_at: self.get(Column::ExpiresAt as usize),
             ended_at: self.get(Column::EndedAt as usize),
-            user_key: self.text(Column::UserKey),
+            user_key: self.key(before).map(Cow::Borrowed),
         }
     }
 
@@ -183,8 +187,20 @@ impl Row {
             .map(|id| Uuid::from_bytes(*id))
     }
 
-    fn text(&self, column: Column) -> Option<Cow<'_, str>> {
-        self.get::<&str>(column as usize).map(Cow::Borrowed)
+    fn key(&self, before: Option<&Row>) -> Option<&str> {
+        let key = self.bytes(Column::UserKey)?;
+        if before.is_some_and(|before| before.bytes(Column::UserKey) == Some(key)) {
+            text::try_decode(key)
+        } else {
+            Some(text::decode(key))
+        }
+    }
+
+    /// A text in the encoding of the database.
+    fn bytes(&self, column: Column) -> Option<&[u8]> {
+        // SAFETY: the column is a text, fixed by the table's definition, and the tuple outlives the trigger's call.
+        self.datum(column as usize)
+            .map(|datum| unsafe { text::bytes(datum) })
     }
 
     fn get<T: FromDatum>(&self, column: usize) -> Option<T> {

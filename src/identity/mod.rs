@@ -19,6 +19,7 @@ use crate::core::claims;
 use crate::core::key::presence_id_text;
 use crate::roster::Owner;
 use crate::settings::{self, ClaimFormat};
+use crate::text;
 
 pub use reader::is_reader;
 pub use service::is_service;
@@ -74,7 +75,8 @@ fn text_claim(json: &[u8]) -> Option<Cow<'_, str>> {
     claims::claim_text(json, &settings::claim()).filter(|key| !key.is_empty())
 }
 
-/// The claims that PostgREST, Supabase and others leave for the transaction, unless there are none.
+/// The claims that PostgREST, Supabase and others leave for the transaction, unless there are none; as UTF-8, and empty
+/// where they cannot be that.
 ///
 /// The bytes are PostgreSQL's own copy of the setting, so they are good until something sets it.
 #[inline]
@@ -86,6 +88,10 @@ fn request_claims<'a>() -> Option<&'a [u8]> {
         if value.is_null() || *value == 0 {
             return None;
         }
-        Some(CStr::from_ptr(value).to_bytes())
+        let claims = CStr::from_ptr(value).to_bytes();
+        if text::is_utf8() {
+            return Some(claims);
+        }
+        Some(text::try_decode(claims).unwrap_or_default().as_bytes())
     }
 }

@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use crate::core::key::{presence_id_int, presence_id_text};
 use crate::core::token::Digest;
+use crate::text::Text;
 
 /// Whether the caller is trusted to act for everybody. Errors: 55000 where the library is not preloaded.
 #[pg_extern(stable, parallel_safe)]
@@ -28,16 +29,16 @@ fn presence_auth_id() -> Option<pgrx::Uuid> {
 
 /// What `user_sessions.session_token` holds for a token. Errors: 55000 where the library is not preloaded.
 #[pg_extern(immutable, strict, parallel_safe)]
-fn token_digest(token: &str) -> String {
+fn token_digest(token: Text) -> String {
     require_preload();
-    Digest::of(token).to_text()
+    Digest::of(&token).to_text()
 }
 
 /// The user id of a user known by a text. Errors: 55000 where the library is not preloaded.
 #[pg_extern(immutable, strict, parallel_safe, name = "presence_id")]
-fn presence_id_of_text(key: &str) -> pgrx::Uuid {
+fn presence_id_of_text(key: Text) -> pgrx::Uuid {
     require_preload();
-    to_sql(presence_id_text(key))
+    to_sql(presence_id_text(&key))
 }
 
 /// The user id of a user known by an integer. Errors: 55000 where the library is not preloaded.

@@ -11,7 +11,7 @@ use pgrx::{datum::DatumWithOid, pg_sys, prelude::*, spi::OwnedPreparedStatement}
 use uuid::Uuid;
 
 use super::{as_owner, statement::schema_renames};
-use crate::{core::time::Micros, errors, installed};
+use crate::{core::time::Micros, errors, installed, text};
 
 /// How a statement finds its rows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -242,11 +242,16 @@ impl Row<'_> {
             .is_some_and(|datum| datum.value() != 0)
     }
 
-    /// A text that may be null.
+    /// A text; none where it is null, or where it is no UTF-8 and cannot be made so.
     pub fn text(&self, column: usize) -> Option<String> {
-        // SAFETY: a datum of type text, checked above.
-        self.datum(column, pg_sys::TEXTOID)
-            .and_then(|datum| unsafe { String::from_datum(datum, false) })
+        let datum = self.datum(column, pg_sys::TEXTOID)?;
+        // SAFETY: a datum of type text, checked above, which lives as long as the row.
+        text::try_decode(unsafe { text::bytes(datum) }).map(str::to_owned)
+    }
+
+    /// Whether a value is not null.
+    pub fn has(&self, column: usize) -> bool {
+        !self.nulls[column]
     }
 }
 

@@ -129,7 +129,7 @@ fn loaded(row: &Row) -> Option<LoadedRow> {
         last_activity: row.time(4)?,
         expires_at: row.time(5)?,
         ended: false,
-        keyed: is_keyed(user_id, row.text(6).as_deref()),
+        keyed: is_keyed(user_id, row.has(6)),
     })
 }
 

@@ -68,7 +68,7 @@ fn read(row: Row) -> LoadedRow {
             last_activity: row.time(6)?,
             expires_at: row.time(7)?,
             ended: row.bool(8)?,
-            keyed: is_keyed(user_id, row.text(9).as_deref()),
+            keyed: is_keyed(user_id, row.has(9)),
         })
     };
     // The table's constraints rule anything else out.
@@ -81,8 +81,8 @@ pub fn has_ended(row: &LoadedRow, now: Micros) -> bool {
 }
 
 /// Whether a user has a key that its id does not tell.
-pub fn is_keyed(user_id: Uuid, user_key: Option<&str>) -> bool {
-    user_key.is_some() && key::integer_of(user_id).is_none()
+pub fn is_keyed(user_id: Uuid, has_key: bool) -> bool {
+    has_key && key::integer_of(user_id).is_none()
 }
 
 /// A heartbeat for a session that the roster has no room for: an UPDATE, which counts at commit. False if the

@@ -8,6 +8,7 @@ use super::bulk::{Access, Planning};
 use super::value::Value;
 use crate::core::time::Micros;
 use crate::installed;
+use crate::text::{self, Stored};
 use pgrx::pg_sys::{self, Oid};
 use pgrx::{FromDatum, Spi};
 use std::cell::Cell;
@@ -255,8 +256,19 @@ impl Row<'_> {
             .map(|uuid| Uuid::from_bytes(*uuid.as_bytes()))
     }
 
+    /// Errors with 22021 or 22P05 where it is no UTF-8 and cannot be made so.
     pub fn text(self, column: i32) -> Option<String> {
-        self.get(column)
+        self.bytes(column).map(|text| text::decode(text).to_owned())
+    }
+
+    /// A text that is not to be read.
+    pub fn stored(self, column: i32) -> Option<Stored> {
+        self.bytes(column).map(Stored::copy)
+    }
+
+    /// Whether the column is not NULL.
+    pub fn has(self, column: i32) -> bool {
+        self.datum(column).is_some()
     }
 
     pub fn big(self, column: i32) -> Option<i64> {
@@ -282,6 +294,15 @@ impl Row<'_> {
         unsafe {
             debug_assert_eq!(pg_sys::SPI_gettypeid(self.desc(), column), T::type_oid());
             T::from_datum(datum, false)
+        }
+    }
+
+    fn bytes(&self, column: i32) -> Option<&[u8]> {
+        let datum = self.datum(column)?;
+        // SAFETY: a text, as the assertion shows in each test that reads it, which lives as long as the row.
+        unsafe {
+            debug_assert_eq!(pg_sys::SPI_gettypeid(self.desc(), column), pg_sys::TEXTOID);
+            Some(text::bytes(datum))
         }
     }
 

@@ -1,8 +1,9 @@
 //! Values on their way into a statement or a row.
 
 use crate::core::time::Micros;
+use crate::text::{self, Stored};
 use pgrx::pg_sys::{self, Datum};
-use pgrx::{IntoDatum, varlena};
+use pgrx::varlena;
 use uuid::Uuid;
 
 /// One value, or none, of the types our tables are made of.
@@ -14,7 +15,9 @@ pub enum Value<'a> {
     Big(i64),
     Time(Micros),
     Uuid(&'a Uuid),
+    /// Errors with 22P05 where the database's encoding lacks one of its characters.
     Text(&'a str),
+    Stored(&'a Stored),
     /// uuid[]
     Uuids(&'a [Uuid]),
     /// A label of an enum, by its OID.
@@ -32,7 +35,8 @@ impl Value<'_> {
             Value::Int(value) => Datum::from(value),
             Value::Big(value) | Value::Time(value) => Datum::from(value),
             Value::Uuid(value) => Datum::from(value.as_bytes().as_ptr()),
-            Value::Text(value) => return value.into_datum(),
+            Value::Text(value) => return text::datum(value),
+            Value::Stored(value) => return value.datum(),
             Value::Uuids(values) => array(values),
             Value::Label(oid) => Datum::from(oid),
             Value::Given(datum) => datum,
@@ -58,6 +62,12 @@ impl<'a> From<&'a Uuid> for Value<'a> {
 impl<'a> From<&'a str> for Value<'a> {
     fn from(value: &'a str) -> Self {
         Value::Text(value)
+    }
+}
+
+impl<'a> From<&'a Stored> for Value<'a> {
+    fn from(value: &'a Stored) -> Self {
+        Value::Stored(value)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     errors, installed,
     roster::{self, Image, Space, What, Write},
     store::session::is_keyed,
+    text,
 };
 
 /// Attribute numbers of `user_sessions`. New columns are added behind these, so they stay.
@@ -36,13 +37,24 @@ struct Row {
 }
 
 impl Row {
-    fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
+    fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
         let number = NonZeroUsize::new(column)?;
-        // SAFETY: tuple and descriptor are the trigger's; T is the column's type, fixed by the table's definition.
-        unsafe {
-            let datum = heap_getattr_raw(self.tuple, number, self.descriptor)?;
-            T::from_datum(datum, false)
-        }
+        // SAFETY: tuple and descriptor are the trigger's.
+        unsafe { heap_getattr_raw(self.tuple, number, self.descriptor) }
+    }
+
+    fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
+        let datum = self.datum(column)?;
+        // SAFETY: T is the column's type, fixed by the table's definition.
+        unsafe { T::from_datum(datum, false) }
+    }
+
+    /// The token, where it is a digest as it should be.
+    fn digest(&self) -> Option<Digest> {
+        let datum = self.datum(column::SESSION_TOKEN)?;
+        // SAFETY: a text, fixed by the table's definition, of a tuple that outlives the call.
+        let token = unsafe { text::bytes(datum) };
+        Digest::parse(str::from_utf8(token).ok()?)
     }
 
     fn uuid(&self, column: usize) -> Option<Uuid> {
@@ -52,17 +64,16 @@ impl Row {
 
     fn image(&self) -> Option<Image> {
         let user_id = self.uuid(column::USER_ID)?;
-        let user_key: Option<String> = self.get(column::USER_KEY);
         Some(Image {
             id: self.uuid(column::ID)?,
             user_id,
             auth_id: self.uuid(column::AUTH_ID)?,
-            digest: Digest::parse(self.get::<&str>(column::SESSION_TOKEN)?)?,
+            digest: self.digest()?,
             is_active: self.get(column::IS_ACTIVE)?,
             last_activity: self.get(column::LAST_ACTIVITY)?,
             expires_at: self.get(column::EXPIRES_AT)?,
             ended: self.get::<i64>(column::ENDED_AT).is_some(),
-            keyed: is_keyed(user_id, user_key.as_deref()),
+            keyed: is_keyed(user_id, self.datum(column::USER_KEY).is_some()),
         })
     }
 }

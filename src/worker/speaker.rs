@@ -8,12 +8,13 @@ use pgrx::pg_sys;
 use super::attempt::{self, Undone};
 use crate::{
     core::{
-        feed::{self, Change},
+        feed::{self, Alphabet, Change},
         time::USECS_PER_SEC,
     },
     roster::Space,
     settings::{self, NotifyPayload},
     store::state::State,
+    text,
 };
 
 unsafe extern "C-unwind" {
@@ -96,7 +97,11 @@ impl Speaker {
         match settings::notify_payload() {
             NotifyPayload::Off => Vec::new(),
             NotifyPayload::Changes if !self.untold => {
-                feed::payloads(&state.epoch, self.told, &self.waiting)
+                let alphabet = match text::is_utf8() {
+                    true => Alphabet::Unicode,
+                    false => Alphabet::Ascii,
+                };
+                feed::payloads(&state.epoch, self.told, &self.waiting, alphabet)
             }
             NotifyPayload::Changes | NotifyPayload::Wakeup => {
                 vec![feed::wakeup(&state.epoch, self.told, state.seq)]

@@ -4,6 +4,7 @@ mod badinput;
 mod clients;
 mod crash;
 mod databases;
+mod encodings;
 mod feed;
 mod guard;
 mod harness;
