@@ -184,7 +184,7 @@ fn numbers_have_no_gaps_and_come_in_order_whatever_happens_at_once() {
                 for _ in 0..40 {
                     let user = Uuid::new_v4();
                     let session = service.start(user);
-                    if user.as_bytes()[0] % 2 == 0 {
+                    if user.as_bytes()[0].is_multiple_of(2) {
                         service.end(session.id);
                     }
                 }
