@@ -34,9 +34,6 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     (c"transaction_timeout", c"0"),
     (c"default_tablespace", c""),
-    (c"default_toast_compression", c"pglz"),
-    (c"check_function_bodies", c"on"),
-    (c"bytea_output", c"hex"),
     (c"application_name", c"pg_presence"),
 ];
 

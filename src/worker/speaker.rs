@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
-use super::attempt::{self, Undone};
+use super::{
+    attempt::{self, Undone},
+    tick::LONGEST_WAIT,
+};
 use crate::{
     core::{
         feed::{self, Alphabet, Change},
@@ -69,7 +72,11 @@ impl Speaker {
             return None;
         }
         let interval = Duration::from_micros(settings::notify_interval() as u64);
-        let quiet = self.spoken.map(|spoken| spoken + interval);
+        // Up to this the writing keeps the interval, and what is written is told at once.
+        let quiet = self
+            .spoken
+            .filter(|_| interval > LONGEST_WAIT)
+            .map(|spoken| spoken + interval);
         Some(quiet.max(self.retry).unwrap_or_else(Instant::now))
     }
 

@@ -43,7 +43,7 @@ const WARNING: Duration = Duration::from_secs(60);
 /// How often a load is tried again after the roster was full.
 const RELOAD: Duration = Duration::from_secs(5);
 /// The longest time that changes wait to be written, whatever `presence.notify_interval` says.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Tombstones freed at once.
 const TOMBSTONES: usize = 10_000;
 

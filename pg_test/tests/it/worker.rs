@@ -406,8 +406,16 @@ fn a_key_too_long_for_a_message_stops_nobody() {
     // Not compressible, so that it stays as long in any index.
     let sql = "SELECT string_agg(md5(n::text), '') FROM generate_series(1, 600) n";
     let key: String = service.query_one(sql, &[]).unwrap().get(0);
-    let sql = "SELECT session_id FROM presence.start_session(user_key => $1)";
-    service.query_one(sql, &[&key]).unwrap();
+    // As a replication brings it, which nothing corrects.
+    let sql = "INSERT INTO presence.user_sessions (user_id, auth_id, session_token, expires_at, user_key)
+               VALUES (presence.presence_id($1::text), presence.presence_id($1::text), presence.token_digest($1),
+                       now() + '1 d', $1)";
+    let mut transaction = service.transaction().unwrap();
+    transaction
+        .batch_execute("SET LOCAL session_replication_role = replica")
+        .unwrap();
+    transaction.execute(sql, &[&key]).unwrap();
+    transaction.commit().unwrap();
     let sql = "SELECT is_online FROM presence.user_presence WHERE user_key = $1";
     wait_until("written", || {
         service
