@@ -66,7 +66,7 @@ pub struct Fields<'a> {
     pub user_key: Option<Cow<'a, str>>,
 }
 
-/// The longest `user_key`, in bytes: it has to fit into an index entry.
+/// The longest `user_key`, in bytes: far longer than ids are, and short enough for every notification.
 const LONGEST_KEY: usize = 512;
 
 impl Fields<'_> {

@@ -49,13 +49,17 @@ pub fn update(old: &Fields, new: &mut Fields, set: Set, moment: Moment) {
         let given = given.map(|at| past(at, moment));
         old.last_activity.max(given)
     };
+    if new.ended_at.is_none() && set.is_whole_row() {
+        // A copy read before the end must not undo it.
+        new.ended_at = old.ended_at;
+    }
     if new.ended_at.is_some() {
         new.is_active = Some(false);
         new.last_activity = latest(new.last_activity);
         return;
     }
     if old.ended_at.is_some() {
-        // A service that takes the end back does so on purpose.
+        // A service that takes the end back by name does so on purpose.
         new.last_activity = latest(new.last_activity);
         return;
     }

@@ -217,6 +217,15 @@ fn saving_a_stale_copy_of_a_row_changes_nothing_but_what_was_meant() {
         live,
     );
     assert_eq!(state(&mut service, live), (true, true));
+    // Read before its end.
+    let ended = service.start(user).id;
+    service.end(ended);
+    update(
+        &mut service,
+        &format!("{}, ended_at = NULL", save("true", "now()")),
+        ended,
+    );
+    assert_eq!(state(&mut service, ended), (false, false));
     // Here it is meant.
     update(&mut service, &save("false", "last_activity"), live);
     assert_eq!(state(&mut service, live), (false, false));
