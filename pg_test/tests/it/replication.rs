@@ -91,6 +91,7 @@ fn a_standby_refuses_writes_and_serves_after_its_promotion() {
     let mut listener = database.listen();
     let (user, ended) = (Uuid::new_v4(), Uuid::new_v4());
     let (session, other) = (service.start(user), service.start(ended));
+    listener.wait_for(ended, &["active"]);
     service.end(other.id);
     listener.wait_for(ended, &["active", "inactive"]);
     let epoch = "SELECT epoch FROM presence.presence_cursor()";
