@@ -13,6 +13,7 @@ mod unguarded {
 
     unsafe extern "C-unwind" {
         pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+        pub fn GetUserId() -> pg_sys::Oid;
         pub fn GetDatabaseEncoding() -> i32;
         pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
         pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
@@ -106,6 +107,44 @@ pub fn max_processes() -> usize {
 pub fn in_recovery() -> bool {
     // SAFETY: reads shared state; cannot raise.
     unsafe { unguarded::RecoveryInProgress() }
+}
+
+/// The role whose rights now apply.
+#[inline]
+pub fn current_role() -> pg_sys::Oid {
+    // SAFETY: returns a variable of this process; cannot raise while it runs SQL.
+    unsafe { unguarded::GetUserId() }
+}
+
+/// Whether a role may execute a function.
+pub fn may_execute(role: pg_sys::Oid, function: pg_sys::Oid) -> bool {
+    let right = pg_sys::ACL_EXECUTE as pg_sys::AclMode;
+    // SAFETY: catalog look-ups by OID. A function dropped in the meantime raises an error, as anywhere else.
+    let answer = unsafe {
+        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        {
+            pg_sys::pg_proc_aclcheck(function, role, right)
+        }
+        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        {
+            pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, role, right)
+        }
+    };
+    answer == pg_sys::AclResult::ACLCHECK_OK
+}
+
+/// The parts of a name such as `schema.function`. Errors: 42602 where it is none.
+pub fn qualified_name(name: &std::ffi::CStr) -> *mut pg_sys::List {
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    // SAFETY: copies the name into a list in the current memory context.
+    unsafe {
+        pg_sys::stringToQualifiedNameList(name.as_ptr())
+    }
+    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    // SAFETY: as above; without a place for errors they are raised.
+    unsafe {
+        pg_sys::stringToQualifiedNameList(name.as_ptr(), std::ptr::null_mut())
+    }
 }
 
 /// Whether this process is a background worker, such as ours.

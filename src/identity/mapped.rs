@@ -5,8 +5,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use super::role;
-use crate::errors;
+use crate::{compat, errors};
 
 /// The user the function finds for an identity; none where it finds none. It runs with the rights of the caller.
 ///
@@ -23,7 +22,7 @@ fn resolve(name: &CStr) -> pg_sys::Oid {
     // SAFETY: the parser copies the name into a list that lives in the current memory context; the rest are catalog
     // look-ups by that list and by OID.
     unsafe {
-        let names = pg_sys::stringToQualifiedNameList(name.as_ptr());
+        let names = compat::qualified_name(name);
         if (*names).length < 2 {
             errors::bad_user_id_function("presence.user_id_function has no schema");
         }
@@ -36,7 +35,7 @@ fn resolve(name: &CStr) -> pg_sys::Oid {
                 "presence.user_id_function is no function from uuid to uuid",
             );
         }
-        if !role::may_execute(role::current(), function) {
+        if !compat::may_execute(compat::current_role(), function) {
             pg_sys::aclcheck_error(
                 pg_sys::AclResult::ACLCHECK_NO_PRIV,
                 pg_sys::ObjectType::OBJECT_FUNCTION,

@@ -5,7 +5,6 @@
 
 mod mapped;
 mod reader;
-mod role;
 mod service;
 mod sql;
 

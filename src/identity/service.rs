@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use pgrx::pg_sys;
 
-use super::role;
+use crate::compat;
 use crate::installed::{self, Installed};
 
 /// What was found out about one role.
@@ -29,7 +29,7 @@ thread_local! {
 /// Inside a function of somebody's with SECURITY DEFINER that is the definer, as for every other right.
 #[inline]
 pub fn is_service() -> bool {
-    let role = role::current();
+    let role = compat::current_role();
     let installed = installed::get();
     match CACHE.get() {
         Some(known)
@@ -50,7 +50,7 @@ fn look_up(role: pg_sys::Oid, installed: Installed) -> bool {
     // SAFETY: catalog look-ups by OID; has_bypassrls_privilege is true for a superuser too.
     let service = unsafe {
         pg_sys::has_bypassrls_privilege(role) || pg_sys::has_privs_of_role(role, installed.owner)
-    } || role::may_execute(role, installed.marker);
+    } || compat::may_execute(role, installed.marker);
     if GENERATION.get() == before {
         CACHE.set(Some(Known {
             role,
