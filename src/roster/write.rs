@@ -192,7 +192,9 @@ impl Writer {
             self.set_state(at, ENDED, reason);
             return;
         }
-        let fresh = matches!(slot.state.get(), EMPTY | ENDED);
+        // Before another user makes it pass through another state.
+        let old = slot.state.get();
+        let fresh = matches!(old, EMPTY | ENDED);
         if fresh {
             slot.last_activity.set(i64::MIN);
             slot.flags.set(0);
@@ -212,7 +214,6 @@ impl Writer {
             slot.release_at.set(0);
             slot.flags.assign(RECOVERED, false);
         }
-        let old = slot.state.get();
         let wanted = if what.deactivated || (fresh && !image.is_active) {
             TIMED_OUT
         } else if what.beat || what.activated || fresh {

@@ -1,5 +1,6 @@
 //! One program for all tests, as each program links anew; one module per subject.
 
+mod agreement;
 mod badinput;
 mod clients;
 mod crash;
