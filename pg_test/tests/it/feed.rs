@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pg_presence_test::{
-    Cluster, Database, Listener, Mirror, Presence, refused, wait_for, wait_until,
+    Cluster, Database, Listener, Mirror, Presence, refused, signal, wait_for, wait_until,
 };
 use postgres::Client;
 use postgres::error::SqlState;
@@ -309,9 +309,13 @@ fn many_changes_at_once_are_told_as_a_wakeup() {
     let mut service = database.connect();
     let mut listener = database.listen();
     let users: Vec<Uuid> = (0..50).map(|_| Uuid::new_v4()).collect();
+    // Held still during the commit, or the worker may find the first few of them by themselves.
+    let worker = database.worker();
+    signal("STOP", worker);
     service
         .execute("SELECT presence.start_sessions($1)", &[&users])
         .unwrap();
+    signal("CONT", worker);
     wait_for_seq(&database, 50);
     wait_until("a wakeup", || {
         listener.receive();
