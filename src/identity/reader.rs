@@ -4,7 +4,8 @@ use std::cell::Cell;
 
 use pgrx::pg_sys;
 
-use super::{role, service};
+use super::service;
+use crate::compat;
 use crate::installed::{self, Installed};
 
 /// What was found out about one role.
@@ -24,7 +25,7 @@ thread_local! {
 /// `presence_of()`. Errors: 55000 where the extension is not installed.
 #[inline]
 pub fn is_reader() -> bool {
-    let role = role::current();
+    let role = compat::current_role();
     let installed = installed::get();
     match CACHE.get() {
         Some(known)
@@ -44,7 +45,7 @@ fn look_up(role: pg_sys::Oid, installed: Installed) -> bool {
     let generation = service::generation();
     let reader = service::is_service()
         || installed::function(c"presence_of", &[pg_sys::UUIDARRAYOID], installed.schema)
-            .is_some_and(|function| role::may_execute(role, function));
+            .is_some_and(|function| compat::may_execute(role, function));
     CACHE.set(Some(Known {
         role,
         sessions: installed.sessions,
