@@ -22,6 +22,7 @@ fn set_up(database: &Database) -> Sessions {
     let users = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
     let (ended, timed_out) = (service.start(users[1]), service.start(users[2]));
     service.end(ended.id);
+    listener.wait_for(users[2], &["active"]);
     service.release(timed_out.id, "100 ms");
     listener.wait_for(users[2], &["active", "inactive"]);
     wait_until("the silence is in the table", || {

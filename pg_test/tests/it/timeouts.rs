@@ -163,6 +163,7 @@ fn a_released_session_times_out_after_its_grace() {
     let mut listener = database.listen();
     let user = Uuid::new_v4();
     let session = service.start(user);
+    listener.wait_for(user, &["active"]);
     assert!(service.release(session.id, "1 s"));
     assert!(service.is_online(user));
     listener.wait_for(user, &["active", "inactive"]);
@@ -194,6 +195,9 @@ fn a_release_by_token_or_of_many_works_alike() {
     let mut listener = database.listen();
     let users: Vec<Uuid> = (0..3).map(|_| Uuid::new_v4()).collect();
     let sessions: Vec<_> = users.iter().map(|user| service.start(*user)).collect();
+    for user in &users {
+        listener.wait_for(*user, &["active"]);
+    }
     let sql = "SELECT presence.release_session_by_token($1, '100 ms')";
     assert!(
         service
