@@ -113,6 +113,18 @@ impl<'c> Database<'c> {
         });
     }
 
+    /// Where the feed stands: epoch and number.
+    pub fn cursor(&self) -> (String, i64) {
+        let sql = format!("SELECT epoch, seq FROM {}.presence_cursor()", self.schema);
+        let row = self.connect().query_one(&sql, &[]).expect("a cursor");
+        (row.get(0), row.get(1))
+    }
+
+    /// Waits until the feed has as many changes as said.
+    pub fn wait_for_seq(&self, seq: i64) {
+        wait_until(&format!("change {seq}"), || self.cursor().1 >= seq);
+    }
+
     /// The process id of this database's worker, once it has one.
     pub fn worker(&self) -> i32 {
         let mut client = self.connect();

@@ -314,3 +314,38 @@ fn rights_do_not_depend_on_row_level_security_being_on() {
         DENIED,
     );
 }
+
+#[test]
+fn a_search_path_full_of_traps_changes_nothing() {
+    let database = Cluster::shared().database();
+    let me = Uuid::new_v4();
+    let role = database.client();
+    database.run(&format!(
+        "CREATE SCHEMA evil AUTHORIZATION {role}; GRANT USAGE ON SCHEMA evil TO {role}"
+    ));
+    let mut client = database.connect_as(&role);
+    client
+        .batch_execute(
+            "CREATE TABLE evil.user_sessions (LIKE presence.user_sessions);
+             CREATE FUNCTION evil.now() RETURNS timestamptz LANGUAGE sql AS $$ SELECT 'infinity'::timestamptz $$;
+             CREATE FUNCTION evil.is_service() RETURNS bool LANGUAGE sql AS 'SELECT true';
+             CREATE FUNCTION evil.eq(uuid, uuid) RETURNS bool LANGUAGE sql AS 'SELECT true';
+             CREATE OPERATOR evil.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = evil.eq);
+             SET search_path = evil, pg_catalog, presence",
+        )
+        .unwrap();
+    client.act_for(me);
+    let session = client.start_own();
+    assert_eq!(client.beat(session.id), "ok");
+    let foreign = database.connect().start(Uuid::new_v4());
+    assert_eq!(client.beat(foreign.id), "unknown");
+    assert!(!client.end(foreign.id));
+    let visible: i64 = client
+        .query_one("SELECT count(*) FROM presence.user_sessions", &[])
+        .unwrap()
+        .get(0);
+    assert_eq!(visible, 1);
+    let sql = "SELECT created_at < 'infinity' FROM presence.user_sessions";
+    assert!(client.query_one(sql, &[]).unwrap().get::<_, bool>(0));
+    assert!(client.end(session.id));
+}

@@ -141,61 +141,6 @@ fn a_beat_on_a_session_just_started_is_ok() {
 }
 
 #[test]
-fn a_beat_counts_although_its_transaction_is_rolled_back() {
-    let database = Cluster::shared().database();
-    let mut service = database.connect();
-    let user = Uuid::new_v4();
-    let session = service.start(user);
-    let last_seen = "SELECT (extract(epoch FROM presence.last_seen($1)) * 1e6)::bigint";
-    for begin in ["BEGIN", "BEGIN READ ONLY"] {
-        let before: i64 = service.query_one(last_seen, &[&user]).unwrap().get(0);
-        service
-            .batch_execute(&format!("SELECT pg_sleep(0.002); {begin}"))
-            .unwrap();
-        assert_eq!(service.beat(session.id), "ok");
-        service.batch_execute("ROLLBACK").unwrap();
-        let after: i64 = service.query_one(last_seen, &[&user]).unwrap().get(0);
-        assert!(after > before, "{begin}");
-    }
-}
-
-#[test]
-fn a_steady_beat_takes_no_transaction_id_and_writes_no_wal() {
-    let cluster = Cluster::own(&[
-        ("presence.flush_interval", "1h"),
-        ("presence.active_timeout", "1d"),
-        ("autovacuum", "off"),
-        ("wal_level", "replica"),
-    ]);
-    let database = cluster.database();
-    let mut service = database.connect();
-    let session = service.start(Uuid::new_v4());
-    let mut listener = database.listen();
-    wait_until("the login is written", || {
-        listener.receive();
-        let sql = "SELECT count(*) FROM presence.presence_changes";
-        service.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 1
-    });
-    service.batch_execute("CHECKPOINT").unwrap();
-
-    let statement = service
-        .prepare("SELECT presence.heartbeat($1), pg_current_xact_id_if_assigned() IS NULL")
-        .unwrap();
-    let wal = "SELECT pg_current_wal_insert_lsn()::text";
-    // What the server itself writes now and then (a snapshot of what runs) is not ours: one quiet run is enough.
-    wait_until("beats without WAL", || {
-        let before: String = service.query_one(wal, &[]).unwrap().get(0);
-        for _ in 0..2000 {
-            let row = service.query_one(&statement, &[&session.id]).unwrap();
-            assert_eq!(row.get::<_, &str>(0), "ok");
-            assert!(row.get::<_, bool>(1), "a transaction id was assigned");
-        }
-        let after: String = service.query_one(wal, &[]).unwrap().get(0);
-        before == after
-    });
-}
-
-#[test]
 fn prepare_transaction_is_refused_after_a_change() {
     let database = Cluster::shared().database();
     let mut service = database.connect();
@@ -349,22 +294,6 @@ fn truncate_and_insert_in_one_transaction_leave_the_new_rows() {
 }
 
 #[test]
-fn copied_rows_count() {
-    let database = Cluster::shared().database();
-    let mut service = database.connect();
-    let users: Vec<Uuid> = (0..1000).map(|_| Uuid::new_v4()).collect();
-    let sql = "COPY presence.user_sessions (id, user_id, auth_id) FROM STDIN";
-    let ids: Vec<Uuid> = users.iter().map(|_| Uuid::new_v4()).collect();
-    let mut copy = service.copy_in(sql).unwrap();
-    for (id, user) in ids.iter().zip(&users) {
-        std::io::Write::write_all(&mut copy, format!("{id}\t{user}\t{user}\n").as_bytes()).unwrap();
-    }
-    copy.finish().unwrap();
-    assert_eq!(service.online_count(), 1000);
-    assert_eq!(service.beat(ids[999]), "ok");
-}
-
-#[test]
 fn on_conflict_do_update_counts_as_the_update_it_is() {
     let database = Cluster::shared().database();
     let mut service = database.connect();
@@ -380,49 +309,6 @@ fn on_conflict_do_update_counts_as_the_update_it_is() {
 
     let nothing = "INSERT INTO presence.user_sessions (id, user_id, auth_id) VALUES ($1, $2, $2) ON CONFLICT DO NOTHING";
     service.execute(nothing, &[&session.id, &user]).unwrap();
-    assert!(!service.is_online(user));
-}
-
-#[test]
-fn an_update_of_last_activity_is_a_beat() {
-    let database = Cluster::shared().database();
-    let mut service = database.connect();
-    let user = Uuid::new_v4();
-    let session = service.start(user);
-    // Timed out, as a restore would bring it.
-    let sql =
-        "UPDATE presence.user_sessions SET last_activity = now() WHERE id = $1 RETURNING is_active";
-    assert!(
-        service
-            .query_one(sql, &[&session.id])
-            .unwrap()
-            .get::<_, bool>(0)
-    );
-    service.end(session.id);
-    service.execute(sql, &[&session.id]).unwrap();
-    assert!(!service.is_online(user), "an ended session stays ended");
-}
-
-#[test]
-fn metadata_alone_is_neither_beat_nor_end() {
-    let database = Cluster::shared().database();
-    let mut service = database.connect();
-    let user = Uuid::new_v4();
-    let session = service.start(user);
-    let last_seen = "SELECT presence.last_seen($1)::text";
-    let before: String = service.query_one(last_seen, &[&user]).unwrap().get(0);
-    let sql = "UPDATE presence.user_sessions SET metadata = '{\"tab\": 2}' WHERE id = $1";
-    service.execute(sql, &[&session.id]).unwrap();
-    assert_eq!(
-        service
-            .query_one(last_seen, &[&user])
-            .unwrap()
-            .get::<_, String>(0),
-        before
-    );
-    assert!(service.is_online(user));
-    service.end(session.id);
-    service.execute(sql, &[&session.id]).unwrap();
     assert!(!service.is_online(user));
 }
 
