@@ -55,17 +55,27 @@ impl Flusher {
         self.states.due.min(self.activity.due)
     }
 
+    /// The settings have changed: the interval may be shorter now.
+    pub fn reconsider(&mut self) {
+        let interval = Duration::from_micros(settings::flush_interval() as u64);
+        self.activity.due = self.activity.due.min(self.walk_began + interval);
+    }
+
     /// Does one batch of what is due. Does nothing where the extension is gone: others find out.
     pub fn step(&mut self, space: Space) {
         let began = Instant::now();
-        if began >= self.states.due {
+        // Whichever has been due for longer, so that neither keeps the other waiting.
+        if self.due() > began {
+            return;
+        }
+        if self.states.due <= self.activity.due {
             let result = batch(space, &mut self.states.cursor, Which::State);
             self.states.due = match result {
                 Err(_) => began + IN_THE_WAY,
                 Ok(_) if self.states.cursor != 0 => began,
                 Ok(_) => began + STATES.max(began.elapsed() * SHARE),
             };
-        } else if began >= self.activity.due {
+        } else {
             let result = batch(space, &mut self.activity.cursor, Which::All);
             self.activity.due = match result {
                 Err(_) => began + IN_THE_WAY,

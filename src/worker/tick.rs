@@ -40,6 +40,8 @@ const OVERFLOW: Duration = Duration::from_secs(1);
 const OVERFLOW_SHARE: u32 = 3;
 /// How often the log is told that the roster is full.
 const WARNING: Duration = Duration::from_secs(60);
+/// What flushing and cleaning take of the worker's time while changes wait: one part to so many.
+const BACKGROUND_SHARE: u32 = 7;
 /// How often a load is tried again after the roster was full.
 const RELOAD: Duration = Duration::from_secs(5);
 /// The longest time that changes wait to be written, whatever `presence.notify_interval` says.
@@ -63,6 +65,8 @@ pub struct Worker {
     housekeeping: Instant,
     /// When changes may be written again.
     write: Instant,
+    /// When flushing and cleaning may take a step although changes wait.
+    background: Instant,
     load: Option<Instant>,
     compare: Option<Instant>,
     /// Why users differ from the tables when they are compared next, if that is known.
@@ -106,6 +110,7 @@ impl Worker {
             sweep: now,
             housekeeping: now,
             write: now,
+            background: now,
             load: space.needs_load().then_some(now),
             compare: Some(now),
             why: Some(Reason::Recovered),
@@ -188,22 +193,30 @@ impl Worker {
             report_activity(Some(c"notifying"));
             self.speaker.speak(&self.state, self.space);
         }
-        // What can wait does, as long as there are changes to be told.
-        if !self.has_changes() || began.elapsed() > SWEEP {
-            if Instant::now() >= self.flusher.due() {
-                report_activity(Some(c"flushing sessions"));
-                self.flusher.step(self.space);
-            }
-            if Instant::now() >= self.cleaner.due() {
-                report_activity(Some(c"cleaning up"));
-                self.cleaner.step(self.space, &mut self.state);
-            }
+        let changes_wait = self.has_changes() && Instant::now() >= self.write;
+        if !changes_wait || Instant::now() >= self.background {
+            self.step_in_background();
         }
         self.space
             .worker()
             .tick_us
             .set(began.elapsed().as_micros() as u64);
         None
+    }
+
+    /// Does one step of each thing that can wait. Changes go first, but a stream of them without end may not keep the
+    /// table from being flushed and cleaned.
+    fn step_in_background(&mut self) {
+        let began = Instant::now();
+        if began >= self.flusher.due() {
+            report_activity(Some(c"flushing sessions"));
+            self.flusher.step(self.space);
+        }
+        if Instant::now() >= self.cleaner.due() {
+            report_activity(Some(c"cleaning up"));
+            self.cleaner.step(self.space, &mut self.state);
+        }
+        self.background = Instant::now() + began.elapsed() * BACKGROUND_SHARE;
     }
 
     /// When something is due, if nobody has news before.
@@ -234,6 +247,7 @@ impl Worker {
             self.timeout = timeout;
             self.space.retime(timeout);
         }
+        self.flusher.reconsider();
         self.cleaner.reconsider();
     }
 

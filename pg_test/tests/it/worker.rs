@@ -1,5 +1,7 @@
 //! The worker: nothing is lost when it dies, stands still, finds somebody in its way, or cannot be started.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use postgres::Client;
 use uuid::Uuid;
 
@@ -426,4 +428,60 @@ fn a_key_too_long_for_a_message_stops_nobody() {
     serves(&database);
     agrees(&mut mirror, &mut service);
     assert_eq!(database.worker(), worker);
+}
+
+/// Sets a flag when it goes.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_stream_of_changes_does_not_keep_the_table_from_being_flushed() {
+    let cluster = Cluster::own(&[
+        ("presence.notify_interval", "0"),
+        ("presence.flush_interval", "1s"),
+        ("presence.retention", "1s"),
+        ("presence.feed_retention", "1s"),
+    ]);
+    let database = cluster.database();
+    let mut service = database.connect();
+    let session = service.start(Uuid::new_v4());
+    let old = "INSERT INTO presence.user_sessions (user_id, auth_id, is_active, last_activity, created_at)
+               SELECT u, u, false, now() - '1 d'::interval, now() - '2 d'::interval FROM (SELECT gen_random_uuid() u) s";
+    service.execute(old, &[]).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Also when a wait is in vain.
+        let stop = Stop(&over);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut client = database.connect();
+                while !over.load(Ordering::Relaxed) {
+                    let session = client.start(Uuid::new_v4());
+                    client.end(session.id);
+                }
+            });
+        }
+        let mut flushed = |sql: &str| -> bool { service.query_one(sql, &[]).unwrap().get(0) };
+        wait_until("the first changes are forgotten", || {
+            flushed("SELECT min(seq) > 1 FROM presence.presence_changes")
+        });
+        wait_until("the old session is deleted", || {
+            flushed(
+                "SELECT count(*) = 0 FROM presence.user_sessions WHERE last_activity < now() - '1 h'::interval",
+            )
+        });
+        let mut service = database.connect();
+        wait_until("a beat is flushed", || {
+            assert_eq!(service.beat(session.id), "ok");
+            let sql = "SELECT last_activity > created_at + '1 s'::interval FROM presence.user_sessions WHERE id = $1";
+            service.query_one(sql, &[&session.id]).unwrap().get(0)
+        });
+        drop(stop);
+    });
+    has_no_gaps(&mut database.connect());
 }
