@@ -468,7 +468,7 @@ fn a_stream_of_changes_does_not_keep_the_table_from_being_flushed() {
         }
         let mut flushed = |sql: &str| -> bool { service.query_one(sql, &[]).unwrap().get(0) };
         wait_until("the first changes are forgotten", || {
-            flushed("SELECT min(seq) > 1 FROM presence.presence_changes")
+            flushed("SELECT oldest_seq > 1 FROM presence.presence_state")
         });
         wait_until("the old session is deleted", || {
             flushed(
