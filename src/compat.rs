@@ -93,11 +93,10 @@ pub fn max_processes() -> usize {
     // SAFETY: plain globals, set from the configuration before shared memory is laid out.
     #[cfg(not(any(feature = "pg13", feature = "pg14")))]
     let backends = unsafe { pg_sys::MaxBackends };
-    // Before 15 MaxBackends is not known yet when memory is asked for; autovacuum's share of it has no binding.
+    // Before 15 MaxBackends is not known yet when memory is asked for; autovacuum's share of it has no binding. WAL
+    // senders come last, and run no SQL.
     #[cfg(any(feature = "pg13", feature = "pg14"))]
-    let backends =
-        unsafe { pg_sys::MaxConnections + pg_sys::max_worker_processes + pg_sys::max_wal_senders }
-            + 1024;
+    let backends = unsafe { pg_sys::MaxConnections + pg_sys::max_worker_processes } + 1024;
     // Room for spare autovacuum slots, which 18 numbers behind the ordinary ones.
     backends as usize + 64
 }
