@@ -2,6 +2,7 @@
 //!
 //! Locks: see [`lock`]. Stamps: see [`stamp`]. Layout: see [`layout`].
 
+mod ahead;
 mod beat;
 mod cell;
 mod flush;

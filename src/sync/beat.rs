@@ -39,7 +39,8 @@ pub fn heartbeat_many(ids: &[Uuid], owner: Owner) -> Vec<Uuid> {
     let space = roster::space();
     let (now, timeout) = (compat::now(), settings::active_timeout());
     let mut missed = Vec::new();
-    for id in ids {
+    for (n, id) in ids.iter().enumerate() {
+        space.ask_ahead(ids, n);
         let key = Key::Id(*id);
         let counted = match space.beat(&key, &owner, now, timeout) {
             Beat::Counted if pending::is_empty() => true,
