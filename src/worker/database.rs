@@ -2,15 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use pgrx::pg_sys;
+
 use super::{
     board::{Board, Report},
+    lock,
     post::Post,
 };
 
 /// A worker that served for so long had no trouble starting.
 const SETTLED: Duration = Duration::from_secs(10);
-/// How long a database rests after its worker left because somebody wanted it: DROP, RENAME and a copy hold the
-/// catalog lock that they take first, so a worker that comes back meanwhile waits for it without being in the way.
+/// How long a database rests that somebody wants for themselves.
 const AFTER_YIELD: Duration = Duration::from_secs(1);
 /// How long a database rests where another worker was found; the one before may still be writing.
 const AFTER_TAKEN: Duration = Duration::from_millis(500);
@@ -137,6 +139,11 @@ impl Database {
 
     /// Starts a worker, if a slot is free.
     pub fn start(&mut self, board: &'static Board, now: Instant) {
+        // Whoever drops, renames or copies it is not done: a worker would wait for that, and perhaps find nothing.
+        if lock::database_is_wanted(pg_sys::Oid::from(self.oid)) {
+            self.state = State::Resting(now + AFTER_YIELD);
+            return;
+        }
         self.asked = false;
         let was_without = matches!(self.state, State::NoSlot(_));
         self.state = match Post::open(board, self.oid) {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use postgres::Client;
 use uuid::Uuid;
@@ -19,6 +20,19 @@ fn worker_of(cluster: &Cluster, database: &str) -> Option<i32> {
     let sql = "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'pg_presence worker'";
     let row = cluster.connect("postgres").query_opt(sql, &[&database]);
     row.expect("the processes").map(|row| row.get(0))
+}
+
+fn oid_of(cluster: &Cluster, database: &str) -> u32 {
+    let sql = "SELECT oid FROM pg_database WHERE datname = $1";
+    let row = cluster.connect("postgres").query_one(sql, &[&database]);
+    row.expect("the database").get(0)
+}
+
+/// How often a worker was started for a database, by the log of a server that logs debug1.
+fn tries(cluster: &Cluster, oid: u32) -> usize {
+    let line =
+        format!("starting background worker process \"pg_presence worker for database {oid}\"");
+    cluster.log().matches(&line).count()
 }
 
 /// A change in the database is written by its worker.
@@ -98,6 +112,33 @@ fn a_database_is_copied_while_its_worker_runs_and_the_copy_is_a_presence_of_its_
 }
 
 #[test]
+fn a_database_that_somebody_keeps_for_long_is_not_tried_meanwhile() {
+    let cluster = Cluster::own(&[("log_min_messages", "debug1")]);
+    let mut database = cluster.database();
+    database.worker();
+    let oid = oid_of(&cluster, &database.name);
+    let new = format!("{}_renamed", database.name);
+    let mut owner = cluster.connect("postgres");
+    let rename = format!("ALTER DATABASE {} RENAME TO {new}", database.name);
+    owner.batch_execute(&format!("BEGIN; {rename}")).unwrap();
+    wait_until("the worker leaves", || {
+        worker_of(&cluster, &database.name).is_none()
+    });
+    let before = tries(&cluster, oid);
+    // The launcher has come back to it when it has read the list of databases again.
+    let left = Instant::now();
+    while left.elapsed() < Duration::from_secs(3) {
+        serves(&cluster, &cluster.database().name);
+    }
+    assert_eq!(tries(&cluster, oid), before);
+    owner.batch_execute("COMMIT").unwrap();
+    database.name = new;
+    database.worker();
+    serves(&cluster, &database.name);
+    assert!(!cluster.log().contains("exited with exit code 1"));
+}
+
+#[test]
 fn a_closed_database_has_no_worker_and_an_opened_one_has() {
     let cluster = Cluster::shared();
     let database = cluster.database();
@@ -172,23 +213,13 @@ fn a_drop_extension_that_is_rolled_back_changes_nothing() {
 fn a_database_without_the_extension_is_tried_once_and_left_alone() {
     let cluster = Cluster::own(&[("log_min_messages", "debug1")]);
     let database = cluster.database_with(Install::Not);
-    let oid: u32 = cluster
-        .connect("postgres")
-        .query_one(
-            "SELECT oid FROM pg_database WHERE datname = $1",
-            &[&database.name],
-        )
-        .unwrap()
-        .get(0);
-    let line =
-        format!("starting background worker process \"pg_presence worker for database {oid}\"");
-    let tries = || cluster.log().matches(&line).count();
-    wait_until("tried", || tries() > 0);
+    let oid = oid_of(&cluster, &database.name);
+    wait_until("tried", || tries(&cluster, oid) > 0);
     // Each of these makes the launcher look at all databases several times.
     for _ in 0..3 {
         cluster.database().worker();
     }
-    assert_eq!(tries(), 1);
+    assert_eq!(tries(&cluster, oid), 1);
     database.run("CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence");
     database.worker();
 }
