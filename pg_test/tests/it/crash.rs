@@ -11,10 +11,7 @@ struct Sessions {
     users: [Uuid; 3],
 }
 
-const SETTINGS: &[(&str, &str)] = &[
-    ("presence.active_timeout", "5s"),
-    ("presence.heartbeat_interval", "1s"),
-];
+const SETTINGS: &[(&str, &str)] = &[("presence.flush_interval", "1s")];
 
 fn set_up(database: &Database) -> Sessions {
     let mut service = database.connect();
@@ -76,7 +73,7 @@ fn check(database: &Database, sessions: &Sessions) {
         0
     );
     // Who does not beat any more goes, once.
-    service.end(sessions.timed_out.id);
+    service.release(sessions.live.id, "1 s");
     wait_until("silence is told", || {
         service
             .query_one(sql, &[&sessions.users[0]])
@@ -151,8 +148,8 @@ fn sessions_survive_a_kill_of_the_worker() {
 #[test]
 fn after_an_hour_down_nobody_is_gone_before_having_had_time_to_beat() {
     let cluster = Cluster::own(&[
-        ("presence.active_timeout", "4s"),
-        ("presence.heartbeat_interval", "1s"),
+        ("presence.active_timeout", "20s"),
+        ("presence.heartbeat_interval", "8s"),
     ]);
     let database = cluster.database();
     let sql = "INSERT INTO presence.user_sessions (user_id, auth_id, last_activity, created_at)
