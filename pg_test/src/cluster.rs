@@ -296,9 +296,8 @@ impl Drop for Cluster {
             eprintln!("the server's log:\n{}", self.log());
         }
         if let Ok(Some(child)) = self.postmaster.get_mut() {
-            let _ = Command::new("kill")
-                .args(["-s", "QUIT", &child.id().to_string()])
-                .status();
+            let quit = format!("kill -s QUIT {}", child.id());
+            let _ = Command::new("sh").args(["-c", &quit]).status();
             let _ = child.wait();
         }
         let _ = fs::remove_dir_all(&self.dir);

@@ -228,15 +228,17 @@ fn a_fast_shutdown_under_load_is_fast_and_loses_nothing() {
                 scope.spawn(|| {
                     let mut client = database.connect();
                     let mut started = Vec::new();
-                    loop {
+                    // Not for ever, should the server never be stopped.
+                    for _ in 0..5000 {
                         let user = Uuid::new_v4();
                         match client
                             .execute("SELECT presence.start_session(user_id => $1)", &[&user])
                         {
                             Ok(_) => started.push(user),
-                            Err(_) => return started,
+                            Err(_) => break,
                         }
                     }
+                    started
                 })
             })
             .collect();
