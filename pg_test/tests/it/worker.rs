@@ -1,6 +1,7 @@
 //! The worker: nothing is lost when it dies, stands still, finds somebody in its way, or cannot be started.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use postgres::Client;
 use uuid::Uuid;
@@ -463,6 +464,8 @@ fn a_stream_of_changes_does_not_keep_the_table_from_being_flushed() {
                 while !over.load(Ordering::Relaxed) {
                     let session = client.start(Uuid::new_v4());
                     client.end(session.id);
+                    // Changes without end, but no more of them than a slow machine can take.
+                    std::thread::sleep(Duration::from_millis(2));
                 }
             });
         }
