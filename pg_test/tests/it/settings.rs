@@ -1,7 +1,8 @@
 //! The settings of the README: defaults, bounds, who may set them, and what is refused.
 
-use pg_presence_test::{Cluster, refused};
+use pg_presence_test::{Cluster, Presence, refused, wait_until};
 use postgres::error::SqlState;
+use uuid::Uuid;
 
 /// Name, default, unit, least, most, context.
 const SETTINGS: [(&str, &str, &str, &str, &str, &str); 17] = [
@@ -161,4 +162,44 @@ fn without_preload_the_extension_is_refused_and_the_connection_lives() {
     client.query_one("SELECT 1", &[]).unwrap();
     let log = cluster.log().split_off(logged);
     assert!(!log.contains("presence"), "{log}");
+}
+
+#[test]
+fn every_setting_can_be_turned_to_its_ends_by_a_reload_while_the_worker_serves() {
+    let cluster = Cluster::own(&[]);
+    let database = cluster.database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    let worker = |client: &mut postgres::Client| -> Option<i32> {
+        let sql = "SELECT worker_pid FROM presence.presence_stats";
+        client.query_one(sql, &[]).unwrap().get(0)
+    };
+    let first = worker(&mut service);
+    for (name, default, _, least, most, context) in SETTINGS {
+        if context != "sighup" {
+            continue;
+        }
+        let ends = match name {
+            "channel" => ["other", "Straße"],
+            "notify_payload" => ["wakeup", "off"],
+            // Long enough for the slowest machine to find the session live.
+            "active_timeout" | "session_lifetime" => ["60", most],
+            _ => [least, most],
+        };
+        for value in ends.into_iter().chain([default]) {
+            cluster.set(&format!("presence.{name}"), value);
+            let user = Uuid::new_v4();
+            let session = service.start(user);
+            assert_eq!(service.beat(session.id), "ok", "{name} = {value}");
+            assert!(service.is_online(user), "{name} = {value}");
+            assert!(service.end(session.id), "{name} = {value}");
+            // Silent for ever so short, or ended: either way it is told that nobody is there.
+            wait_until("the worker has written", || {
+                let sql = "SELECT unwritten_users = 0 FROM presence.presence_stats";
+                service.query_one(sql, &[]).unwrap().get(0)
+            });
+            assert!(!service.is_online(user), "{name} = {value}");
+        }
+    }
+    assert_eq!(worker(&mut service), first, "the worker went away");
 }
