@@ -110,6 +110,12 @@ fn main() {
         "INSERT INTO seed.user_sessions (id, user_id, auth_id, session_token)
          SELECT {ids}, {ids}, {beef}, n FROM generate_series(0, {sessions} - 1) n"
     ));
+    // What follows the loading is not what is measured: a million users who are new have to be written and told.
+    let mut client = database.connect();
+    pg_presence_test::wait_until("the worker to be done with the logins", || {
+        let sql = "SELECT unwritten_users = 0 FROM presence.presence_stats";
+        client.query_one(sql, &[]).expect("statistics").get(0)
+    });
     database.run("VACUUM ANALYZE");
     database.run("CHECKPOINT");
 
