@@ -20,7 +20,11 @@ use uuid::Uuid;
 #[pg_extern(volatile, parallel_unsafe)]
 fn heartbeat(session_id: Option<pgrx::Uuid>) -> Answer {
     match session_id {
-        Some(id) => sync::heartbeat(Key::Id(Uuid::from_bytes(*id)), identity::owner()),
+        Some(id) => {
+            let id = Uuid::from_bytes(*id);
+            sync::expect_heartbeat(&id);
+            sync::heartbeat(Key::Id(id), identity::owner())
+        }
         None => Answer::Unknown,
     }
 }

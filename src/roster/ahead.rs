@@ -28,16 +28,18 @@ impl Space {
         }
     }
 
+    /// Asks for the bucket of a session, which a beat needs first.
     #[inline]
-    fn ask_for_bucket(&self, id: &Uuid) {
+    pub fn ask_for_bucket(&self, id: &Uuid) {
         let roster = self.roster();
         let bucket = roster.id_bucket(self.index(), uuid_words(id));
         ask_for(&roster.by_id[bucket]);
     }
 
-    /// Without the bucket's lock, as it does not matter whose slot this is by the time of the beat.
+    /// Asks for what the bucket of a session names. Without the bucket's lock, as it does not matter whose slot this is
+    /// by the time of the beat.
     #[inline]
-    fn ask_for_slot(&self, id: &Uuid) {
+    pub fn ask_for_slot(&self, id: &Uuid) {
         let roster = self.roster();
         let bucket = roster.id_bucket(self.index(), uuid_words(id));
         let at = roster.by_id[bucket].get() as usize;

@@ -23,10 +23,20 @@ pub enum Answer {
     Unknown,
 }
 
+/// Has memory fetched that a heartbeat of this session is about to need, while it is found out who is calling.
+#[inline]
+pub fn expect_heartbeat(id: &Uuid) {
+    roster::space().ask_for_bucket(id);
+}
+
 /// Counts a heartbeat. Errors: 25006 on a standby, 55000 where the library is not preloaded.
 #[inline]
 pub fn heartbeat(key: Key, owner: Owner) -> Answer {
     let space = roster::space();
+    if let Key::Id(id) = &key {
+        // It arrives while the clock is read and the lock taken.
+        space.ask_for_slot(id);
+    }
     match space.beat(&key, &owner, compat::now(), settings::active_timeout()) {
         Beat::Counted if pending::is_empty() => Answer::Ok,
         Beat::Ended if pending::is_empty() => Answer::Ended,
