@@ -111,9 +111,10 @@ fn sessions_survive_a_kill_of_a_backend() {
         .query_one("SELECT pg_backend_pid()", &[])
         .unwrap()
         .get(0);
+    let mut witness = database.connect();
     signal("KILL", pid);
-    wait_until("the crash is noticed", || {
-        victim.batch_execute("SELECT 1").is_err()
+    wait_until("the crash is noticed, and every connection cut", || {
+        witness.batch_execute("SELECT 1").is_err()
     });
     wait_until("the server answers again", || {
         let config = cluster.config(&database.name, "postgres");

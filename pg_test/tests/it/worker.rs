@@ -114,6 +114,10 @@ fn no_change_is_lost_when_the_worker_is_killed_and_with_it_every_connection() {
     signal("STOP", worker);
     service.end(session.id);
     signal("KILL", worker);
+    // Until it has cut every connection, the server still takes new ones, to cut them too.
+    wait_until("every connection is cut", || {
+        service.simple_query("SELECT 1").is_err()
+    });
     let mut service = wait_for("the server is back", || {
         cluster
             .config(&database.name, "postgres")
