@@ -1,18 +1,19 @@
 # make demo      see it work: a throw-away server with users who come and go
 # make stop      stop and remove the demo's server
 # make test      every test, on throw-away servers
+# make test-soak the same suites for hours: crashes, races, load
 # make bench     what a heartbeat costs, side by side with SELECT 1 and with the UPDATE it replaces
 # make install   into the PostgreSQL that PG_CONFIG names (default: the one on the PATH)
 # make check     what a change must pass: formatting, lints, tests
 # make clean     remove what was built
 #
-# Each installs what it needs and this machine lacks. TEST=name runs the tests so named.
+# Each installs what it needs and this machine lacks. TEST=name runs the tests so named, SUITE=name one suite.
 
-export PG_CONFIG
+export PG_CONFIG SUITE
 
 bin := pg_test/bin
 
-.PHONY: demo stop test bench install setup check fmt fmt-check lint clean
+.PHONY: demo stop test test-soak bench install setup check fmt fmt-check lint clean
 
 demo: setup
 	examples/demo/run
@@ -21,7 +22,12 @@ stop:
 	examples/demo/stop
 
 test: setup
+	$(bin)/setup tests
 	$(bin)/test $(TEST)
+
+test-soak: setup
+	$(bin)/setup tests
+	SOAK=1 $(bin)/test $(TEST)
 
 bench: setup
 	bench/run

@@ -1,4 +1,4 @@
-//! Servers, databases and clients for the tests in `tests/it`.
+//! Servers, databases and clients for the tests in `tests`.
 //!
 //! The tests talk to real servers over real connections, because what they are
 //! about (row level security, commits, notifications, crashes) does not exist
@@ -14,6 +14,7 @@ mod mirror;
 mod presence;
 mod refusal;
 mod server;
+mod suite;
 mod wait;
 
 pub use cluster::{Cluster, Shutdown};
@@ -23,4 +24,5 @@ pub use mirror::Mirror;
 pub use presence::{Presence, Session};
 pub use refusal::{refusal, refused};
 pub use server::{children_of, signal};
+pub use suite::{figure, soak};
 pub use wait::{wait_for, wait_until};
