@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use postgres::{Client, NoTls};
+use uuid::Uuid;
 
 use crate::cluster::Cluster;
 use crate::listener::Listener;
+use crate::presence::Presence;
 use crate::wait::{wait_for, wait_until};
 
 /// How the extension gets into a new database.
@@ -135,6 +137,28 @@ impl<'c> Database<'c> {
                 .expect("the processes")
                 .map(|row| row.get(0))
         })
+    }
+
+    /// The process id of another worker than this one, once there is one.
+    pub fn new_worker(&self, old: i32) -> i32 {
+        wait_for("a new worker", || {
+            Some(self.worker()).filter(|pid| *pid != old)
+        })
+    }
+
+    /// Asserts that a user who starts a session is written.
+    pub fn assert_served(&self) {
+        let mut client = self.connect();
+        let user = Uuid::new_v4();
+        client.start(user);
+        client.wait_for_written(user, true);
+    }
+
+    /// A connection of a new client role, that acts for this identity.
+    pub fn client_for(&self, identity: Uuid) -> Client {
+        let mut client = self.connect_as(&self.client());
+        client.act_for(identity);
+        client
     }
 
     /// A role that may log in, with no more rights here than to look into the schema.

@@ -22,7 +22,7 @@ pub use database::{Database, Install};
 pub use listener::{Change, Listener, Message};
 pub use mirror::Mirror;
 pub use presence::{Presence, Session};
-pub use refusal::{refusal, refused};
+pub use refusal::{DENIED, denied, refusal, refused, text_of};
 pub use server::{children_of, signal};
 pub use suite::{figure, soak};
 pub use wait::{wait_for, wait_until};

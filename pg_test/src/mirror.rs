@@ -8,6 +8,7 @@ use postgres::error::SqlState;
 use uuid::Uuid;
 
 use crate::listener::Listener;
+use crate::wait::wait_until;
 
 /// A copy of `user_presence`, kept by notifications.
 pub struct Mirror {
@@ -104,6 +105,17 @@ impl Mirror {
     pub fn reconnect(&mut self, listener: Listener, reader: Client) {
         (self.listener, self.reader) = (listener, reader);
         self.catch_up();
+    }
+
+    /// Waits until what it believes is what the table has, which is when nothing changes any more.
+    pub fn wait_until_agreed(&mut self) {
+        let sql = "SELECT user_id, status::text FROM presence.user_presence ORDER BY 1";
+        wait_until("the mirror has what the table has", || {
+            self.receive();
+            let rows = self.reader.query(sql, &[]).expect("the table");
+            let table: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+            self.statuses() == table
+        });
     }
 
     /// Who it believes to be online.

@@ -4,6 +4,8 @@
 use postgres::GenericClient;
 use uuid::Uuid;
 
+use crate::wait::wait_until;
+
 /// A session just started.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -88,6 +90,35 @@ pub trait Presence: GenericClient {
         self.query_one("SELECT presence.online_count()", &[])
             .expect("a number")
             .get(0)
+    }
+
+    /// Changes a row by plain SQL.
+    fn update_session(&mut self, change: &str, session: Uuid) {
+        let sql = format!("UPDATE presence.user_sessions SET {change} WHERE id = $1");
+        let updated = self.execute(&sql, &[&session]);
+        assert_eq!(updated.expect("an update"), 1, "{change}");
+    }
+
+    /// What the worker has last written of a user.
+    fn written(&mut self, user: Uuid) -> Option<bool> {
+        let sql = "SELECT is_online FROM presence.user_presence WHERE user_id = $1";
+        let row = self.query_opt(sql, &[&user]).expect("a row");
+        row.map(|row| row.get(0))
+    }
+
+    fn wait_for_written(&mut self, user: Uuid, online: bool) {
+        wait_until(&format!("{user} written as {online}"), || {
+            self.written(user) == Some(online)
+        });
+    }
+
+    /// Asserts that the feed counts without a gap or a repeat.
+    fn assert_no_gaps(&mut self) {
+        let sql =
+            "SELECT count(*), coalesce(max(seq) - min(seq) + 1, 0) FROM presence.presence_changes";
+        let row = self.query_one(sql, &[]).expect("the feed");
+        let (rows, numbers): (i64, i64) = (row.get(0), row.get(1));
+        assert_eq!(rows, numbers, "a gap or a repeat");
     }
 
     /// The claims that a gateway sets for a request, until they are set again.

@@ -26,3 +26,30 @@ pub fn refused<T>(result: Result<T, postgres::Error>, state: &SqlState) -> DbErr
     );
     error
 }
+
+/// What somebody without the right to it is answered.
+pub const DENIED: &SqlState = &SqlState::INSUFFICIENT_PRIVILEGE;
+
+/// Asserts that the server denied it. PostgreSQL's own refusals come without a hint.
+pub fn denied<T>(result: Result<T, postgres::Error>) -> DbError {
+    let error = refusal(result);
+    assert_eq!(error.code(), DENIED, "{error:?}");
+    error
+}
+
+/// Everything a caller could learn from an error, but for where in the server it comes from.
+pub fn text_of(error: &DbError) -> String {
+    format!(
+        "{:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        error.code(),
+        error.message(),
+        error.detail(),
+        error.hint(),
+        error.where_(),
+        error.schema(),
+        error.table(),
+        error.column(),
+        error.datatype(),
+        error.constraint()
+    )
+}

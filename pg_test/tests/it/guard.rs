@@ -1,38 +1,11 @@
-//! Plain SQL on `user_sessions`: what is taken as it is given, what is corrected, and what an UPDATE means.
+//! Rows written by plain SQL into `user_sessions`: what is taken as it is given, and what is corrected or refused.
 
 use pg_presence_test::{Cluster, Presence, refused, wait_until};
+use postgres::Client;
 use postgres::error::SqlState;
-use postgres::{Client, Row};
 use uuid::Uuid;
 
-const STATE: &str = "SELECT is_active, ended_at IS NULL FROM presence.user_sessions WHERE id = $1";
-
-/// `is_active`, and whether the session has not ended.
-fn state(client: &mut Client, session: Uuid) -> (bool, bool) {
-    let row = client.query_one(STATE, &[&session]).unwrap();
-    (row.get(0), row.get(1))
-}
-
-fn update(client: &mut Client, change: &str, session: Uuid) {
-    let sql = format!("UPDATE presence.user_sessions SET {change} WHERE id = $1");
-    assert_eq!(client.execute(&sql, &[&session]).unwrap(), 1, "{change}");
-}
-
-/// A session that has timed out: so written by a service, which may.
-fn timed_out(client: &mut Client, user: Uuid) -> Uuid {
-    let sql = "INSERT INTO presence.user_sessions (user_id, is_active, last_activity, created_at)
-               VALUES ($1, false, now() - interval '1 hour', now() - interval '2 hours') RETURNING id";
-    client.query_one(sql, &[&user]).unwrap().get(0)
-}
-
-/// Every column that a program writes back when it saves a whole row, with these two given.
-fn save(is_active: &str, last_activity: &str) -> String {
-    format!(
-        "user_id = user_id, auth_id = auth_id, session_token = session_token, is_active = {is_active},
-         last_activity = {last_activity}, created_at = created_at, expires_at = expires_at,
-         metadata = '{{\"saved\": true}}'"
-    )
-}
+use crate::updates::state;
 
 #[test]
 fn a_services_row_is_taken_as_it_is_given() {
@@ -91,8 +64,7 @@ fn a_services_raw_token_is_digested_and_works() {
     let row = service.query_one(sql, &[&token]).unwrap();
     assert!(row.get::<_, bool>(1));
     assert_eq!(service.beat_by_token(token), "ok");
-    update(
-        &mut service,
+    service.update_session(
         "session_token = 'another old token of the seed''s'",
         row.get(0),
     );
@@ -112,159 +84,9 @@ fn nobody_was_active_in_the_future() {
     let row = service.query_one(sql, &[]).unwrap();
     assert!(row.get::<_, bool>(1));
     let id: Uuid = row.get(0);
-    update(&mut service, "last_activity = 'infinity'", id);
+    service.update_session("last_activity = 'infinity'", id);
     let sql = "SELECT last_activity <= clock_timestamp() FROM presence.user_sessions WHERE id = $1";
     assert!(service.query_one(sql, &[&id]).unwrap().get::<_, bool>(0));
-}
-
-#[test]
-fn activity_never_goes_backwards() {
-    let database = Cluster::shared().database();
-    let mut service = database.connect();
-    let session = service.start(Uuid::new_v4()).id;
-    let sql = "SELECT last_activity::text FROM presence.user_sessions WHERE id = $1";
-    let mut read = || -> String { service.query_one(sql, &[&session]).unwrap().get(0) };
-    let before = read();
-    let mut other = database.connect();
-    update(
-        &mut other,
-        "last_activity = now() - interval '1 day'",
-        session,
-    );
-    assert_eq!(read(), before);
-}
-
-#[test]
-fn an_update_of_last_activity_resumes_who_timed_out() {
-    let database = Cluster::shared().database();
-    let mut service = database.connect();
-    for change in [
-        "last_activity = now()",
-        "is_active = true",
-        "is_active = true, last_activity = now()",
-    ] {
-        let user = Uuid::new_v4();
-        let session = timed_out(&mut service, user);
-        assert!(!service.is_online(user));
-        update(&mut service, change, session);
-        assert_eq!(state(&mut service, session), (true, true), "{change}");
-        assert!(service.is_online(user), "{change}");
-    }
-}
-
-#[test]
-fn setting_is_active_to_false_ends_for_good() {
-    let database = Cluster::shared().database();
-    let mut service = database.connect();
-    for change in [
-        "is_active = false",
-        "is_active = false, last_activity = now()",
-    ] {
-        let user = Uuid::new_v4();
-        for session in [service.start(user).id, timed_out(&mut service, user)] {
-            update(&mut service, change, session);
-            assert_eq!(state(&mut service, session), (false, false), "{change}");
-            assert_eq!(service.beat(session), "ended");
-            update(
-                &mut service,
-                "is_active = true, last_activity = now()",
-                session,
-            );
-            assert_eq!(
-                service.beat(session),
-                "ended",
-                "by the same SQL it does not come back"
-            );
-        }
-        assert!(!service.is_online(user));
-    }
-}
-
-#[test]
-fn metadata_alone_is_neither_beat_nor_end() {
-    let database = Cluster::shared().database();
-    let mut service = database.connect();
-    let user = Uuid::new_v4();
-    let session = timed_out(&mut service, user);
-    update(&mut service, "metadata = '{\"page\": 2}'", session);
-    assert_eq!(state(&mut service, session), (false, true));
-    assert!(!service.is_online(user));
-}
-
-#[test]
-fn saving_a_stale_copy_of_a_row_changes_nothing_but_what_was_meant() {
-    let database = Cluster::shared().database();
-    let mut service = database.connect();
-    let user = Uuid::new_v4();
-
-    let silent = timed_out(&mut service, user);
-    // Read while it was active, written back after its timeout.
-    update(
-        &mut service,
-        &save("true", "last_activity - interval '1 s'"),
-        silent,
-    );
-    assert_eq!(state(&mut service, silent), (false, true));
-    // Read after its timeout: false is what it was, not what is meant.
-    update(&mut service, &save("false", "last_activity"), silent);
-    assert_eq!(state(&mut service, silent), (false, true));
-    assert!(!service.is_online(user));
-
-    let live = service.start(user).id;
-    update(
-        &mut service,
-        &save("is_active", "last_activity - interval '1 s'"),
-        live,
-    );
-    assert_eq!(state(&mut service, live), (true, true));
-    // Read before its end.
-    let ended = service.start(user).id;
-    service.end(ended);
-    update(
-        &mut service,
-        &format!("{}, ended_at = NULL", save("true", "now()")),
-        ended,
-    );
-    assert_eq!(state(&mut service, ended), (false, false));
-    // Here it is meant.
-    update(&mut service, &save("false", "last_activity"), live);
-    assert_eq!(state(&mut service, live), (false, false));
-}
-
-#[test]
-fn a_client_that_keeps_milliseconds_can_save_a_whole_row() {
-    let database = Cluster::shared().database();
-    let mut client = database.connect_as(&database.client());
-    client.act_for(Uuid::new_v4());
-    let session = client.start_own().id;
-    update(
-        &mut client,
-        "created_at = date_trunc('milliseconds', created_at), expires_at = date_trunc('milliseconds', expires_at),
-         last_activity = date_trunc('milliseconds', last_activity), metadata = '{\"saved\": true}'",
-        session,
-    );
-    assert_eq!(client.beat(session), "ok");
-}
-
-#[test]
-fn a_client_ends_and_beats_by_plain_sql() {
-    let database = Cluster::shared().database();
-    let me = Uuid::new_v4();
-    let mut client = database.connect_as(&database.client());
-    client.act_for(me);
-    let mut insert = || -> Row {
-        let sql = "INSERT INTO presence.user_sessions (user_id, session_token)
-                   VALUES ($1, 'a token that the client makes ' || gen_random_uuid()) RETURNING id";
-        client.query_one(sql, &[&me]).unwrap()
-    };
-    let (first, second): (Uuid, Uuid) = (insert().get(0), insert().get(0));
-    update(&mut client, "last_activity = '1999-01-01'", first);
-    let sql = "SELECT last_activity > now() - interval '1 minute' FROM presence.user_sessions WHERE id = $1";
-    assert!(client.query_one(sql, &[&first]).unwrap().get::<_, bool>(0));
-    update(&mut client, "is_active = false", first);
-    assert!(client.is_online(me), "another session is left");
-    update(&mut client, "is_active = false", second);
-    assert!(!client.is_online(me));
 }
 
 #[test]
@@ -330,31 +152,6 @@ fn values_that_make_no_sense_are_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_users_key_and_id_stay_one() {
-    let database = Cluster::shared().database();
-    let mut service = database.connect();
-    let session = service.start(Uuid::new_v4()).id;
-    let sql = "SELECT user_id = presence.presence_id(user_key), user_key FROM presence.user_sessions WHERE id = $1";
-    update(&mut service, "user_key = 'ana'", session);
-    let row = service.query_one(sql, &[&session]).unwrap();
-    assert_eq!(
-        (row.get(0), row.get::<_, Option<&str>>(1)),
-        (Some(true), Some("ana"))
-    );
-    update(&mut service, "user_id = presence.presence_id(42)", session);
-    let row = service.query_one(sql, &[&session]).unwrap();
-    assert_eq!(
-        (row.get(0), row.get::<_, Option<&str>>(1)),
-        (Some(true), Some("42"))
-    );
-    let sql = "UPDATE presence.user_sessions SET user_id = gen_random_uuid(), user_key = 'bo' WHERE id = $1";
-    refused(
-        service.execute(sql, &[&session]),
-        &SqlState::INVALID_PARAMETER_VALUE,
-    );
-}
-
-#[test]
 fn replicated_rows_are_left_alone_and_count() {
     let database = Cluster::shared().database();
     let mut service = database.connect();
@@ -368,7 +165,7 @@ fn replicated_rows_are_left_alone_and_count() {
     assert_eq!(row.get::<_, &str>(1), "not this user's key");
     assert!(service.is_online(user));
     // An apply worker brings false with no end: timed out.
-    update(&mut service, "is_active = false", row.get(0));
+    service.update_session("is_active = false", row.get(0));
     assert_eq!(state(&mut service, row.get(0)), (false, true));
     wait_until("the change is written", || {
         let sql =

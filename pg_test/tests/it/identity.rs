@@ -1,30 +1,8 @@
 //! Whom a client acts for, as a gateway says.
 
-use pg_presence_test::{Cluster, Database, Presence, refusal, refused};
+use pg_presence_test::{Cluster, DENIED, Presence, refusal, refused, text_of};
 use postgres::Client;
-use postgres::error::SqlState;
 use uuid::Uuid;
-
-const DENIED: &SqlState = &SqlState::INSUFFICIENT_PRIVILEGE;
-
-/// A connection of a new client role that acts for this identity.
-fn client_for(database: &Database, identity: Uuid) -> Client {
-    let mut client = database.connect_as(&database.client());
-    client.act_for(identity);
-    client
-}
-
-/// Everything a caller could learn from an error.
-fn all_of(error: &postgres::error::DbError) -> String {
-    format!(
-        "{:?} {} {:?} {:?} {:?}",
-        error.code(),
-        error.message(),
-        error.detail(),
-        error.hint(),
-        error.constraint()
-    )
-}
 
 #[test]
 fn without_an_identity_a_client_can_do_nothing_and_is_told_nothing() {
@@ -56,8 +34,8 @@ fn without_an_identity_a_client_can_do_nothing_and_is_told_nothing() {
             client.execute("SELECT presence.start_session()", &[]),
             DENIED,
         );
-        assert!(!all_of(&error).contains("SECRET"), "{error:?}");
-        answers.push(all_of(&error));
+        assert!(!text_of(&error).contains("SECRET"), "{error:?}");
+        answers.push(text_of(&error));
         assert_eq!(client.beat(other.id), "unknown");
         assert!(!client.end(other.id));
         assert!(
@@ -69,7 +47,7 @@ fn without_an_identity_a_client_can_do_nothing_and_is_told_nothing() {
         let insert = "INSERT INTO presence.user_sessions (user_id, auth_id) VALUES (gen_random_uuid(), gen_random_uuid())";
         let error = refusal(client.execute(insert, &[]));
         assert_eq!(error.code(), DENIED, "{error:?}");
-        assert!(!all_of(&error).contains("SECRET"), "{error:?}");
+        assert!(!text_of(&error).contains("SECRET"), "{error:?}");
     }
     answers.dedup();
     assert_eq!(answers.len(), 1, "one fixed text: {answers:#?}");
@@ -200,7 +178,7 @@ fn a_function_can_map_identities_to_users() {
          ALTER DATABASE {} SET presence.user_id_function = 'public.user_of'",
         database.name
     ));
-    let mut client = client_for(&database, auth);
+    let mut client = database.client_for(auth);
     let session = client.start_own();
     let sql = "SELECT auth_id, user_id FROM presence.user_sessions WHERE id = $1";
     let row = client.query_one(sql, &[&session.id]).unwrap();

@@ -1,24 +1,7 @@
 //! Who may do what, as real roles over their own connections.
 
-use pg_presence_test::{Cluster, Database, Install, Presence, refusal, refused, wait_until};
-use postgres::Client;
-use postgres::error::SqlState;
+use pg_presence_test::{Cluster, DENIED, Install, Presence, denied, refused, wait_until};
 use uuid::Uuid;
-
-const DENIED: &SqlState = &SqlState::INSUFFICIENT_PRIVILEGE;
-
-/// A connection of a new client role that acts for this identity.
-fn client_for(database: &Database, identity: Uuid) -> Client {
-    let mut client = database.connect_as(&database.client());
-    client.act_for(identity);
-    client
-}
-
-/// PostgreSQL's own refusals come without a hint.
-fn refused_or_denied<T>(result: Result<T, postgres::Error>) {
-    let error = refusal(result);
-    assert_eq!(error.code(), DENIED, "{error:?}");
-}
 
 #[test]
 fn everybody_may_ask_who_they_are_and_nothing_else() {
@@ -56,7 +39,7 @@ fn everybody_may_ask_who_they_are_and_nothing_else() {
             .unwrap()
             .get::<_, bool>(0)
     );
-    refused_or_denied(nobody.batch_execute("SELECT presence.online_users()"));
+    denied(nobody.batch_execute("SELECT presence.online_users()"));
 }
 
 #[test]
@@ -110,7 +93,7 @@ fn a_revoked_service_is_none_from_the_next_statement() {
             .unwrap()
             .get::<_, bool>(0)
     );
-    refused_or_denied(service.execute("SELECT presence.start_session(user_id => $1)", &[&user]));
+    denied(service.execute("SELECT presence.start_session(user_id => $1)", &[&user]));
 }
 
 #[test]
@@ -149,7 +132,7 @@ fn a_client_acts_for_its_identity() {
     let database = Cluster::shared().database();
     let mut reader = database.connect();
     let me = Uuid::new_v4();
-    let mut client = client_for(&database, me);
+    let mut client = database.client_for(me);
     let who = client
         .query_one(
             "SELECT presence.presence_auth_id(), presence.presence_user_id()",
@@ -183,7 +166,7 @@ fn a_client_acts_for_its_identity() {
 fn a_client_may_name_itself_but_nobody_else() {
     let database = Cluster::shared().database();
     let (me, other) = (Uuid::new_v4(), Uuid::new_v4());
-    let mut client = client_for(&database, me);
+    let mut client = database.client_for(me);
     client.start(me);
     for call in [
         "start_session(user_id => $1)",
@@ -204,7 +187,7 @@ fn a_client_may_name_itself_but_nobody_else() {
         "cleanup_sessions()",
     ] {
         let sql = format!("SELECT presence.{call} FROM (SELECT $1::uuid) s");
-        refused_or_denied(client.execute(&sql, &[&me]));
+        denied(client.execute(&sql, &[&me]));
     }
     for call in [
         "online_users()",
@@ -213,7 +196,7 @@ fn a_client_may_name_itself_but_nobody_else() {
         "changes_since(0)",
         "presence_cursor()",
     ] {
-        refused_or_denied(client.batch_execute(&format!("SELECT presence.{call}")));
+        denied(client.batch_execute(&format!("SELECT presence.{call}")));
     }
     for table in [
         "user_presence",
@@ -267,10 +250,10 @@ fn a_reader_sees_everybodys_status_and_no_session() {
 
     let seen = reader.query("SELECT * FROM presence.user_sessions", &[]);
     assert!(seen.is_err() || seen.unwrap().is_empty());
-    refused_or_denied(reader.execute("SELECT presence.heartbeat($1)", &[&session.id]));
-    refused_or_denied(reader.execute("SELECT presence.heartbeat_by_token($1)", &[&session.token]));
-    refused_or_denied(reader.execute("UPDATE presence.user_presence SET is_online = false", &[]));
-    refused_or_denied(reader.execute("DELETE FROM presence.presence_changes", &[]));
+    denied(reader.execute("SELECT presence.heartbeat($1)", &[&session.id]));
+    denied(reader.execute("SELECT presence.heartbeat_by_token($1)", &[&session.token]));
+    denied(reader.execute("UPDATE presence.user_presence SET is_online = false", &[]));
+    denied(reader.execute("DELETE FROM presence.presence_changes", &[]));
 }
 
 #[test]
@@ -288,10 +271,10 @@ fn a_holder_has_the_three_functions_by_token_and_nothing_else() {
             .unwrap()
             .get::<_, bool>(0)
     );
-    refused_or_denied(holder.execute("SELECT presence.heartbeat($1)", &[&session.id]));
-    refused_or_denied(holder.execute("SELECT presence.is_online($1)", &[&user]));
-    refused_or_denied(holder.execute("SELECT presence.start_session()", &[]));
-    refused_or_denied(holder.query("SELECT * FROM presence.user_sessions", &[]));
+    denied(holder.execute("SELECT presence.heartbeat($1)", &[&session.id]));
+    denied(holder.execute("SELECT presence.is_online($1)", &[&user]));
+    denied(holder.execute("SELECT presence.start_session()", &[]));
+    denied(holder.query("SELECT * FROM presence.user_sessions", &[]));
     let end = "SELECT presence.end_session_by_token($1)";
     assert!(
         holder
@@ -359,8 +342,8 @@ fn supabases_roles_get_their_rights_and_no_more() {
             .get::<_, bool>(0)
     );
 
-    refused_or_denied(anon.execute("SELECT heartbeat($1)", &[&session]));
-    refused_or_denied(anon.execute("SELECT online_count()", &[]));
+    denied(anon.execute("SELECT heartbeat($1)", &[&session]));
+    denied(anon.execute("SELECT online_count()", &[]));
     for client in [&mut anon, &mut user] {
         for table in [
             "user_sessions",
@@ -368,14 +351,14 @@ fn supabases_roles_get_their_rights_and_no_more() {
             "presence_changes",
             "presence_state",
         ] {
-            refused_or_denied(client.batch_execute(&format!("TRUNCATE {table}")));
-            refused_or_denied(client.batch_execute(&format!("DELETE FROM {table}")));
-            refused_or_denied(client.batch_execute(&format!(
+            denied(client.batch_execute(&format!("TRUNCATE {table}")));
+            denied(client.batch_execute(&format!("DELETE FROM {table}")));
+            denied(client.batch_execute(&format!(
                 "BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"
             )));
             client.batch_execute("ROLLBACK").unwrap();
         }
-        refused_or_denied(client.execute("SELECT forget_user($1)", &[&me]));
+        denied(client.execute("SELECT forget_user($1)", &[&me]));
     }
     let health =
         "SELECT string_agg(check_name || ': ' || detail, ', ') FROM presence_health() WHERE NOT ok";

@@ -1,42 +1,14 @@
 //! What a client may do to rows by plain SQL.
 
-use pg_presence_test::{Cluster, Database, Presence, refusal, refused};
-use postgres::Client;
+use pg_presence_test::{Cluster, DENIED, Presence, denied, refused, text_of};
 use postgres::error::SqlState;
 use uuid::Uuid;
-
-const DENIED: &SqlState = &SqlState::INSUFFICIENT_PRIVILEGE;
-
-/// A connection of a new client role that acts for this identity.
-fn client_for(database: &Database, identity: Uuid) -> Client {
-    let mut client = database.connect_as(&database.client());
-    client.act_for(identity);
-    client
-}
-
-/// Everything a caller could learn from an error.
-fn all_of(error: &postgres::error::DbError) -> String {
-    format!(
-        "{:?} {} {:?} {:?} {:?}",
-        error.code(),
-        error.message(),
-        error.detail(),
-        error.hint(),
-        error.constraint()
-    )
-}
-
-/// PostgreSQL's own refusals come without a hint.
-fn refused_or_denied<T>(result: Result<T, postgres::Error>) {
-    let error = refusal(result);
-    assert_eq!(error.code(), DENIED, "{error:?}");
-}
 
 #[test]
 fn a_client_sees_and_touches_its_own_rows_only() {
     let database = Cluster::shared().database();
     let (me, other) = (Uuid::new_v4(), Uuid::new_v4());
-    let mut client = client_for(&database, me);
+    let mut client = database.client_for(me);
     let mine = client.start_own();
     let foreign = database.connect().start(other);
 
@@ -67,7 +39,7 @@ fn a_client_sees_and_touches_its_own_rows_only() {
 fn a_client_learns_nothing_from_a_primary_key_or_a_digest() {
     let database = Cluster::shared().database();
     let me = Uuid::new_v4();
-    let mut client = client_for(&database, me);
+    let mut client = database.client_for(me);
     let mut service = database.connect();
     let foreign = service.start(Uuid::new_v4());
     let digest: String = service
@@ -97,7 +69,7 @@ fn a_client_learns_nothing_from_a_primary_key_or_a_digest() {
     for token in [foreign.token.as_str(), "a token of my own with many bytes"] {
         if let Err(error) = client.query_one(insert, &[&token, &me]) {
             let error = error.as_db_error().unwrap();
-            assert!(!all_of(error).contains("sha256:"), "{error:?}");
+            assert!(!text_of(error).contains("sha256:"), "{error:?}");
         }
     }
 }
@@ -106,7 +78,7 @@ fn a_client_learns_nothing_from_a_primary_key_or_a_digest() {
 fn a_client_may_insert_a_session_as_the_seed_does() {
     let database = Cluster::shared().database();
     let me = Uuid::new_v4();
-    let mut client = client_for(&database, me);
+    let mut client = database.client_for(me);
     let wanted = Uuid::new_v4();
     let sql = "INSERT INTO presence.user_sessions
                    (id, user_id, auth_id, session_token, is_active, last_activity, created_at, expires_at, ended_at)
@@ -131,7 +103,7 @@ fn a_client_may_insert_a_session_as_the_seed_does() {
     let other = Uuid::new_v4();
     for (user, auth) in [(other, me), (me, other), (other, other)] {
         let insert = "INSERT INTO presence.user_sessions (user_id, auth_id) VALUES ($1, $2)";
-        refused_or_denied(client.execute(insert, &[&user, &auth]));
+        denied(client.execute(insert, &[&user, &auth]));
     }
     assert!(!database.connect().is_online(other));
 }
@@ -139,7 +111,7 @@ fn a_client_may_insert_a_session_as_the_seed_does() {
 #[test]
 fn an_orms_save_of_every_column_works() {
     let database = Cluster::shared().database();
-    let mut client = client_for(&database, Uuid::new_v4());
+    let mut client = database.client_for(Uuid::new_v4());
     let session = client.start_own();
     let sql = "UPDATE presence.user_sessions SET id = id, user_id = user_id, auth_id = auth_id,
                    session_token = session_token, is_active = is_active, last_activity = last_activity,
@@ -154,7 +126,7 @@ fn an_orms_save_of_every_column_works() {
 fn a_protected_value_that_differs_is_refused() {
     let database = Cluster::shared().database();
     let me = Uuid::new_v4();
-    let mut client = client_for(&database, me);
+    let mut client = database.client_for(me);
     let session = client.start_own();
     for change in [
         "id = gen_random_uuid()",
@@ -184,7 +156,7 @@ fn a_protected_value_that_differs_is_refused() {
 fn a_client_cannot_revive_an_ended_session() {
     let database = Cluster::shared().database();
     let me = Uuid::new_v4();
-    let mut client = client_for(&database, me);
+    let mut client = database.client_for(me);
     let session = client.start_own();
     let sql = "UPDATE presence.user_sessions SET is_active = false WHERE id = $1";
     client.execute(sql, &[&session.id]).unwrap();
@@ -210,7 +182,7 @@ fn a_client_cannot_revive_an_ended_session() {
 #[test]
 fn a_client_can_neither_delete_nor_lock_nor_empty() {
     let database = Cluster::shared().database();
-    let mut client = client_for(&database, Uuid::new_v4());
+    let mut client = database.client_for(Uuid::new_v4());
     client.start_own();
     for table in [
         "user_sessions",
@@ -218,15 +190,15 @@ fn a_client_can_neither_delete_nor_lock_nor_empty() {
         "presence_changes",
         "presence_state",
     ] {
-        refused_or_denied(client.batch_execute(&format!("DELETE FROM presence.{table}")));
-        refused_or_denied(client.batch_execute(&format!("TRUNCATE presence.{table}")));
+        denied(client.batch_execute(&format!("DELETE FROM presence.{table}")));
+        denied(client.batch_execute(&format!("TRUNCATE presence.{table}")));
         for mode in [
             "ACCESS EXCLUSIVE",
             "EXCLUSIVE",
             "SHARE ROW EXCLUSIVE",
             "SHARE",
         ] {
-            refused_or_denied(client.batch_execute(&format!(
+            denied(client.batch_execute(&format!(
                 "BEGIN; LOCK TABLE presence.{table} IN {mode} MODE"
             )));
             client.batch_execute("ROLLBACK").unwrap();
@@ -238,7 +210,7 @@ fn a_client_can_neither_delete_nor_lock_nor_empty() {
         "SET session_replication_role = replica",
         "SELECT presence.grant_service(current_user::regrole)",
     ] {
-        refused_or_denied(client.batch_execute(sql));
+        denied(client.batch_execute(sql));
     }
 }
 
@@ -247,7 +219,7 @@ fn a_clients_sessions_are_limited() {
     let cluster = Cluster::own(&[("presence.max_sessions_per_user", "3")]);
     let database = cluster.database();
     let me = Uuid::new_v4();
-    let mut client = client_for(&database, me);
+    let mut client = database.client_for(me);
     let sessions: Vec<_> = (0..3).map(|_| client.start_own()).collect();
     let limit = &SqlState::CONFIGURATION_LIMIT_EXCEEDED;
     refused(
@@ -277,7 +249,7 @@ fn a_clients_open_transaction_delays_nobody_else() {
     let database = Cluster::brisk().database();
     let mut listener = database.listen();
     let me = Uuid::new_v4();
-    let mut client = client_for(&database, me);
+    let mut client = database.client_for(me);
     let session = client.start_own();
     client.batch_execute("BEGIN").unwrap();
     let sql = "UPDATE presence.user_sessions SET metadata = '{\"lock\": 1}' WHERE id = $1";
@@ -300,7 +272,7 @@ fn rights_do_not_depend_on_row_level_security_being_on() {
     let (me, other) = (Uuid::new_v4(), Uuid::new_v4());
     let foreign = database.connect().start(other);
     database.run("ALTER TABLE presence.user_sessions DISABLE ROW LEVEL SECURITY");
-    let mut client = client_for(&database, me);
+    let mut client = database.client_for(me);
     assert!(
         !client
             .query_one("SELECT presence.is_service()", &[])
