@@ -94,7 +94,7 @@ fn push(
     found.push(&[
         Value::Uuid(&id),
         user_key.as_ref().into(),
-        Value::Label(label::of(Status::of(is_online))),
+        Value::Oid(label::of(Status::of(is_online))),
         Value::Bool(is_online),
         last_seen.map_or(Value::Null, Value::Time),
         Value::Int(live.sessions as i32),

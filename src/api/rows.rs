@@ -1,6 +1,6 @@
 //! Rows on their way out of a function: one as a composite, many as a set.
 
-use crate::store::statement::Row;
+use crate::store::rows::Row;
 use crate::store::value::Value;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::Datum;

@@ -9,9 +9,8 @@ use crate::store::value::Value;
 use crate::{errors, settings};
 
 thread_local! {
-    static COUNT: Statement = const { Statement::new(
-        "SELECT count(*) FROM (SELECT FROM {s}.user_sessions \
-             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 LIMIT $3) counted",
+    static COUNT: Statement = const { Statement::new(|s| format!("SELECT count(*) FROM (SELECT FROM {s}.user_sessions \
+             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 LIMIT $3) counted"),
         &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
     ) };
 }

@@ -6,8 +6,9 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use super::{
-    bulk::{Access::Point, Effect, Statement, time, uuid},
     flush::{self, Target},
+    statement::{Sees, Statement},
+    value::Value,
 };
 use crate::{
     compat,
@@ -30,14 +31,11 @@ pub struct Cleaned {
 }
 
 thread_local! {
-    static PAGE_COUNT: Statement = const { Statement::new(
+    static PAGE_COUNT: Statement = const { Statement::on_many(
         |_| "SELECT pg_relation_size($1::oid) / current_setting('block_size')::bigint".to_owned(),
         &[pg_sys::OIDOID],
-        &[pg_sys::INT8OID],
-        Point,
-        Effect::Reads,
     ) };
-    static OVER: Statement = const { Statement::new(
+    static OVER: Statement = const { Statement::on_many(
         |schema| format!(
             "SELECT id, last_activity, expires_at, is_active FROM {schema}.user_sessions
              WHERE {} AND ended_at IS NULL
@@ -45,22 +43,16 @@ thread_local! {
             compat::PAGE_RANGE
         ),
         &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
-        &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::BOOLOID],
-        Point,
-        Effect::Reads,
     ) };
-    static OLD: Statement = const { Statement::new(
+    static OLD: Statement = const { Statement::on_many(
         |schema| format!(
             "SELECT id FROM {schema}.user_sessions
              WHERE {} AND NOT is_active AND last_activity < $3",
             compat::PAGE_RANGE
         ),
         &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID],
-        &[pg_sys::UUIDOID],
-        Point,
-        Effect::Reads,
     ) };
-    static DELETE: Statement = const { Statement::new(
+    static DELETE: Statement = const { Statement::on_many(
         |schema| format!(
             "WITH free AS MATERIALIZED (
                  SELECT ctid AS place FROM {schema}.user_sessions
@@ -71,11 +63,8 @@ thread_local! {
              RETURNING s.id"
         ),
         &[pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
-        &[pg_sys::UUIDOID],
-        Point,
-        Effect::Writes,
     ) };
-    static FORGET_USERS: Statement = const { Statement::new(
+    static FORGET_USERS: Statement = const { Statement::on_many(
         |schema| format!(
             "WITH free AS MATERIALIZED (
                  SELECT ctid AS place FROM {schema}.user_presence p
@@ -88,18 +77,16 @@ thread_local! {
             compat::PAGE_RANGE
         ),
         &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID],
-        &[pg_sys::UUIDOID],
-        Point,
-        Effect::Writes,
     ) };
 }
 
 /// How many pages a table has.
 pub fn pages(table: pg_sys::Oid) -> i64 {
-    let mut pages = 0;
-    PAGE_COUNT
-        .with(|statement| statement.run(&[table.into()], |row| pages = row.number(0).unwrap_or(0)));
-    pages
+    PAGE_COUNT.with(|statement| {
+        statement.read(Sees::Latest, &[Value::Oid(table)], |rows| {
+            rows.first().and_then(|row| row.big(1)).unwrap_or(0)
+        })
+    })
 }
 
 /// Cleans the sessions on pages `from` up to `to`, in the caller's transaction.
@@ -111,23 +98,14 @@ pub fn sessions(space: Space, from: i64, to: i64) -> Cleaned {
     let timeout = settings::active_timeout();
     // While everybody is given grace after a restart, the silence of a session that nobody has beaten says nothing.
     let grace = now < space.grace_until();
-    let mut over = Vec::new();
-    OVER.with(|statement| {
-        statement.run(
-            &[
-                from.into(),
-                to.into(),
-                time(now).into(),
-                time(now - timeout).into(),
-            ],
-            |row| {
-                if let (Some(id), Some(last_activity), Some(expires_at)) =
-                    (row.uuid(0), row.time(1), row.time(2))
-                {
-                    over.push((id, last_activity, expires_at, row.flag(3)));
-                }
-            },
-        );
+    let (from, to) = (Value::Big(from), Value::Big(to));
+    let over: Vec<_> = OVER.with(|statement| {
+        let values = [from, to, Value::Time(now), Value::Time(now - timeout)];
+        statement.read(Sees::Latest, &values, |rows| {
+            rows.iter()
+                .filter_map(|row| Some((row.uuid(1)?, row.time(2)?, row.time(3)?, row.bool(4)?)))
+                .collect()
+        })
     });
     let mut cleaned = Cleaned::default();
     let targets: Vec<(Target, bool)> = over
@@ -163,11 +141,10 @@ pub fn sessions(space: Space, from: i64, to: i64) -> Cleaned {
     }
 
     let cutoff = now.saturating_sub(settings::retention());
-    let mut old = Vec::new();
-    OLD.with(|statement| {
-        statement.run(&[from.into(), to.into(), time(cutoff).into()], |row| {
-            old.extend(row.uuid(0))
-        });
+    let mut old: Vec<_> = OLD.with(|statement| {
+        statement.read(Sees::Latest, &[from, to, Value::Time(cutoff)], |rows| {
+            rows.iter().filter_map(|row| row.uuid(1)).collect()
+        })
     });
     old.retain(|id| {
         !space
@@ -181,23 +158,16 @@ pub fn sessions(space: Space, from: i64, to: i64) -> Cleaned {
 }
 
 fn delete(ids: &[Uuid], cutoff: Micros) -> i64 {
-    let ids: Vec<_> = ids.iter().copied().map(uuid).collect();
-    let mut deleted = 0;
-    DELETE.with(|statement| statement.run(&[ids.into(), time(cutoff).into()], |_| deleted += 1));
-    deleted
+    let values = [Value::Uuids(ids), Value::Time(cutoff)];
+    DELETE.with(|statement| statement.write(&values, |rows| rows.count() as i64))
 }
 
 /// Forgets the users on pages `from` up to `to` of `user_presence` who have been offline for longer than
 /// `presence.user_retention` and have no session left. Gives how many.
 pub fn users(from: i64, to: i64, retention: Micros) -> i64 {
     let cutoff = compat::now().saturating_sub(retention);
-    let mut forgotten = 0;
-    FORGET_USERS.with(|statement| {
-        statement.run(&[from.into(), to.into(), time(cutoff).into()], |_| {
-            forgotten += 1
-        });
-    });
-    forgotten
+    let values = [Value::Big(from), Value::Big(to), Value::Time(cutoff)];
+    FORGET_USERS.with(|statement| statement.write(&values, |rows| rows.count() as i64))
 }
 
 /// Cleans all sessions at once, in the caller's transaction: `cleanup_sessions()`.

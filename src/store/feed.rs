@@ -1,10 +1,15 @@
 //! The feed: writes changes of status, and forgets old ones.
 
+use std::collections::HashSet;
+
 use pgrx::pg_sys;
+use uuid::Uuid;
 
 use super::{
-    bulk::{Access::Point, Effect, Statement, time, uuid},
+    rows::Row,
     state::State,
+    statement::Statement,
+    value::{self, Value},
 };
 use crate::{
     core::{
@@ -42,7 +47,7 @@ pub enum Written {
 }
 
 thread_local! {
-    static WRITE: Statement = const { Statement::new(
+    static WRITE: Statement = const { Statement::on_many(
         write_text,
         &[
             pg_sys::UUIDARRAYOID,
@@ -54,18 +59,8 @@ thread_local! {
             pg_sys::TEXTOID,
             pg_sys::INT8OID,
         ],
-        &[
-            pg_sys::INT8OID,
-            pg_sys::UUIDOID,
-            pg_sys::TEXTOID,
-            pg_sys::BOOLOID,
-            pg_sys::TIMESTAMPTZOID,
-            pg_sys::TIMESTAMPTZOID,
-        ],
-        Point,
-        Effect::Writes,
     ) };
-    static FREE: Statement = const { Statement::new(
+    static FREE: Statement = const { Statement::on_many(
         |schema| format!(
             "WITH locked AS MATERIALIZED (
                  SELECT user_id FROM {schema}.user_presence WHERE user_id = ANY ($1)
@@ -75,11 +70,8 @@ thread_local! {
              WHERE p.user_id = ANY ($1) AND NOT EXISTS (SELECT FROM locked l WHERE l.user_id = p.user_id)"
         ),
         &[pg_sys::UUIDARRAYOID],
-        &[pg_sys::UUIDOID],
-        Point,
-        Effect::Writes,
     ) };
-    static PRUNE: Statement = const { Statement::new(
+    static PRUNE: Statement = const { Statement::on_many(
         |schema| format!(
             "WITH oldest AS MATERIALIZED (
                  SELECT seq, changed_at FROM {schema}.presence_changes WHERE seq >= $3 ORDER BY seq LIMIT $2
@@ -93,9 +85,6 @@ thread_local! {
              SELECT (SELECT seq FROM kept), (SELECT count(*) FROM gone)"
         ),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID, pg_sys::INT8OID],
-        &[pg_sys::INT8OID, pg_sys::INT8OID],
-        Point,
-        Effect::Writes,
     ) };
 }
 
@@ -177,62 +166,59 @@ fn write_text(schema: &str) -> String {
 /// One statement, in the transaction of the caller; `state` is moved on by the caller once that has committed. A user
 /// may be named once.
 pub fn write(state: &State, users: &[Look]) -> Written {
-    let ids: Vec<_> = users.iter().map(|look| uuid(look.user.user_id)).collect();
-    let active: Vec<_> = users.iter().map(|look| look.user.active).collect();
-    let last_seen: Vec<_> = users
+    let ids = ids_of(users);
+    let last_seen = users
         .iter()
-        .map(|look| look.user.last_seen.map(time))
-        .collect();
-    let reasons: Vec<_> = users
+        .map(|look| look.user.last_seen.map(value::time));
+    let reasons = users.iter().map(|look| look.reason.map(Reason::as_str));
+    let keys = users
         .iter()
-        .map(|look| look.reason.map(Reason::as_str))
-        .collect();
-    let keys: Vec<_> = users
-        .iter()
-        .map(|look| key::integer_of(look.user.user_id).map(|integer| integer.to_string()))
-        .collect();
-    let keyed: Vec<_> = users.iter().map(|look| look.user.keyed).collect();
-    let mut stands = false;
-    let mut changes = Vec::new();
+        .map(|look| key::integer_of(look.user.user_id).map(|integer| integer.to_string()));
+    let values = [
+        Value::Uuids(&ids),
+        value::list(users.iter().map(|look| look.user.active)),
+        value::list(last_seen),
+        value::list(reasons),
+        value::list(keys),
+        value::list(users.iter().map(|look| look.user.keyed)),
+        Value::Text(&state.epoch),
+        Value::Big(state.seq),
+    ];
     WRITE.with(|statement| {
-        let arguments = [
-            ids.into(),
-            active.into(),
-            last_seen.into(),
-            reasons.into(),
-            keys.into(),
-            keyed.into(),
-            state.epoch.as_str().into(),
-            state.seq.into(),
-        ];
-        statement.run(&arguments, |row| {
-            stands = true;
-            if let (Some(seq), Some(user_id), Some(at)) = (row.number(0), row.uuid(1), row.time(5))
-            {
-                changes.push(Change {
-                    seq,
-                    user_id,
-                    user_key: row.text(2),
-                    status: Status::of(row.flag(3)),
-                    at,
-                    last_seen: row.time(4),
-                });
+        statement.write(&values, |rows| {
+            // One row at least, if the state stands.
+            if rows.count() == 0 {
+                return Written::Elsewhere;
             }
-        });
-    });
-    if stands {
-        Written::Changes(changes)
-    } else {
-        Written::Elsewhere
-    }
+            Written::Changes(rows.iter().filter_map(|row| change(&row)).collect())
+        })
+    })
+}
+
+/// A row of the statement; none where nothing has changed.
+fn change(row: &Row) -> Option<Change> {
+    Some(Change {
+        seq: row.big(1)?,
+        user_id: row.uuid(2)?,
+        user_key: row.text_if_valid(3),
+        status: Status::of(row.bool(4)?),
+        at: row.time(6)?,
+        last_seen: row.time(5),
+    })
+}
+
+fn ids_of(users: &[Look]) -> Vec<Uuid> {
+    users.iter().map(|look| look.user.user_id).collect()
 }
 
 /// Locks the users' rows in `user_presence` as far as nobody else has, and takes out of `users` those that somebody
 /// has; gives these.
 pub fn set_aside_locked(users: &mut Vec<Look>) -> Vec<Look> {
-    let ids: Vec<_> = users.iter().map(|look| uuid(look.user.user_id)).collect();
-    let mut locked = std::collections::HashSet::new();
-    FREE.with(|statement| statement.run(&[ids.into()], |row| locked.extend(row.uuid(0))));
+    let locked: HashSet<Uuid> = FREE.with(|statement| {
+        statement.write(&[Value::Uuids(&ids_of(users))], |rows| {
+            rows.iter().filter_map(|row| row.uuid(1)).collect()
+        })
+    });
     let (aside, free) = users
         .iter()
         .partition(|look| locked.contains(&look.user.user_id));
@@ -245,11 +231,12 @@ pub fn set_aside_locked(users: &mut Vec<Look>) -> Vec<Look> {
 ///
 /// Starting at a number keeps the scan off the index entries of what was forgotten before and not vacuumed yet.
 pub fn prune(oldest: i64, cutoff: Micros, most: i64) -> (i64, i64) {
-    let mut pruned = (oldest, 0);
+    let values = [Value::Time(cutoff), Value::Big(most), Value::Big(oldest)];
     PRUNE.with(|statement| {
-        statement.run(&[time(cutoff).into(), most.into(), oldest.into()], |row| {
-            pruned = (row.number(0).unwrap_or(oldest), row.number(1).unwrap_or(0));
-        });
-    });
-    pruned
+        statement.write(&values, |rows| {
+            let row = rows.first();
+            let number = |column| row.and_then(|row| row.big(column));
+            (number(1).unwrap_or(oldest), number(2).unwrap_or(0))
+        })
+    })
 }

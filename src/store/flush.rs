@@ -5,7 +5,10 @@ use std::collections::HashSet;
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use super::bulk::{Access::Point, Effect, Statement, time, uuid};
+use super::{
+    statement::{Sees, Statement},
+    value::{self, Value},
+};
 use crate::{core::time::Micros, roster::FlushRow, sync};
 
 /// A row as it shall be.
@@ -42,7 +45,7 @@ const WANTED: &str = "s.ended_at IS NULL AND (t.is_active OR s.last_activity <= 
 thread_local! {
     // Rows that nobody has locked since they were written last, which are nearly all: locking them first would write
     // half as much again to the log. Should somebody come between, the statement waits until lock_timeout.
-    static WRITE: Statement = const { Statement::new(
+    static WRITE: Statement = const { Statement::on_many(
         |schema| format!(
             "UPDATE {schema}.user_sessions s
              SET last_activity = greatest(s.last_activity, t.last_activity),
@@ -52,12 +55,9 @@ thread_local! {
              RETURNING s.id"
         ),
         TARGETS,
-        &[pg_sys::UUIDOID],
-        Point,
-        Effect::Writes,
     ) };
     // The others: those that are locked now are left for the next time.
-    static WRITE_UNLOCKED: Statement = const { Statement::new(
+    static WRITE_UNLOCKED: Statement = const { Statement::on_many(
         |schema| format!(
             "WITH free AS MATERIALIZED (
                  SELECT s.ctid AS place, t.last_activity, t.is_active, t.ended_at
@@ -73,16 +73,10 @@ thread_local! {
              RETURNING s.id"
         ),
         TARGETS,
-        &[pg_sys::UUIDOID],
-        Point,
-        Effect::Writes,
     ) };
-    static STANDING: Statement = const { Statement::new(
+    static STANDING: Statement = const { Statement::on_many(
         |schema| format!("SELECT id FROM {schema}.user_sessions WHERE id = ANY ($1) AND ended_at IS NULL"),
         &[pg_sys::UUIDARRAYOID],
-        &[pg_sys::UUIDOID],
-        Point,
-        Effect::Reads,
     ) };
 }
 
@@ -102,23 +96,23 @@ pub fn write(rows: &[Target]) -> HashSet<Uuid> {
 }
 
 fn run(statement: &Statement, rows: &[Target], written: &mut HashSet<Uuid>) {
-    let ids: Vec<_> = rows.iter().map(|row| uuid(row.id)).collect();
-    let last_activity: Vec<_> = rows.iter().map(|row| time(row.last_activity)).collect();
-    let is_active: Vec<_> = rows.iter().map(|row| row.is_active).collect();
-    let ended_at: Vec<_> = rows.iter().map(|row| row.ended_at.map(time)).collect();
-    let arguments = [
-        ids.into(),
-        last_activity.into(),
-        is_active.into(),
-        ended_at.into(),
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let values = [
+        Value::Uuids(&ids),
+        value::list(rows.iter().map(|row| value::time(row.last_activity))),
+        value::list(rows.iter().map(|row| row.is_active)),
+        value::list(rows.iter().map(|row| row.ended_at.map(value::time))),
     ];
-    statement.run(&arguments, |row| written.extend(row.uuid(0)));
+    statement.write(&values, |rows| {
+        written.extend(rows.iter().filter_map(|row| row.uuid(1)))
+    });
 }
 
 /// Which of these sessions the table has, not ended.
 pub fn standing(ids: &[Uuid]) -> HashSet<Uuid> {
-    let ids: Vec<_> = ids.iter().copied().map(uuid).collect();
-    let mut standing = HashSet::new();
-    STANDING.with(|statement| statement.run(&[ids.into()], |row| standing.extend(row.uuid(0))));
-    standing
+    STANDING.with(|statement| {
+        statement.read(Sees::Latest, &[Value::Uuids(ids)], |rows| {
+            rows.iter().filter_map(|row| row.uuid(1)).collect()
+        })
+    })
 }

@@ -1,10 +1,11 @@
 //! The durable side: SQL on the extension's own tables.
 
-mod bulk;
 pub mod cleanup;
 pub mod feed;
 pub mod flush;
 pub mod load;
+mod planning;
+pub mod rows;
 pub mod session;
 pub mod state;
 pub mod statement;
@@ -15,6 +16,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 
 use crate::installed;
+use planning::Settings;
 
 /// What our statements run under. A plan is often made while the tables are empty or not yet analyzed, and kept: it is
 /// to use the indexes all the same, and not to be compiled for the cost that this looks like.
@@ -28,7 +30,7 @@ const SETTINGS: [(&CStr, &CStr); 3] = [
 struct OwnerRights {
     user: pg_sys::Oid,
     context: i32,
-    guc_level: i32,
+    settings: Option<Settings>,
 }
 
 impl OwnerRights {
@@ -37,7 +39,7 @@ impl OwnerRights {
         let mut rights = OwnerRights {
             user: pg_sys::InvalidOid,
             context: 0,
-            guc_level: 0,
+            settings: None,
         };
         // SAFETY: plain calls; what they change is put back by `drop`, or by the abort if an error gets past it.
         unsafe {
@@ -48,35 +50,22 @@ impl OwnerRights {
                     | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32
                     | pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
             );
-            rights.guc_level = pg_sys::NewGUCNestLevel();
-            for (name, value) in SETTINGS {
-                pg_sys::set_config_option(
-                    name.as_ptr(),
-                    value.as_ptr(),
-                    pg_sys::GucContext::PGC_USERSET,
-                    pg_sys::GucSource::PGC_S_SESSION,
-                    pg_sys::GucAction::GUC_ACTION_SAVE,
-                    true,
-                    0,
-                    false,
-                );
-            }
         }
+        rights.settings = Some(Settings::choose(&SETTINGS));
         rights
     }
 }
 
 impl Drop for OwnerRights {
     fn drop(&mut self) {
-        // With an error on its way, the abort of the (sub)transaction restores settings and user id itself.
+        // With an error on its way, the abort of the (sub)transaction restores the user id itself.
         if std::thread::panicking() {
             return;
         }
-        // SAFETY: undoes what `take` did, in the reverse order.
-        unsafe {
-            pg_sys::AtEOXact_GUC(false, self.guc_level);
-            pg_sys::SetUserIdAndSecContext(self.user, self.context);
-        }
+        // In the reverse order of `take`.
+        self.settings = None;
+        // SAFETY: what `take` found.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.user, self.context) };
     }
 }
 

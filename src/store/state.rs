@@ -2,7 +2,11 @@
 
 use pgrx::pg_sys;
 
-use super::bulk::{Access::Point, Effect, Statement};
+use super::{
+    rows::Row,
+    statement::{Sees, Statement},
+    value::{self, Value},
+};
 use crate::{compat, installed};
 
 /// Where the feed stands.
@@ -17,21 +21,15 @@ pub struct State {
 }
 
 thread_local! {
-    static READ: Statement = const { Statement::new(
+    static READ: Statement = const { Statement::on_many(
         |schema| format!("SELECT epoch, seq, oldest_seq, origin FROM {schema}.presence_state ORDER BY seq DESC, epoch"),
         &[],
-        &[pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TEXTOID],
-        Point,
-        Effect::Reads,
     ) };
-    static KEPT: Statement = const { Statement::new(
+    static KEPT: Statement = const { Statement::on_many(
         |schema| format!("SELECT min(seq), max(seq) FROM {schema}.presence_changes"),
         &[],
-        &[pg_sys::INT8OID, pg_sys::INT8OID],
-        Point,
-        Effect::Reads,
     ) };
-    static REPLACE: Statement = const { Statement::new(
+    static REPLACE: Statement = const { Statement::on_many(
         |schema| format!(
             "WITH gone AS (DELETE FROM {schema}.presence_state WHERE epoch = ANY ($5))
              INSERT INTO {schema}.presence_state (epoch, seq, oldest_seq, origin)
@@ -45,9 +43,6 @@ thread_local! {
             pg_sys::TEXTOID,
             pg_sys::TEXTARRAYOID,
         ],
-        &[pg_sys::TEXTOID],
-        Point,
-        Effect::Writes,
     ) };
 }
 
@@ -58,21 +53,17 @@ struct Found {
 }
 
 fn read() -> Vec<Found> {
-    let mut rows = Vec::new();
+    let found = |row: Row| Found {
+        state: State {
+            epoch: row.text_if_valid(1).unwrap_or_default(),
+            seq: row.big(2).unwrap_or_default(),
+            oldest: row.big(3).unwrap_or_default(),
+        },
+        origin: row.text_if_valid(4),
+    };
     READ.with(|statement| {
-        statement.run(&[], |row| {
-            let state = State {
-                epoch: row.text(0).unwrap_or_default(),
-                seq: row.number(1).unwrap_or_default(),
-                oldest: row.number(2).unwrap_or_default(),
-            };
-            rows.push(Found {
-                state,
-                origin: row.text(3),
-            });
-        });
-    });
-    rows
+        statement.read(Sees::Latest, &[], |rows| rows.iter().map(found).collect())
+    })
 }
 
 /// Whether the one row of `presence_state` says what the worker believes. It does not after a restore into a running
@@ -91,9 +82,12 @@ pub fn stands(believed: &State) -> bool {
 pub fn settle() -> State {
     let here = here();
     let rows = read();
-    let mut kept = (None, None);
-    KEPT.with(|statement| statement.run(&[], |row| kept = (row.number(0), row.number(1))));
-    let (first_kept, last_kept) = kept;
+    let (first_kept, last_kept) = KEPT.with(|statement| {
+        statement.read(Sees::Latest, &[], |rows| {
+            rows.first()
+                .map_or((None, None), |row| (row.big(1), row.big(2)))
+        })
+    });
 
     let highest = rows
         .iter()
@@ -122,27 +116,24 @@ pub fn settle() -> State {
             .unwrap_or_else(|| unreachable!("one row"));
     }
     // A restore may add its row between our read and our write: what has not been read is left for the next time.
-    let replaced: Vec<String> = rows.iter().map(|row| row.state.epoch.clone()).collect();
-    let mut settled = State {
-        epoch: String::new(),
+    let replaced = rows.iter().map(|row| row.state.epoch.clone());
+    let values = [
+        epoch.as_deref().map_or(Value::Null, Value::Text),
+        Value::Big(highest),
+        Value::Big(oldest),
+        Value::Text(&here),
+        value::list(replaced),
+    ];
+    let epoch = REPLACE.with(|statement| {
+        statement.write(&values, |rows| {
+            rows.first().and_then(|row| row.text_if_valid(1))
+        })
+    });
+    State {
+        epoch: epoch.unwrap_or_default(),
         seq: highest,
         oldest,
-    };
-    REPLACE.with(|statement| {
-        statement.run(
-            &[
-                epoch.into(),
-                highest.into(),
-                oldest.into(),
-                here.into(),
-                replaced.into(),
-            ],
-            |row| {
-                settled.epoch = row.text(0).unwrap_or_default();
-            },
-        );
-    });
-    settled
+    }
 }
 
 /// The place an epoch belongs to: server, timeline, database, table.

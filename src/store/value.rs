@@ -3,7 +3,7 @@
 use crate::core::time::Micros;
 use crate::text::{self, Stored};
 use pgrx::pg_sys::{self, Datum};
-use pgrx::varlena;
+use pgrx::{IntoDatum, datum::TimestampWithTimeZone, varlena};
 use uuid::Uuid;
 
 /// One value, or none, of the types our tables are made of.
@@ -20,9 +20,9 @@ pub enum Value<'a> {
     Stored(&'a Stored),
     /// uuid[]
     Uuids(&'a [Uuid]),
-    /// A label of an enum, by its OID.
-    Label(pg_sys::Oid),
-    /// As PostgreSQL handed it to us.
+    /// An OID, and so the label of an enum.
+    Oid(pg_sys::Oid),
+    /// As PostgreSQL handed it to us, or as [`list`] made it.
     Given(Datum),
 }
 
@@ -38,7 +38,7 @@ impl Value<'_> {
             Value::Text(value) => return text::datum(value),
             Value::Stored(value) => return value.datum(),
             Value::Uuids(values) => array(values),
-            Value::Label(oid) => Datum::from(oid),
+            Value::Oid(oid) => Datum::from(oid),
             Value::Given(datum) => datum,
         })
     }
@@ -69,6 +69,21 @@ impl<'a> From<&'a Stored> for Value<'a> {
     fn from(value: &'a Stored) -> Self {
         Value::Stored(value)
     }
+}
+
+/// An array, in the current memory context.
+pub fn list<T>(items: impl IntoIterator<Item = T>) -> Value<'static>
+where
+    Vec<T>: IntoDatum,
+{
+    let items: Vec<T> = items.into_iter().collect();
+    items.into_datum().map_or(Value::Null, Value::Given)
+}
+
+/// A point in time as an item of a [`list`]; what PostgreSQL cannot store becomes infinity.
+pub fn time(at: Micros) -> TimestampWithTimeZone {
+    TimestampWithTimeZone::try_from(at)
+        .unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
 }
 
 /// A `uuid[]` of one dimension without NULLs, in the current memory context.
