@@ -201,13 +201,20 @@ BEGIN
     RETURN NEXT;
 
     check_name := 'logging';
-    ok := current_setting('log_parameter_max_length') = '0'
-          OR (current_setting('log_statement') <> 'all' AND current_setting('log_min_duration_statement') = '-1'
-              AND current_setting('log_min_duration_sample') = '-1'
-              AND current_setting('log_transaction_sample_rate')::numeric = 0);
+    ok := (current_setting('log_parameter_max_length') = '0'
+           OR (current_setting('log_statement') NOT IN ('all', 'mod')
+               AND current_setting('log_min_duration_statement') = '-1'
+               AND current_setting('log_min_duration_sample') = '-1'
+               AND current_setting('log_transaction_sample_rate')::numeric = 0))
+          AND current_setting('log_parameter_max_length_on_error') = '0'
+          -- A plan that was made for its parameters has them in it.
+          AND (COALESCE(current_setting('auto_explain.log_min_duration', true), '-1') = '-1'
+               OR current_setting('auto_explain.log_verbose') = 'off');
     detail := CASE WHEN ok THEN 'Parameters of statements, and so tokens, are not logged.'
                    ELSE 'Parameters of statements are logged, and so are the tokens among them.' END;
-    hint := CASE WHEN NOT ok THEN 'Set log_parameter_max_length = 0, and pass tokens as parameters, not in the text.' END;
+    hint := CASE WHEN NOT ok
+        THEN 'Set log_parameter_max_length and log_parameter_max_length_on_error to 0 and auto_explain.log_verbose to off, '
+             'and pass tokens as parameters, not in the text.' END;
     RETURN NEXT;
 END
 $function$;

@@ -124,7 +124,7 @@ pub trait Presence: GenericClient {
     /// The claims that a gateway sets for a request, until they are set again.
     fn claim(&mut self, claims: &str) {
         self.execute(
-            "SELECT set_config('request.jwt.claims', $1, false)",
+            "SELECT pg_catalog.set_config('request.jwt.claims', $1, false)",
             &[&claims],
         )
         .expect("to set the claims");

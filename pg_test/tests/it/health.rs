@@ -126,14 +126,29 @@ fn a_function_of_users_that_is_none_is_found() {
 fn parameters_in_the_log_are_found() {
     let database = healthy(Cluster::shared());
     let mut client = database.connect();
-    client
-        .batch_execute("SET log_min_duration_statement = 0")
-        .unwrap();
-    only("logging", &mut client);
-    client
-        .batch_execute("SET log_parameter_max_length = 0")
-        .unwrap();
-    assert!(complaints(&mut client).is_empty());
+    for (setting, cure) in [
+        (
+            "log_min_duration_statement = 0",
+            "log_parameter_max_length = 0",
+        ),
+        ("log_statement = mod", "log_parameter_max_length = 0"),
+        (
+            "log_parameter_max_length_on_error = 10",
+            "log_parameter_max_length_on_error = 0",
+        ),
+        (
+            "auto_explain.log_min_duration = 0; SET auto_explain.log_verbose = on",
+            "auto_explain.log_verbose = off",
+        ),
+    ] {
+        client
+            .batch_execute(&format!("LOAD 'auto_explain'; SET {setting}"))
+            .unwrap();
+        only("logging", &mut client);
+        client.batch_execute(&format!("SET {cure}")).unwrap();
+        assert!(complaints(&mut client).is_empty(), "{cure}");
+        client.batch_execute("RESET ALL").unwrap();
+    }
 }
 
 #[test]

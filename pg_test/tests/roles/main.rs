@@ -1,4 +1,10 @@
 //! Hostile roles: what every role may do as a real login, what it tries nevertheless, and what a secret leaves behind.
 
+mod canary;
+mod claims;
 mod contract;
+mod hostile;
+mod leaks;
+mod login;
 mod matrix;
+mod planted;
