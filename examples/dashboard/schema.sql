@@ -1,0 +1,79 @@
+-- What the dashboard needs in its database. Run by psql as a superuser, in a database of its own:
+--   psql -v password=… -f schema.sql
+\set ON_ERROR_STOP on
+
+-- Roles belong to the whole server: another database may have made them. The extension knows the first two by name
+-- and grants to them as it is installed: anon holds tokens, authenticated is a client and a reader.
+SELECT format('CREATE ROLE %I %s', role, options)
+  FROM (VALUES ('anon', 'NOLOGIN'), ('authenticated', 'NOLOGIN'), ('dashboard', 'LOGIN NOINHERIT')) AS wanted (role, options)
+ WHERE to_regrole(role) IS NULL
+\gexec
+-- The gateway has no rights but to become one of the others, for one transaction at a time.
+GRANT anon, authenticated TO dashboard;
+ALTER ROLE dashboard PASSWORD :'password';
+
+CREATE SCHEMA presence;
+CREATE EXTENSION pg_presence SCHEMA presence;
+
+CREATE SCHEMA app;
+CREATE TABLE app.users (
+    id    uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    name  text NOT NULL CHECK (length(name) BETWEEN 1 AND 100),
+    title text NOT NULL DEFAULT ''
+);
+
+-- Who is signed in. The browser has the cookie, the table its digest.
+CREATE TABLE app.logins (
+    digest     bytea PRIMARY KEY,
+    user_id    uuid NOT NULL REFERENCES app.users ON DELETE CASCADE,
+    expires_at timestamptz NOT NULL DEFAULT now() + interval '7 days'
+);
+
+-- A new cookie for a user; null where there is none. A product asks for a password first.
+CREATE FUNCTION app.log_in(user_id uuid) RETURNS text
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = ''
+AS $$
+    WITH cookie AS (SELECT replace(gen_random_uuid()::text || gen_random_uuid(), '-', '') AS text),
+         login AS (INSERT INTO app.logins (digest, user_id)
+                   SELECT sha256(c.text::bytea), u.id FROM cookie c, app.users u WHERE u.id = log_in.user_id RETURNING 1)
+    SELECT c.text FROM cookie c, login
+$$;
+
+CREATE FUNCTION app.user_of(cookie text) RETURNS uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+AS $$ SELECT l.user_id FROM app.logins l WHERE l.digest = sha256(cookie::bytea) AND l.expires_at > now() $$;
+
+CREATE FUNCTION app.log_out(cookie text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = ''
+AS $$ DELETE FROM app.logins l WHERE l.digest = sha256(cookie::bytea) OR l.expires_at <= now() $$;
+
+-- The page shows changes of this table, too: who listens is told to read it again.
+CREATE FUNCTION app.tell() RETURNS trigger LANGUAGE plpgsql SET search_path = ''
+AS $$ BEGIN PERFORM pg_notify('users', ''); RETURN NULL; END $$;
+CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON app.users
+    FOR EACH STATEMENT EXECUTE FUNCTION app.tell();
+
+-- Instead of a foreign key.
+CREATE FUNCTION app.forget() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+AS $$ BEGIN PERFORM presence.forget_user(OLD.id); RETURN NULL; END $$;
+CREATE TRIGGER forget AFTER DELETE ON app.users FOR EACH ROW EXECUTE FUNCTION app.forget();
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA app FROM public;
+GRANT USAGE ON SCHEMA app TO dashboard;
+GRANT SELECT ON app.users TO dashboard;
+GRANT EXECUTE ON FUNCTION app.log_in, app.user_of, app.log_out TO dashboard;
+SELECT presence.grant_reader('dashboard');
+
+INSERT INTO app.users (id, name, title) VALUES
+    ('00000000-0000-4000-8000-000000000001', 'Amara Okafor',    'Head of support'),
+    ('00000000-0000-4000-8000-000000000002', 'Ben Lindqvist',   'Engineer'),
+    ('00000000-0000-4000-8000-000000000003', 'Cleo Marchetti',  'Designer'),
+    ('00000000-0000-4000-8000-000000000004', 'Dmitri Volkov',   'Engineer'),
+    ('00000000-0000-4000-8000-000000000005', 'Elif Yıldız',     'Product manager'),
+    ('00000000-0000-4000-8000-000000000006', 'Farid Haddad',    'Sales'),
+    ('00000000-0000-4000-8000-000000000007', 'Grace Nakamura',  'Engineer'),
+    ('00000000-0000-4000-8000-000000000008', 'Hugo Ferreira',   'Support'),
+    ('00000000-0000-4000-8000-000000000009', 'Ingrid Solberg',  'Finance'),
+    ('00000000-0000-4000-8000-000000000010', 'Jonas Weber',     'Support'),
+    ('00000000-0000-4000-8000-000000000011', 'Kavya Raman',     'Data analyst'),
+    ('00000000-0000-4000-8000-000000000012', 'Liam O’Sullivan', 'Operations');
