@@ -11,10 +11,12 @@ use crate::{errors, roster};
 use pgrx::{default, pg_extern, pg_sys};
 
 thread_local! {
-    static STATE: Statement = const { Statement::new(|s| format!("SELECT epoch, seq, oldest_seq FROM {s}.presence_state ORDER BY seq DESC LIMIT 1"),
+    static STATE: Statement = const { Statement::new(
+        |s| format!("SELECT epoch, seq, oldest_seq FROM {s}.presence_state ORDER BY seq DESC LIMIT 1"),
         &[],
     ) };
-    static CHANGES: Statement = const { Statement::new(|s| format!("SELECT * FROM {s}.presence_changes WHERE seq > $1 ORDER BY seq LIMIT $2"),
+    static CHANGES: Statement = const { Statement::new(
+        |s| format!("SELECT * FROM {s}.presence_changes WHERE seq > $1 ORDER BY seq LIMIT $2"),
         &[pg_sys::INT8OID, pg_sys::INT8OID],
     ) };
 }

@@ -13,18 +13,27 @@ use pgrx::{default, pg_extern, pg_sys};
 use uuid::Uuid;
 
 thread_local! {
-    static END: Statement = const { Statement::new(|s| format!("UPDATE {s}.user_sessions \
-         SET is_active = false, ended_at = $2, last_activity = greatest(last_activity, $3) \
-         WHERE id = $1 AND ended_at IS NULL AND expires_at > $2 AND ($4 IS NULL OR auth_id = $4)"),
+    static END: Statement = const { Statement::new(
+        |s| format!(
+            "UPDATE {s}.user_sessions \
+             SET is_active = false, ended_at = $2, last_activity = greatest(last_activity, $3) \
+             WHERE id = $1 AND ended_at IS NULL AND expires_at > $2 AND ($4 IS NULL OR auth_id = $4)"
+        ),
         &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDOID],
     ) };
-    static END_BY_TOKEN: Statement = const { Statement::new(|s| format!("UPDATE {s}.user_sessions \
-         SET is_active = false, ended_at = $2, last_activity = greatest(last_activity, $3) \
-         WHERE session_token = $1 AND ended_at IS NULL AND expires_at > $2"),
+    static END_BY_TOKEN: Statement = const { Statement::new(
+        |s| format!(
+            "UPDATE {s}.user_sessions \
+             SET is_active = false, ended_at = $2, last_activity = greatest(last_activity, $3) \
+             WHERE session_token = $1 AND ended_at IS NULL AND expires_at > $2"
+        ),
         &[pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
     ) };
-    static OF_USER: Statement = const { Statement::new(|s| format!("SELECT id FROM {s}.user_sessions \
-         WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 AND ($3 IS NULL OR auth_id = $3) ORDER BY id"),
+    static OF_USER: Statement = const { Statement::new(
+        |s| format!(
+            "SELECT id FROM {s}.user_sessions \
+             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 AND ($3 IS NULL OR auth_id = $3) ORDER BY id"
+        ),
         &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDOID],
     ) };
 }

@@ -62,23 +62,32 @@ pub struct Reading {
 thread_local! {
     /// Sessions that the table shows live, of some users. Written so that the partial index on tokens does not offer
     /// itself, which looks small for as long as the table has not been analyzed.
-    static LIVE_OF: Statement = const { Statement::new(|s| format!("SELECT id, user_id, last_activity, user_key FROM {s}.user_sessions \
-         WHERE is_active AND (ended_at IS NULL) = is_active AND expires_at > $1 \
-             AND (last_activity > $2 OR $1 < $3) AND user_id = ANY ($4)"),
+    static LIVE_OF: Statement = const { Statement::new(
+        |s| format!(
+            "SELECT id, user_id, last_activity, user_key FROM {s}.user_sessions \
+             WHERE is_active AND (ended_at IS NULL) = is_active AND expires_at > $1 \
+             AND (last_activity > $2 OR $1 < $3) AND user_id = ANY ($4)"
+        ),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID],
     ) };
     /// The same, of everybody.
-    static LIVE: Statement = const { Statement::new(|s| format!("SELECT id, user_id, last_activity, user_key FROM {s}.user_sessions \
-         WHERE is_active AND ended_at IS NULL AND expires_at > $1 AND (last_activity > $2 OR $1 < $3)"),
+    static LIVE: Statement = const { Statement::new(
+        |s| format!(
+            "SELECT id, user_id, last_activity, user_key FROM {s}.user_sessions \
+             WHERE is_active AND ended_at IS NULL AND expires_at > $1 AND (last_activity > $2 OR $1 < $3)"
+        ),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
     ) };
     /// What both tables keep of some users, in the order of the array.
-    static KNOWN: Statement = const { Statement::new(|s| format!("SELECT COALESCE(p.user_key, s.user_key), greatest(p.last_seen, s.last_activity) \
-         FROM unnest($1) WITH ORDINALITY u (id, n) \
-         LEFT JOIN {s}.user_presence p ON p.user_id = u.id \
-         LEFT JOIN LATERAL (SELECT max(user_key) AS user_key, max(last_activity) AS last_activity \
+    static KNOWN: Statement = const { Statement::new(
+        |s| format!(
+            "SELECT COALESCE(p.user_key, s.user_key), greatest(p.last_seen, s.last_activity) \
+             FROM unnest($1) WITH ORDINALITY u (id, n) \
+             LEFT JOIN {s}.user_presence p ON p.user_id = u.id \
+             LEFT JOIN LATERAL (SELECT max(user_key) AS user_key, max(last_activity) AS last_activity \
              FROM {s}.user_sessions WHERE user_id = u.id) s ON true \
-         ORDER BY u.n"),
+             ORDER BY u.n"
+        ),
         &[pg_sys::UUIDARRAYOID],
     ) };
 }

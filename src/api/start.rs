@@ -157,22 +157,28 @@ struct New<'a> {
 }
 
 thread_local! {
-    static INSERT: Statement = const { Statement::new(|s| format!("INSERT INTO {s}.user_sessions \
+    static INSERT: Statement = const { Statement::new(
+        |s| format!(
+            "INSERT INTO {s}.user_sessions \
              (id, user_id, auth_id, session_token, is_active, last_activity, created_at, expires_at, metadata, user_key) \
-         VALUES ($1, $2, $3, $4, true, $5, $5, $6, COALESCE($7, '{{}}'), $8) \
-         ON CONFLICT (session_token) WHERE ended_at IS NULL DO NOTHING"),
+             VALUES ($1, $2, $3, $4, true, $5, $5, $6, COALESCE($7, '{{}}'), $8) \
+             ON CONFLICT (session_token) WHERE ended_at IS NULL DO NOTHING"
+        ),
         &[
             pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID,
             pg_sys::TIMESTAMPTZOID, pg_sys::JSONBOID, pg_sys::TEXTOID,
         ],
     ) };
     /// The sessions with a token: the one not ended first.
-    static FIND: Statement = const { Statement::new(|s| format!("SELECT id, user_id, auth_id, expires_at, false AS ended FROM {s}.user_sessions \
+    static FIND: Statement = const { Statement::new(
+        |s| format!(
+            "SELECT id, user_id, auth_id, expires_at, false AS ended FROM {s}.user_sessions \
              WHERE session_token = $1 AND ended_at IS NULL \
-         UNION ALL \
-         SELECT id, user_id, auth_id, expires_at, true FROM {s}.user_sessions \
+             UNION ALL \
+             SELECT id, user_id, auth_id, expires_at, true FROM {s}.user_sessions \
              WHERE session_token = $1 AND ended_at IS NOT NULL \
-         ORDER BY ended LIMIT 1"),
+             ORDER BY ended LIMIT 1"
+        ),
         &[pg_sys::TEXTOID],
     ) };
 }

@@ -9,8 +9,11 @@ use pgrx::{pg_extern, pg_sys};
 use uuid::Uuid;
 
 thread_local! {
-    static ROTATE: Statement = const { Statement::new(|s| format!("UPDATE {s}.user_sessions SET session_token = $2 \
-         WHERE id = $1 AND ended_at IS NULL AND expires_at > $3 AND ($4 IS NULL OR auth_id = $4)"),
+    static ROTATE: Statement = const { Statement::new(
+        |s| format!(
+            "UPDATE {s}.user_sessions SET session_token = $2 \
+             WHERE id = $1 AND ended_at IS NULL AND expires_at > $3 AND ($4 IS NULL OR auth_id = $4)"
+        ),
         &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDOID],
     ) };
 }

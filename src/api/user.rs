@@ -7,11 +7,17 @@ use pgrx::{pg_extern, pg_sys};
 use uuid::Uuid;
 
 thread_local! {
-    static SESSIONS: Statement = const { Statement::new(|s| format!("DELETE FROM {s}.user_sessions WHERE user_id = $1"), &[pg_sys::UUIDOID],
+    static SESSIONS: Statement = const { Statement::new(
+        |s| format!("DELETE FROM {s}.user_sessions WHERE user_id = $1"),
+        &[pg_sys::UUIDOID],
     ) };
-    static PRESENCE: Statement = const { Statement::new(|s| format!("DELETE FROM {s}.user_presence WHERE user_id = $1"), &[pg_sys::UUIDOID],
+    static PRESENCE: Statement = const { Statement::new(
+        |s| format!("DELETE FROM {s}.user_presence WHERE user_id = $1"),
+        &[pg_sys::UUIDOID],
     ) };
-    static CHANGES: Statement = const { Statement::new(|s| format!("UPDATE {s}.presence_changes SET user_id = NULL, user_key = NULL WHERE user_id = $1"), &[pg_sys::UUIDOID],
+    static CHANGES: Statement = const { Statement::new(
+        |s| format!("UPDATE {s}.presence_changes SET user_id = NULL, user_key = NULL WHERE user_id = $1"),
+        &[pg_sys::UUIDOID],
     ) };
 }
 

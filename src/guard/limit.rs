@@ -6,18 +6,22 @@ use uuid::Uuid;
 use crate::core::time::Micros;
 use crate::store::statement::{Sees, Statement};
 use crate::store::value::Value;
-use crate::{errors, settings};
+use crate::{errors, installed, roster, settings};
 
 thread_local! {
-    static COUNT: Statement = const { Statement::new(|s| format!("SELECT count(*) FROM (SELECT FROM {s}.user_sessions \
-             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 LIMIT $3) counted"),
+    static COUNT: Statement = const { Statement::new(
+        |s| format!(
+            "SELECT count(*) FROM (SELECT FROM {s}.user_sessions \
+             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 LIMIT $3) counted"
+        ),
         &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
     ) };
 }
 
 /// Refuses one more session, with 53400, where the user has as many that have not ended as
-/// `presence.max_sessions_per_user` allows. Sessions that other transactions are just starting are not counted.
+/// `presence.max_sessions_per_user` allows. Waits for other transactions that start sessions of the same user.
 pub fn check(user_id: Uuid, now: Micros) {
+    wait_for_others(user_id);
     // No snapshot shows what the running command has written, so that one INSERT of many rows would not be limited. From
     // the next command number on they are seen; statements in a function of PL/pgSQL count on it in the same way.
     // SAFETY: allowed wherever a statement may write, which is where a session starts.
@@ -31,5 +35,25 @@ pub fn check(user_id: Uuid, now: Micros) {
     });
     if counted >= most {
         errors::too_many_sessions();
+    }
+}
+
+/// Takes a lock, until the end of the transaction, that only the starts of one user's sessions by clients share: what
+/// two of them have started and not committed neither could count.
+///
+/// SQL has no command that takes it, so nobody can keep others from signing in, as with an advisory lock. Its number
+/// in `pg_locks` does not tell whose it is.
+fn wait_for_others(user_id: Uuid) {
+    let sessions = installed::get().sessions;
+    let number = roster::space().secret_number(&user_id);
+    // SAFETY: an ordinary lock, released at the end of the transaction, on something that PostgreSQL itself never
+    // locks: an object of the class "our table".
+    unsafe {
+        pg_sys::LockDatabaseObject(
+            sessions,
+            pg_sys::Oid::from(number),
+            0,
+            pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
+        );
     }
 }

@@ -15,7 +15,8 @@ use crate::{compat, errors, installed};
 const USER_ID: usize = 1;
 
 thread_local! {
-    static KNOWN: Statement = const { Statement::new(|s| format!("SELECT FROM {s}.user_presence WHERE user_id = $1"),
+    static KNOWN: Statement = const { Statement::new(
+        |s| format!("SELECT FROM {s}.user_presence WHERE user_id = $1"),
         &[pg_sys::UUIDOID],
     ) };
 }

@@ -7,9 +7,11 @@
 use std::cell::Cell;
 
 use pgrx::pg_sys;
+use uuid::Uuid;
 
 use super::{
     attached,
+    cell::uuid_words,
     layout::{NONE, Roster, SPACES, SpaceEntry},
     stamp::LOADED,
     state::{EMPTY, ENDED},
@@ -144,6 +146,11 @@ impl Space {
     #[inline]
     pub fn entry(&self) -> &'static SpaceEntry {
         &self.roster.spaces[self.index as usize]
+    }
+
+    /// A number for a user that does not tell whose it is, the same until the server restarts.
+    pub fn secret_number(&self, user: &Uuid) -> u32 {
+        self.roster.user_bucket(self.index(), uuid_words(user)) as u32
     }
 
     /// Whether the roster knows every live session of this database, so that it can answer alone.

@@ -15,19 +15,28 @@ use crate::{
 };
 
 thread_local! {
-    static BY_ID: Statement = const { Statement::new(|s| format!("SELECT id, user_id, auth_id, session_token, is_active, last_activity, expires_at, \
+    static BY_ID: Statement = const { Statement::new(
+        |s| format!(
+            "SELECT id, user_id, auth_id, session_token, is_active, last_activity, expires_at, \
              ended_at IS NOT NULL, user_key \
-         FROM {s}.user_sessions WHERE id = $1"),
+             FROM {s}.user_sessions WHERE id = $1"
+        ),
         &[pg_sys::UUIDOID],
     ) };
     /// The session with a token that has not ended, else the one that ended last.
-    static BY_DIGEST: Statement = const { Statement::new(|s| format!("SELECT id, user_id, auth_id, session_token, is_active, last_activity, expires_at, \
+    static BY_DIGEST: Statement = const { Statement::new(
+        |s| format!(
+            "SELECT id, user_id, auth_id, session_token, is_active, last_activity, expires_at, \
              ended_at IS NOT NULL, user_key \
-         FROM {s}.user_sessions WHERE session_token = $1 ORDER BY ended_at DESC LIMIT 1"),
+             FROM {s}.user_sessions WHERE session_token = $1 ORDER BY ended_at DESC LIMIT 1"
+        ),
         &[pg_sys::TEXTOID],
     ) };
-    static BEAT: Statement = const { Statement::new(|s| format!("UPDATE {s}.user_sessions SET last_activity = clock_timestamp(), is_active = true \
-         WHERE id = $1 AND ended_at IS NULL AND expires_at > clock_timestamp()"),
+    static BEAT: Statement = const { Statement::new(
+        |s| format!(
+            "UPDATE {s}.user_sessions SET last_activity = clock_timestamp(), is_active = true \
+             WHERE id = $1 AND ended_at IS NULL AND expires_at > clock_timestamp()"
+        ),
         &[pg_sys::UUIDOID],
     ) };
 }

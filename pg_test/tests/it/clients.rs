@@ -1,6 +1,8 @@
 //! What a client may do by the functions: its own, and nothing else.
 
-use pg_presence_test::{Cluster, Presence, refusal, refused};
+use std::thread;
+
+use pg_presence_test::{Cluster, Presence, refusal, refused, wait_until};
 use postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -196,4 +198,37 @@ fn only_services_act_for_others() {
     assert_eq!(service.beat(session.id), "ok");
     assert!(service.is_online(user));
     assert!(service.end(session.id));
+}
+
+#[test]
+fn two_transactions_of_a_client_do_not_get_past_the_limit_together() {
+    let cluster = Cluster::own(&[("presence.max_sessions_per_user", "3")]);
+    let database = cluster.database();
+    let own = Uuid::new_v4();
+    let (mut one, mut other) = (
+        database.connect_as(&database.client()),
+        database.connect_as(&database.client()),
+    );
+    one.act_for(own);
+    other.act_for(own);
+    one.batch_execute("BEGIN").unwrap();
+    let kept: Vec<_> = (0..2).map(|_| one.start_own()).collect();
+    thread::scope(|scope| {
+        let refused_later = scope.spawn(|| {
+            // The first of these has to wait: whether it is the third session is not known yet.
+            other.start_own();
+            refused(
+                other.query_one("SELECT session_id FROM presence.start_session()", &[]),
+                &SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            );
+        });
+        let mut watcher = database.connect();
+        wait_until("the other transaction to wait", || {
+            let sql = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'object'";
+            watcher.query_one(sql, &[]).unwrap().get(0)
+        });
+        one.batch_execute("COMMIT").unwrap();
+        refused_later.join().unwrap();
+    });
+    assert!(kept.iter().all(|session| one.end(session.id)));
 }
