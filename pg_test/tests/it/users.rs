@@ -1,6 +1,6 @@
 //! Users, whatever the application calls them.
 
-use pg_presence_test::{Cluster, Presence};
+use pg_presence_test::{Cluster, Presence, wait_until};
 use uuid::Uuid;
 
 #[test]
@@ -120,4 +120,39 @@ fn a_forgotten_user_leaves_the_numbers_but_not_the_name() {
     let counts: Vec<i64> = (0..4).map(|i| row.get(i)).collect();
     assert_eq!(counts, [0, 0, 0, 1]);
     assert!(service.is_online(other));
+}
+
+#[test]
+fn users_long_offline_are_forgotten_and_those_who_may_come_back_are_not() {
+    let cluster = Cluster::own(&[
+        // Cleaning comes as often as the timeout is short.
+        ("presence.active_timeout", "2s"),
+        ("presence.heartbeat_interval", "1s"),
+        ("presence.user_retention", "1s"),
+    ]);
+    let database = cluster.database();
+    let mut client = database.connect();
+    let [gone, online, silent] = [(); 3].map(|()| Uuid::new_v4());
+    let left = client.start(gone);
+    let there = client.start(online);
+    client.start(silent);
+    assert!(client.end(left.id));
+    let told = "SELECT count(*) FROM presence.user_presence WHERE is_online = (user_id = $1)";
+    wait_until("all three to be told", || {
+        client.beat(there.id);
+        client.query_one(told, &[&online]).unwrap().get::<_, i64>(0) == 3
+    });
+    // While a session is kept, so is its user.
+    client
+        .execute(
+            "DELETE FROM presence.user_sessions WHERE user_id = $1",
+            &[&gone],
+        )
+        .unwrap();
+    let known = "SELECT array_agg(user_id ORDER BY user_id) FROM presence.user_presence";
+    let mut kept = vec![online, silent];
+    kept.sort();
+    wait_until("the one who left to be forgotten", || {
+        client.query_one(known, &[]).unwrap().get::<_, Vec<Uuid>>(0) == kept
+    });
 }
