@@ -9,6 +9,7 @@
 
 mod cluster;
 mod database;
+mod dice;
 mod listener;
 mod mirror;
 mod presence;
@@ -19,6 +20,7 @@ mod wait;
 
 pub use cluster::{Cluster, Shutdown};
 pub use database::{Database, Install};
+pub use dice::Dice;
 pub use listener::{Change, Listener, Message};
 pub use mirror::Mirror;
 pub use presence::{Presence, Session};

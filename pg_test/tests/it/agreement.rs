@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use pg_presence_test::{Cluster, Database, Presence, wait_until};
+use pg_presence_test::{Cluster, Database, Dice, Presence, wait_until};
 use postgres::Client;
 use uuid::Uuid;
 
@@ -10,26 +10,14 @@ const CONNECTIONS: u64 = 6;
 const STEPS: u64 = 250;
 const USERS: u64 = 12;
 
-/// Numbers that look random, and are the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-
-    fn user(&mut self) -> Uuid {
-        Uuid::from_u128(0x4000_8000_0000_0000_0000 | u128::from(self.roll(USERS) + 1))
-    }
+fn user(dice: &mut Dice) -> Uuid {
+    Uuid::from_u128(0x4000_8000_0000_0000_0000 | u128::from(dice.roll(USERS) + 1))
 }
 
 /// One connection's share of the turmoil. A session may be anybody's: each picks from the table.
 fn stir(client: &mut Client, dice: &mut Dice) {
     for _ in 0..STEPS {
-        let user = dice.user();
+        let user = user(dice);
         let some = format!(
             "(SELECT id FROM presence.user_sessions ORDER BY md5(id::text || {}) LIMIT 1)",
             dice.roll(1000)
@@ -72,7 +60,7 @@ fn stir_all(database: &Database, seed: u64) {
     thread::scope(|scope| {
         for number in 0..CONNECTIONS {
             scope.spawn(move || {
-                let mut dice = Dice(seed * 1000 + number + 1);
+                let mut dice = Dice::new(seed * 1000 + number + 1);
                 stir(&mut database.connect(), &mut dice);
             });
         }

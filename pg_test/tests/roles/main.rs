@@ -1,5 +1,6 @@
 //! Hostile roles: what every role may do as a real login, what it tries nevertheless, and what a secret leaves behind.
 
+mod caller;
 mod canary;
 mod claims;
 mod contract;
@@ -8,3 +9,4 @@ mod leaks;
 mod login;
 mod matrix;
 mod planted;
+mod values;

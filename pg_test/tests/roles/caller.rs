@@ -1,0 +1,214 @@
+//! A typed random caller: every public function, and plain SQL, with random values of its arguments' types.
+
+use std::collections::BTreeMap;
+use std::thread;
+
+use pg_presence_test::{Cluster, Database, Dice, Presence, figure, soak};
+use postgres::Client;
+use uuid::Uuid;
+
+use crate::values::{Known, value};
+
+/// Settings and transactions around the calls.
+#[rustfmt::skip]
+const ASIDES: &[&str] = &[
+    "BEGIN", "BEGIN", "COMMIT", "COMMIT", "ROLLBACK", "SAVEPOINT s", "ROLLBACK TO s", "RELEASE s",
+    "BEGIN READ ONLY", "BEGIN ISOLATION LEVEL SERIALIZABLE", "BEGIN ISOLATION LEVEL REPEATABLE READ",
+    "SET request.jwt.claims = ''", "SET request.jwt.claims = '{'", "SET request.jwt.claims = '{\"sub\":7}'",
+    "SET LOCAL request.jwt.claims = '{\"sub\":\"x\",\"sub\":[]}'", "RESET request.jwt.claims",
+    "SET presence.user_id = '3dfd2b5a-6d2b-4cc4-a1b3-2b1f5b9f7e10'", "RESET presence.user_id",
+    "SET search_path = ''", "SET search_path = presence", "DISCARD PLANS", "DISCARD ALL",
+    "SET plan_cache_mode = force_generic_plan", "SET array_nulls = off", "SET IntervalStyle = iso_8601",
+    "SET statement_timeout = '3ms'", "SET statement_timeout = 0", "RESET ALL",
+    "PREPARE TRANSACTION 'never'",
+];
+
+/// What may be called: the name, and the types of the arguments.
+struct Function {
+    name: String,
+    arguments: Vec<(String, String)>,
+}
+
+fn functions(service: &mut Client) -> Vec<Function> {
+    let sql = "SELECT p.proname::text, coalesce(p.proargnames[:p.pronargs], '{}'),
+                      ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) t)
+                 FROM pg_proc p WHERE p.pronamespace = 'presence'::regnamespace ORDER BY p.oid::regprocedure::text";
+    let rows = service.query(sql, &[]).unwrap();
+    rows.iter()
+        .map(|row| {
+            let (names, types): (Vec<String>, Vec<String>) = (row.get(1), row.get(2));
+            Function {
+                name: row.get(0),
+                arguments: names.into_iter().zip(types).collect(),
+            }
+        })
+        .collect()
+}
+
+/// The columns of user_sessions with their types.
+#[rustfmt::skip]
+const COLUMNS: &[(&str, &str)] = &[
+    ("id", "uuid"), ("user_id", "uuid"), ("auth_id", "uuid"), ("session_token", "text"), ("is_active", "boolean"),
+    ("last_activity", "timestamp with time zone"), ("created_at", "timestamp with time zone"),
+    ("expires_at", "timestamp with time zone"), ("metadata", "jsonb"), ("ended_at", "timestamp with time zone"),
+    ("user_key", "text"),
+];
+
+/// The next statement.
+fn statement(dice: &mut Dice, functions: &[Function], known: &Known) -> String {
+    if dice.roll(8) == 0 {
+        return (*dice.pick(ASIDES)).to_owned();
+    }
+    if dice.roll(8) == 0 {
+        let columns: Vec<_> = COLUMNS.iter().filter(|_| dice.roll(3) == 0).collect();
+        let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+        let values: Vec<String> = columns
+            .iter()
+            .map(|(_, kind)| value(dice, kind, known))
+            .collect();
+        if !names.is_empty() {
+            let (names, values) = (names.join(", "), values.join(", "));
+            return match dice.roll(3) {
+                0 => format!(
+                    "INSERT INTO presence.user_sessions ({names}) VALUES ({values}) ON CONFLICT DO NOTHING"
+                ),
+                1 => format!(
+                    "INSERT INTO presence.user_sessions ({names}) VALUES ({values}) RETURNING *"
+                ),
+                _ => format!(
+                    "UPDATE presence.user_sessions SET ({names}) = ROW ({values}) WHERE id = {}",
+                    value(dice, "uuid", known)
+                ),
+            };
+        }
+    }
+    let function = dice.pick(functions);
+    // By position, by name with some left out, or as a table.
+    let by_name = dice.roll(2) == 0;
+    let arguments: Vec<String> = function
+        .arguments
+        .iter()
+        .filter_map(|(name, kind)| match by_name {
+            true if dice.roll(4) == 0 => None,
+            true => Some(format!("{name} => {}", value(dice, kind, known))),
+            false => Some(value(dice, kind, known)),
+        })
+        .collect();
+    let call = format!("presence.{}({})", function.name, arguments.join(", "));
+    if dice.roll(2) == 0 {
+        format!("SELECT {call}")
+    } else {
+        format!("SELECT * FROM {call}")
+    }
+}
+
+/// Whether an answer is one that a caller who sends nonsense may get: one of ours, or PostgreSQL's own about SQL.
+fn is_in_order(code: &str) -> bool {
+    const CLASSES: [&str; 7] = ["0A", "22", "23", "25", "3B", "40", "42"];
+    const CODES: [&str; 5] = ["53400", "57014", "72000", "54000", "55000"];
+    CLASSES.contains(&&code[..2]) || CODES.contains(&code)
+}
+
+/// Makes so many calls as this role, and counts the answers: by their SQLSTATE, or 00000.
+fn call(
+    database: &Database,
+    role: &str,
+    functions: &[Function],
+    seed: u64,
+    calls: u64,
+) -> BTreeMap<String, u64> {
+    let mut answers = BTreeMap::new();
+    let mut dice = Dice::new(seed);
+    let mut service = database.connect();
+    let users = [Uuid::new_v4(), Uuid::new_v4()];
+    let new_known = |service: &mut Client| Known {
+        own: service.start(users[0]),
+        foreign: service.start(users[1]),
+        users,
+    };
+    let mut known = new_known(&mut service);
+    let mut client = database.connect_as(role);
+    for _ in 0..calls {
+        if dice.roll(200) == 0 {
+            client.batch_execute("ROLLBACK; RESET ALL").unwrap();
+            client.act_for(users[0]);
+            known = new_known(&mut service);
+        }
+        let sql = statement(&mut dice, functions, &known);
+        let mut code = "00000".to_owned();
+        if let Err(error) = client.simple_query(&sql) {
+            let what = format!("seed {seed}, {role}: {sql:.2000}: {error:?}");
+            let error = error
+                .as_db_error()
+                .unwrap_or_else(|| panic!("the connection is gone: {what}"));
+            code = error.code().code().to_owned();
+            assert!(is_in_order(&code), "{what}");
+            assert!(!error.message().contains("panic"), "{what}");
+            if code == "25P02" {
+                client.batch_execute("ROLLBACK").unwrap();
+            }
+        }
+        *answers.entry(code).or_default() += 1;
+    }
+    answers
+}
+
+#[test]
+fn no_call_by_anybody_with_anything_is_more_than_an_error() {
+    let cluster = Cluster::own(&[("max_prepared_transactions", "2")]);
+    let database = cluster.database();
+    let worker = database.worker();
+    let functions = functions(&mut database.connect());
+    let wanted: u64 = if soak() { 10_000_000 } else { 100_000 };
+    let seed: u64 = std::env::var("SEED").map_or_else(
+        |_| u64::from(std::process::id()),
+        |seed| seed.parse().expect("a number"),
+    );
+    let roles = [
+        database.client(),
+        database.service(),
+        database.reader(),
+        database.service(),
+    ];
+    // A client that may read, as Supabase's, reaches the most.
+    database.run(&format!(
+        "SELECT presence.grant_reader('{0}'), presence.grant_holder('{0}')",
+        roles[0]
+    ));
+    let answers: BTreeMap<String, u64> = thread::scope(|scope| {
+        let callers: Vec<_> = roles
+            .iter()
+            .zip(seed..)
+            .map(|(role, seed)| {
+                let (database, functions) = (&database, &functions);
+                scope.spawn(move || call(database, role, functions, seed, wanted / 4))
+            })
+            .collect();
+        callers
+            .into_iter()
+            .fold(BTreeMap::new(), |mut sum, caller| {
+                for (code, count) in caller.join().expect("a caller's panic is the test's") {
+                    *sum.entry(code).or_default() += count;
+                }
+                sum
+            })
+    });
+    figure(&format!(
+        "{wanted} random calls of {} functions, seed {seed}: {answers:?}",
+        functions.len()
+    ));
+    assert!(answers["00000"] > wanted / 4, "most calls are refused");
+    database.assert_served();
+    assert_eq!(database.worker(), worker, "the worker has lived through it");
+    let log = cluster.log();
+    for sign in [
+        "panicked",
+        "PANIC",
+        "XX000",
+        "was terminated by signal",
+        "invalid memory",
+        "TRAP",
+    ] {
+        assert!(!log.contains(sign), "the log has {sign}");
+    }
+}
