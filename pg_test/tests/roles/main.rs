@@ -9,4 +9,5 @@ mod leaks;
 mod login;
 mod matrix;
 mod planted;
+mod sqlsmith;
 mod values;
