@@ -2,12 +2,13 @@
 # make stop      stop and remove the demo's server
 # make test      every test, on throw-away servers
 # make test-soak the same suites for hours: crashes, races, load
-# make bench     what a heartbeat costs, side by side with SELECT 1 and with the UPDATE it replaces
+# make bench     what it costs, side by side with what one would pick instead; QUICK=1 in under 3 minutes
 # make install   into the PostgreSQL that PG_CONFIG names (default: the one on the PATH)
 # make check     what a change must pass: formatting, lints, tests
 # make clean     remove what was built
 #
-# Each installs what it needs and this machine lacks. TEST=name runs the tests so named, SUITE=name one suite.
+# Each installs what it needs and this machine lacks. TEST=name runs the tests so named, SUITE=name one suite,
+# ONLY=name one chapter of the benchmark.
 
 export PG_CONFIG SUITE
 
@@ -30,6 +31,7 @@ test-soak: setup
 	SOAK=1 $(bin)/test $(TEST)
 
 bench: setup
+	$(bin)/setup bench
 	bench/run
 
 install: setup

@@ -84,6 +84,16 @@ mod benches {
         });
     }
 
+    /// The least that a function of ours can cost: what a heartbeat is beside.
+    #[pg_extern]
+    fn nothing(_session_id: pgrx::Uuid) {}
+
+    /// One look at every session, none of them due; how many were.
+    #[pg_extern]
+    fn sweep_once() -> i64 {
+        roster::space().sweep(compat::now(), settings::active_timeout()) as i64
+    }
+
     /// One look at every session, none of them due.
     #[pg_bench(setup = prepare)]
     fn sweep(b: &mut Bencher) {
