@@ -8,6 +8,7 @@ mod benches;
 mod compat;
 mod core;
 mod errors;
+mod faults;
 mod guard;
 mod identity;
 mod installed;

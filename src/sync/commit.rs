@@ -6,7 +6,7 @@
 use pgrx::{pg_guard, pg_sys};
 
 use super::pending;
-use crate::{errors, roster, settings};
+use crate::{errors, faults, roster, settings};
 
 /// Registers the callbacks, for this process and (by fork) all it starts.
 pub fn register() {
@@ -30,8 +30,8 @@ unsafe extern "C-unwind" fn at_transaction_end(
         // There is no callback for COMMIT PREPARED, so the writes could never be told.
         XACT_EVENT_PRE_PREPARE => errors::prepare_refused(),
         XACT_EVENT_COMMIT => {
-            #[cfg(debug_assertions)]
-            widen_the_window();
+            faults::delay_commit();
+            faults::moment("commit");
             pending::apply(settings::active_timeout());
             roster::stamps_told();
         }
@@ -52,25 +52,5 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
         pending::roll_back(subtransaction);
-    }
-}
-
-/// For tests, and only in debug builds: after the commit, when other transactions see it and may write the same rows,
-/// waits as many milliseconds as `presence_test.commit_delay` says, so that callbacks run the other way round.
-#[cfg(debug_assertions)]
-fn widen_the_window() {
-    // SAFETY: gives null for a setting that nobody has made; otherwise a C string, read before anything else is called.
-    let delay = unsafe {
-        let value = pg_sys::GetConfigOption(c"presence_test.commit_delay".as_ptr(), true, false);
-        if value.is_null() {
-            return;
-        }
-        std::ffi::CStr::from_ptr(value)
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse().ok())
-    };
-    if let Some(delay) = delay {
-        std::thread::sleep(std::time::Duration::from_millis(delay));
     }
 }

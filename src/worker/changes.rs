@@ -9,6 +9,7 @@ use super::attempt::{Durability, Undone, attempt};
 use crate::{
     compat,
     core::{feed::Change, status::Reason},
+    faults,
     roster::Space,
     settings,
     store::{
@@ -73,7 +74,9 @@ impl Changes {
             if careful {
                 aside = feed::set_aside_locked(&mut looks);
             }
-            feed::write(state, &looks)
+            let written = feed::write(state, &looks);
+            faults::moment("write");
+            written
         });
         match result {
             Ok(Written::Changes(changes)) => {

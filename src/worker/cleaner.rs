@@ -6,6 +6,7 @@ use super::attempt::{Durability, Undone, attempt};
 use crate::{
     compat,
     core::time::Micros,
+    faults,
     roster::Space,
     settings,
     store::{
@@ -103,6 +104,7 @@ impl Cleaner {
         });
         let result = attempt(Durability::Lazy, |install| {
             let cleaned = cleanup::sessions(space, from, from + PAGES);
+            faults::moment("cleanup");
             let last = cleanup::pages(install.sessions);
             (cleaned, last)
         });

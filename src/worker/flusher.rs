@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::attempt::{Durability, Undone, attempt};
 use crate::{
-    compat,
+    compat, faults,
     roster::{FlushRow, Space, Which},
     settings,
     store::flush::{self, Target},
@@ -133,6 +133,7 @@ fn write(space: Space, rows: &[FlushRow]) -> Result<(), Undone> {
     let targets: Vec<Target> = rows.iter().map(Target::from).collect();
     let (written, locked) = attempt(Durability::Lazy, |_| {
         let written = flush::write(&targets);
+        faults::moment("flush");
         let missing: Vec<Uuid> = rows
             .iter()
             .map(|row| row.id)
@@ -145,6 +146,7 @@ fn write(space: Space, rows: &[FlushRow]) -> Result<(), Undone> {
         };
         (written, locked)
     })?;
+    faults::moment("flushed");
     space.worker().flushed_rows.add(written.len() as u64);
     // A row that is not there, or has ended, will not come back: there is nothing left to write.
     space.flushed(rows.iter().filter(|row| !locked.contains(&row.id)));

@@ -7,6 +7,7 @@ use super::attempt::{Durability, Undone, attempt};
 use crate::{
     compat,
     core::time::Micros,
+    faults,
     roster::{self, Space},
     settings, store,
 };
@@ -22,19 +23,16 @@ pub fn load(space: Space, timeout: Micros) -> Result<bool, Undone> {
     let mut whole = true;
     let read = attempt(Durability::Flushed, |_| {
         let stamp = space.begin_load();
-        // SAFETY: in a transaction; popped below, or by the abort. The snapshot of the transaction was taken before the
-        // stamp, so this is a new one.
-        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
         store::load::sessions(compat::now(), |row| {
             whole = space.load_row(row, false, stamp, timeout).is_ok();
+            faults::moment("load");
             whole
         });
         if whole && compat::now() < space.grace_until() {
             whole = load_resumed(space, stamp, timeout);
         }
-        // SAFETY: pops what was pushed above.
-        unsafe { pg_sys::PopActiveSnapshot() };
     });
+    faults::moment("loaded");
     let complete = space.end_load(read.is_ok() && whole);
     read.map(|()| complete)
 }

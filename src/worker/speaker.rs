@@ -14,6 +14,7 @@ use crate::{
         feed::{self, Alphabet, Change},
         time::USECS_PER_SEC,
     },
+    faults,
     roster::Space,
     settings::{self, NotifyPayload},
     store::state::State,
@@ -133,6 +134,7 @@ fn send(messages: Vec<String>) -> bool {
                 });
             }
         }
+        faults::moment("notify");
     });
     if sent == Err(Undone::QueueFull) {
         warn_that_the_queue_is_full();

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     compat,
     core::{status::Reason, time::Micros},
+    faults,
     installed::Installed,
     roster::{self, Space},
     settings,
@@ -349,6 +350,7 @@ impl Worker {
             Batch::Nothing => {}
             Batch::Waits => self.write = Instant::now() + changes::IN_THE_WAY,
             Batch::Done(changes) => {
+                faults::moment("written");
                 if !changes.is_empty() {
                     self.speaker.add(changes);
                 }

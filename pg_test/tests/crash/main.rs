@@ -1,0 +1,88 @@
+//! Crashes at random moments and at the worst ones, under load.
+//!
+//! What is promised is checked against the clients' own records of what was acknowledged (`crew`), and against what a
+//! reader of the feed has seen before (`feed`), never against the server's word for it alone.
+
+mod crew;
+mod feed;
+mod kill;
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use crew::Crew;
+use feed::Feed;
+use kill::Kill;
+use pg_presence_test::{Cluster, Mirror, Presence, figure, soak, wait_until};
+
+/// Sets the flag however the scope is left, so that nobody works on for a test that has failed.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn whatever_was_acknowledged_outlives_every_crash() {
+    let cluster = Cluster::own(&[
+        ("presence.active_timeout", "10s"),
+        ("presence.heartbeat_interval", "3s"),
+        ("presence.flush_interval", "1s"),
+        ("presence.retention", "10s"),
+    ]);
+    let database = cluster.database();
+    database.wait_until_served();
+    let crew = Crew::default();
+    let mut feed = Feed::begin(&database);
+    let mut mirror = Mirror::new(database.listen(), database.connect());
+    let rounds = if soak() { 10 } else { 1 };
+    thread::scope(|scope| {
+        let members: Vec<_> = (1..=6)
+            .map(|number| {
+                let (crew, database) = (&crew, &database);
+                scope.spawn(move || crew::work(crew, database, number))
+            })
+            .collect();
+        let stop = Stop(&crew.stop);
+        for round in 0..rounds {
+            for kill in Kill::ALL {
+                crew.wait_for_answers(round * 37 % 500 + 300);
+                mirror.receive();
+                kill.strike(&database);
+                crew.wait_for_answers(300);
+                mirror.reconnect(database.listen(), database.connect());
+                feed.read(&database, &crew.keepers());
+            }
+        }
+        drop(stop);
+        for member in members {
+            if let Err(panic) = member.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+
+    // Everybody has signed out.
+    let mut client = database.connect();
+    wait_until("everybody to be told to be gone", || {
+        let sql = "SELECT count(*) FROM presence.user_presence WHERE is_online";
+        client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 0
+    });
+    assert_eq!(client.online_count(), 0, "somebody has come back");
+    mirror.wait_until_agreed();
+    feed.read(&database, &[]);
+    figure(&format!(
+        "{} crashes; {} logins, {} beats and {} logouts acknowledged, none lost; {} changes, no gap, no repeat; \
+         freshness lost: {:.1} s at most",
+        rounds * Kill::ALL.len() as u64,
+        crew.logins.load(Ordering::Relaxed),
+        crew.beats.load(Ordering::Relaxed),
+        crew.logouts.load(Ordering::Relaxed),
+        feed.len(),
+        crew.worst_loss().as_seconds_f64(),
+    ));
+}
