@@ -1,0 +1,51 @@
+//! Messages of the channel: whatever the keys are, each fits, reads back, and none of the changes is lost.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pg_presence_fuzz::core::feed::{Alphabet, Change, payloads};
+use pg_presence_fuzz::core::key::presence_id_text;
+use pg_presence_fuzz::core::status::Status;
+use pg_presence_fuzz::text;
+
+fuzz_target!(|bytes: &[u8]| {
+    let (&alphabet, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    let alphabet = if alphabet & 1 == 0 {
+        Alphabet::Unicode
+    } else {
+        Alphabet::Ascii
+    };
+    // A change out of each line; a byte of it says how often its key is repeated, so that some are too long.
+    let changes: Vec<Change> = bytes
+        .split(|byte| *byte == b'\n')
+        .zip(1..)
+        .map(|(line, seq)| {
+            let (&first, rest) = line.split_first().unwrap_or((&0, &[]));
+            let key = text(rest).repeat(usize::from(first));
+            let at = i64::from_le_bytes(std::array::from_fn(|n| *rest.get(n).unwrap_or(&first)));
+            Change {
+                seq,
+                user_id: presence_id_text(&key),
+                user_key: (first > 0).then_some(key),
+                status: Status::of(first & 1 == 1),
+                at,
+                last_seen: (first & 2 == 2).then_some(at),
+            }
+        })
+        .collect();
+    let (mut prev, mut told) = (0, 0);
+    for payload in payloads("epoch", 0, &changes, alphabet) {
+        assert!(payload.len() < 8000);
+        assert!(alphabet == Alphabet::Unicode || payload.is_ascii());
+        let message: serde_json::Value = serde_json::from_str(&payload).expect("JSON");
+        assert_eq!(message["prev"], prev);
+        prev = message["seq"].as_i64().expect("a number");
+        for change in message["changes"].as_array().into_iter().flatten() {
+            let seq = change["seq"].as_u64().expect("a number") as usize;
+            assert!(seq > told);
+            told = seq;
+            let given = &changes[seq - 1];
+            assert_eq!(change["key"].as_str(), given.user_key.as_deref());
+        }
+    }
+    assert_eq!(prev, changes.len() as i64);
+});
