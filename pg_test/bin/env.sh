@@ -12,7 +12,7 @@ unset RUST_BACKTRACE
 
 PGRX_VERSION=0.18.1
 TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/pg_presence/tools
-PATH=$PATH:$HOME/.cargo/bin
+PATH=$PATH:$HOME/.cargo/bin:$TOOLS/bin
 [ "$(cargo pgrx --version 2>/dev/null)" = "cargo-pgrx $PGRX_VERSION" ] || PATH=$TOOLS/bin:$PATH
 export PATH
 

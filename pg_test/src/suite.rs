@@ -1,6 +1,7 @@
 //! What the long suites share.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether the long forms are asked for: `make test-soak`.
 pub fn soak() -> bool {
@@ -11,4 +12,13 @@ pub fn soak() -> bool {
 pub fn figure(text: &str) {
     // A test is not to fail because nobody reads its figures.
     let _ = writeln!(std::io::stderr(), "    {text}");
+}
+
+/// Sets a flag when it goes, also by a panic: for threads that work until they are told to stop.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }

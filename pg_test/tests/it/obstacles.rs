@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pg_presence_test::{Cluster, Install, Mirror, Presence, wait_until};
+use pg_presence_test::{Cluster, Install, Mirror, Presence, Stop, wait_until};
 use postgres::Client;
 use uuid::Uuid;
 
@@ -138,15 +138,6 @@ fn a_key_too_long_for_a_message_stops_nobody() {
     database.assert_served();
     mirror.wait_until_agreed();
     assert_eq!(database.worker(), worker);
-}
-
-/// Sets a flag when it goes.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

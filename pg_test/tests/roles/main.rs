@@ -9,5 +9,6 @@ mod leaks;
 mod login;
 mod matrix;
 mod planted;
+mod pooler;
 mod sqlsmith;
 mod values;

@@ -1,0 +1,101 @@
+//! PgBouncer in front of a server.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use postgres::{Client, Config, NoTls};
+
+use crate::cluster::Cluster;
+use crate::server::{as_server_user, new_directory};
+use crate::wait::wait_until;
+
+/// A pooler in transaction mode, stopped when dropped.
+pub struct Pooler {
+    dir: PathBuf,
+    process: Child,
+}
+
+impl Pooler {
+    /// Starts one with so many connections to the server for each role and database, and lets these roles in.
+    pub fn new(cluster: &Cluster, connections: u32, roles: &[&str]) -> Pooler {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = new_directory(&format!("pooler{number}"));
+        let users: String = roles
+            .iter()
+            .map(|role| format!("\"{role}\" \"\"\n"))
+            .collect();
+        fs::write(dir.join("users"), users).expect("to write");
+        let settings = format!(
+            "[databases]\n\
+             * = host={server}\n\
+             [pgbouncer]\n\
+             unix_socket_dir = {dir}\n\
+             listen_port = 6432\n\
+             auth_type = trust\n\
+             auth_file = {dir}/users\n\
+             pool_mode = transaction\n\
+             default_pool_size = {connections}\n\
+             max_client_conn = 500\n\
+             logfile = {dir}/log\n",
+            server = cluster.socket_directory().display(),
+            dir = dir.display(),
+        );
+        fs::write(dir.join("settings"), settings).expect("to write");
+        // A copy, as the servers' user may not reach where it is installed.
+        let program = dir.join("pgbouncer");
+        fs::copy(installed(), &program).expect("a copy of pgbouncer");
+        let process = as_server_user(&program)
+            .arg("--quiet")
+            .arg(dir.join("settings"))
+            .current_dir(&dir)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("pgbouncer");
+        let pooler = Pooler { dir, process };
+        wait_until("the pooler answers", || {
+            pooler.dir.join(".s.PGSQL.6432").exists()
+        });
+        pooler
+    }
+
+    /// Connects through it. Prepared statements do not go through every version of it; simple queries do.
+    pub fn connect_as(&self, database: &str, role: &str) -> Client {
+        Config::new()
+            .host_path(&self.dir)
+            .port(6432)
+            .user(role)
+            .dbname(database)
+            .connect(NoTls)
+            .unwrap_or_else(|error| panic!("as {role}: {error:?}"))
+    }
+}
+
+/// Where the program is: on the PATH, or where `pg_test/bin/setup tests` puts it.
+fn installed() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map_or_else(|| PathBuf::from(home).join(".cache"), PathBuf::from);
+    std::env::split_paths(&path)
+        .chain([
+            PathBuf::from("/usr/sbin"),
+            cache.join("pg_presence/tools/bin"),
+        ])
+        .map(|dir| dir.join("pgbouncer"))
+        .find(|program| program.exists())
+        .expect("pgbouncer, which pg_test/bin/setup tests installs")
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            eprintln!("the pooler's log:\n{log}");
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
