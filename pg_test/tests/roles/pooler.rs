@@ -38,7 +38,7 @@ struct Visitor<'a> {
 impl<'a> Visitor<'a> {
     fn new(client: Client, n: u64, everybody: &'a Mutex<BTreeMap<Uuid, String>>) -> Visitor<'a> {
         let me = Uuid::new_v4();
-        let claim = if n % 2 == 0 {
+        let claim = if n.is_multiple_of(2) {
             format!("SET LOCAL request.jwt.claims = '{{\"sub\":\"{me}\"}}'")
         } else {
             // As one has to where others leave claims.
