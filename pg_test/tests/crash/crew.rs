@@ -1,8 +1,11 @@
 //! Clients under load, who remember what they were told.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -10,9 +13,10 @@ use pg_presence_test::{Database, wait_for, wait_until};
 use postgres::{Client, Error, NoTls};
 use uuid::Uuid;
 
-/// How stale a last activity may be after a crash. The flush interval is a second; a machine that stands still for
-/// others is forgiven, a flush that does not come is not.
-const LOSS: TimeDelta = TimeDelta::seconds(8);
+use crate::session::Session;
+
+/// A client that was silent for longer, because the machine or the server stood still, has not kept beating.
+const SILENCE: TimeDelta = TimeDelta::seconds(7);
 
 /// What all members share.
 #[derive(Default)]
@@ -21,8 +25,8 @@ pub struct Crew {
     pub logins: AtomicU64,
     pub beats: AtomicU64,
     pub logouts: AtomicU64,
-    /// Users whose login was acknowledged and who have beaten ever since.
-    keepers: Mutex<Vec<Uuid>>,
+    /// When those who never stop beating have beaten last.
+    keepers: Mutex<HashMap<Uuid, DateTime<Utc>>>,
     loss: Mutex<TimeDelta>,
 }
 
@@ -40,131 +44,38 @@ impl Crew {
         wait_until("answers", || self.answers() >= enough);
     }
 
-    pub fn keepers(&self) -> Vec<Uuid> {
-        self.keepers.lock().expect("the keepers").clone()
+    /// Whether a user has kept beating from the first acknowledged login until now.
+    pub fn keeps_beating(&self, user: &Uuid) -> bool {
+        let keepers = self.keepers.lock().expect("the keepers");
+        keepers
+            .get(user)
+            .is_some_and(|beaten| Utc::now() - beaten < SILENCE)
+    }
+
+    /// A keeper has beaten.
+    pub fn has_beaten(&self, user: Uuid, sent: DateTime<Utc>) {
+        let mut keepers = self.keepers.lock().expect("the keepers");
+        let before = keepers.insert(user, sent);
+        if before.is_some_and(|before| sent - before >= SILENCE) {
+            // Never again a keeper, as any silence since then is longer.
+            keepers.insert(user, DateTime::<Utc>::MIN_UTC);
+        }
+    }
+
+    /// A keeper is about to sign out.
+    pub fn stops_beating(&self, user: Uuid) {
+        let mut keepers = self.keepers.lock().expect("the keepers");
+        keepers.insert(user, DateTime::<Utc>::MIN_UTC);
+    }
+
+    /// The beats of this much time were lost in a crash.
+    pub fn has_lost(&self, time: TimeDelta) {
+        let mut worst = self.loss.lock().expect("the loss");
+        *worst = time.max(*worst);
     }
 
     pub fn worst_loss(&self) -> TimeDelta {
         *self.loss.lock().expect("the loss")
-    }
-}
-
-/// What a member knows of a session. What was asked and not answered is asked again until it is.
-#[derive(Clone, Copy)]
-enum Known {
-    /// Asked for; the login may have been committed or not.
-    Starting,
-    Live {
-        id: Uuid,
-        /// When the last beat that was acknowledged was sent.
-        beaten: DateTime<Utc>,
-    },
-    /// Asked to end; it may have or not.
-    Ending(Uuid),
-    Ended(Uuid),
-}
-
-struct Session {
-    user: Uuid,
-    token: String,
-    /// Never signs out before the end.
-    keeps: bool,
-    known: Known,
-    /// The last activity that the table had after the crash before.
-    in_table: Option<DateTime<Utc>>,
-}
-
-impl Session {
-    fn new(user: Uuid, keeps: bool) -> Session {
-        Session {
-            user,
-            token: format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()),
-            keeps,
-            known: Known::Starting,
-            in_table: None,
-        }
-    }
-
-    /// Asks for what comes next, and takes in the answer.
-    fn step(&mut self, client: &mut Client, crew: &Crew, chance: u64) -> Result<(), Error> {
-        match self.known {
-            Known::Starting => {
-                let sent = Utc::now();
-                let sql = "SELECT session_id FROM presence.start_session(user_id => $1, session_token => $2)";
-                let row = client.query_one(sql, &[&self.user, &self.token])?;
-                let id = row.get(0);
-                self.known = Known::Live { id, beaten: sent };
-                crew.logins.fetch_add(1, Ordering::Relaxed);
-                if self.keeps {
-                    crew.keepers.lock().expect("the keepers").push(self.user);
-                }
-            }
-            Known::Live { id, .. } if !self.keeps && chance.is_multiple_of(8) => {
-                self.known = Known::Ending(id);
-                self.end(client, crew, id)?;
-            }
-            Known::Live { id, .. } => {
-                let sent = Utc::now();
-                let row = client.query_one("SELECT presence.heartbeat($1)", &[&id])?;
-                let answer: String = row.get(0);
-                assert_eq!(
-                    answer, "ok",
-                    "an acknowledged login of {} is lost",
-                    self.user
-                );
-                self.known = Known::Live { id, beaten: sent };
-                crew.beats.fetch_add(1, Ordering::Relaxed);
-            }
-            Known::Ending(id) => self.end(client, crew, id)?,
-            Known::Ended(id) => {
-                let row = client.query_one("SELECT presence.heartbeat($1)", &[&id])?;
-                let answer: String = row.get(0);
-                assert_ne!(
-                    answer, "ok",
-                    "an acknowledged logout of {} is undone",
-                    self.user
-                );
-                // The next login is of the same user.
-                if chance.is_multiple_of(4) {
-                    *self = Session::new(self.user, false);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, client: &mut Client, crew: &Crew, id: Uuid) -> Result<(), Error> {
-        client.query_one("SELECT presence.end_session($1)", &[&id])?;
-        self.known = Known::Ended(id);
-        crew.logouts.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Asserts that a crash has taken nothing away.
-    fn check(&mut self, client: &mut Client, crew: &Crew) -> Result<(), Error> {
-        let Known::Live { id, beaten } = self.known else {
-            return Ok(());
-        };
-        let row = client.query_one("SELECT presence.is_online($1)", &[&self.user])?;
-        assert!(
-            row.get::<_, bool>(0),
-            "{} is not online any more",
-            self.user
-        );
-        let sql = "SELECT last_activity FROM presence.user_sessions WHERE id = $1";
-        let kept: DateTime<Utc> = client.query_one(sql, &[&id])?.get(0);
-        assert!(
-            self.in_table
-                .replace(kept)
-                .is_none_or(|before| before <= kept),
-            "the last activity of {} has gone back",
-            self.user
-        );
-        let lost = beaten - kept;
-        assert!(lost < LOSS, "{lost} of freshness are lost");
-        let mut worst = crew.loss.lock().expect("the loss");
-        *worst = lost.max(*worst);
-        Ok(())
     }
 }
 
@@ -182,29 +93,20 @@ pub fn work(crew: &Crew, database: &Database, number: u64) {
     };
     loop {
         let mut client = connect(database);
-        let worked = sessions
-            .iter_mut()
-            .try_for_each(|session| session.check(&mut client, crew))
-            .and_then(|()| {
-                while !crew.stop.load(Ordering::Relaxed) {
-                    let at = chance() as usize % sessions.len();
-                    sessions[at].step(&mut client, crew, chance())?;
-                }
-                sessions
-                    .iter_mut()
-                    .try_for_each(|session| match session.known {
-                        Known::Live { id, .. } | Known::Ending(id) => {
-                            session.end(&mut client, crew, id)
-                        }
-                        Known::Starting => {
-                            session.step(&mut client, crew, 1)?;
-                            session.keeps = false;
-                            session.step(&mut client, crew, 0)
-                        }
-                        Known::Ended(_) => Ok(()),
-                    })
-            });
-        match worked {
+        let mut work = || {
+            for session in &mut sessions {
+                session.check(&mut client, crew)?;
+            }
+            while !crew.stop.load(Ordering::Relaxed) {
+                let at = chance() as usize % sessions.len();
+                sessions[at].step(&mut client, crew, chance())?;
+            }
+            for session in &mut sessions {
+                session.sign_out(&mut client, crew)?;
+            }
+            Ok(())
+        };
+        match work() {
             Ok(()) => return,
             Err(error) => assert!(is_cut(&error), "{error:?}"),
         }

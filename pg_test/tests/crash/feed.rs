@@ -6,6 +6,8 @@ use chrono::{DateTime, Utc};
 use pg_presence_test::Database;
 use uuid::Uuid;
 
+use crate::crew::Crew;
+
 /// Every change read so far.
 pub struct Feed {
     epoch: String,
@@ -26,8 +28,8 @@ impl Feed {
         self.changes.len()
     }
 
-    /// Reads all there is, and asserts that it goes on from what was there before. `keepers` have never stopped beating.
-    pub fn read(&mut self, database: &Database, keepers: &[Uuid]) {
+    /// Reads all there is, and asserts that it goes on from what was there before.
+    pub fn read(&mut self, database: &Database, crew: &Crew) {
         let mut client = database.connect();
         assert_eq!(database.cursor().0, self.epoch, "the epoch has changed");
         let sql =
@@ -49,7 +51,7 @@ impl Feed {
                 "change {seq} is none"
             );
             assert!(
-                active || !keepers.contains(&user),
+                active || !crew.keeps_beating(&user),
                 "{user} kept beating and was reported inactive by change {seq}"
             );
         }

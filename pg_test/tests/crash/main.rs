@@ -6,6 +6,7 @@
 mod crew;
 mod feed;
 mod kill;
+mod session;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -55,7 +56,7 @@ fn whatever_was_acknowledged_outlives_every_crash() {
                 kill.strike(&database);
                 crew.wait_for_answers(300);
                 mirror.reconnect(database.listen(), database.connect());
-                feed.read(&database, &crew.keepers());
+                feed.read(&database, &crew);
             }
         }
         drop(stop);
@@ -74,7 +75,7 @@ fn whatever_was_acknowledged_outlives_every_crash() {
     });
     assert_eq!(client.online_count(), 0, "somebody has come back");
     mirror.wait_until_agreed();
-    feed.read(&database, &[]);
+    feed.read(&database, &crew);
     figure(&format!(
         "{} crashes; {} logins, {} beats and {} logouts acknowledged, none lost; {} changes, no gap, no repeat; \
          freshness lost: {:.1} s at most",
