@@ -83,6 +83,8 @@ pub struct SpaceEntry {
     pub complete: W32,
     /// The stamp of the last TRUNCATE: what is older is gone.
     pub floor: W64,
+    /// The floor whose sessions have left the counts.
+    pub reaped: W64,
     pub grace_until: Time,
     pub overflow: W32,
     pub reconcile: W32,

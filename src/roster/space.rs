@@ -108,6 +108,7 @@ impl SpaceEntry {
         self.relation.set(relation);
         self.complete.set(0);
         self.floor.set(0);
+        self.reaped.set(0);
         self.grace_until.set(grace_until);
         self.overflow.set(0);
         self.reconcile.set(1);

@@ -112,7 +112,8 @@ impl Space {
 
     /// Ends every session that a TRUNCATE has removed. Gives how many.
     pub fn reap_truncated(&self) -> usize {
-        self.for_each_slot(|writer, at| {
+        let floor = self.entry().floor.get();
+        let reaped = self.for_each_slot(|writer, at| {
             let slot = &writer.roster.slots[at as usize];
             if slot.state.get() != EMPTY && slot.state.get() != ENDED && !writer.roster.stands(slot)
             {
@@ -121,7 +122,9 @@ impl Space {
                 return true;
             }
             false
-        })
+        });
+        self.entry().reaped.set(floor);
+        reaped
     }
 
     /// Frees up to `max` tombstones that no transaction under way, and no unwritten end, needs.

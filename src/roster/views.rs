@@ -142,8 +142,10 @@ impl Space {
 
     /// How many users have a live session: kept, in constant time, while the worker is on time; else counted.
     pub fn online_count(&self, now: Micros, timeout: Micros) -> u64 {
-        if self.worker_on_time(now) {
-            return self.entry().counts.users_live.get();
+        let entry = self.entry();
+        // After a TRUNCATE the counts are of before, until the worker has looked.
+        if self.worker_on_time(now) && entry.reaped.get() == entry.floor.get() {
+            return entry.counts.users_live.get();
         }
         let mut count = 0;
         self.for_each_user(now, timeout, |view, _| {

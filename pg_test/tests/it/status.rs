@@ -284,3 +284,19 @@ fn a_standby_answers_and_changes_nothing() {
         .query_one("SELECT * FROM presence.presence_cursor()", &[])
         .unwrap();
 }
+
+#[test]
+fn a_truncate_counts_for_online_count_at_once() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    database.wait_until_served();
+    // The worker is quick, so that a look or two would not show it.
+    for _ in 0..100 {
+        service.start(Uuid::new_v4());
+        assert_eq!(service.online_count(), 1);
+        service
+            .batch_execute("TRUNCATE presence.user_sessions")
+            .unwrap();
+        assert_eq!(service.online_count(), 0);
+    }
+}
