@@ -181,6 +181,11 @@ thread_local! {
         ),
         &[pg_sys::TEXTOID],
     ) };
+    /// Whether a session with a token has ended.
+    static ENDED: Statement = const { Statement::new(|s| format!("SELECT id FROM {s}.user_sessions \
+             WHERE session_token = $1 AND ended_at IS NOT NULL LIMIT 1"),
+        &[pg_sys::TEXTOID],
+    ) };
 }
 
 impl New<'_> {
@@ -240,6 +245,12 @@ impl New<'_> {
                 }
                 None => {
                     if let Some(id) = self.start(digest) {
+                        // The insert may have waited for a transaction that started the session and ended it.
+                        if ENDED.with(|ended| {
+                            ended.read(Sees::Latest, &[Value::Text(&text)], |rows| rows.count() > 0)
+                        }) {
+                            errors::not_permitted();
+                        }
                         return (id, self.expires_at);
                     }
                 }
