@@ -4,7 +4,10 @@ use std::panic::AssertUnwindSafe;
 
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys, pg_sys::panic::CaughtError};
 
-use crate::installed::{self, Installed};
+use crate::{
+    installed::{self, Installed},
+    roster::Space,
+};
 
 /// Why a transaction was not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +29,16 @@ pub enum Durability {
     Lazy,
 }
 
-/// Runs `f` in a transaction of its own with our four tables locked, and commits.
+/// Runs `f` in a transaction of its own with our four tables locked, and commits. `served`: the install that the worker
+/// serves, once it serves one; another one that has taken its place is not touched.
 ///
 /// Errors that come of somebody else's locks abort the transaction and are given as [`Undone`]; any other error ends
 /// the process, and the launcher starts a new one, which takes stock.
-pub fn attempt<R>(durability: Durability, f: impl FnOnce(Installed) -> R) -> Result<R, Undone> {
+pub fn attempt<R>(
+    served: Option<Space>,
+    durability: Durability,
+    f: impl FnOnce(Installed) -> R,
+) -> Result<R, Undone> {
     guarded(waits_for_others, || {
         let Some(install) = installed::try_get() else {
             return Err(Undone::Gone);
@@ -39,7 +47,9 @@ pub fn attempt<R>(durability: Durability, f: impl FnOnce(Installed) -> R) -> Res
             return Err(Undone::InTheWay);
         }
         // Locking reads what others have committed meanwhile: a DROP EXTENSION, or another CREATE after it.
-        if installed::try_get() != Some(install) {
+        if installed::try_get() != Some(install)
+            || served.is_some_and(|space| space.relation() != install.sessions)
+        {
             return Err(Undone::Gone);
         }
         if durability == Durability::Lazy {

@@ -34,7 +34,7 @@ pub enum Batch {
     Elsewhere,
     /// It has to wait for somebody.
     Waits,
-    /// The extension is gone.
+    /// The extension is gone, or it is another one.
     Gone,
 }
 
@@ -67,7 +67,7 @@ impl Changes {
         }
         let careful = self.careful;
         let mut aside = Vec::new();
-        let result = attempt(Durability::Flushed, |_| {
+        let result = attempt(Some(space), Durability::Flushed, |_| {
             if !space.is_complete() {
                 ask_the_table(space, &mut looks);
             }
@@ -204,6 +204,6 @@ pub fn compare(space: Space, reason: Option<Reason>) -> Vec<Look> {
 }
 
 /// Makes sure that `presence_state` is one row that belongs here.
-pub fn settle() -> Result<State, Undone> {
-    attempt(Durability::Flushed, |_| state::settle())
+pub fn settle(space: Space) -> Result<State, Undone> {
+    attempt(Some(space), Durability::Flushed, |_| state::settle())
 }

@@ -89,11 +89,11 @@ impl Cleaner {
     pub fn step(&mut self, space: Space, state: &mut State) {
         let now = Instant::now();
         if now >= self.changes {
-            self.changes = forget_changes(state, now);
+            self.changes = forget_changes(space, state, now);
         } else if now >= self.sessions.due {
             self.step_sessions(space, now);
         } else if now >= self.users.due {
-            self.step_users(now);
+            self.step_users(space, now);
         }
     }
 
@@ -102,7 +102,7 @@ impl Cleaner {
             self.sessions.began = now;
             0
         });
-        let result = attempt(Durability::Lazy, |install| {
+        let result = attempt(Some(space), Durability::Lazy, |install| {
             let cleaned = cleanup::sessions(space, from, from + PAGES);
             faults::moment("cleanup");
             let last = cleanup::pages(install.sessions);
@@ -124,7 +124,7 @@ impl Cleaner {
         }
     }
 
-    fn step_users(&mut self, now: Instant) {
+    fn step_users(&mut self, space: Space, now: Instant) {
         let Some(retention) = settings::user_retention() else {
             self.users.began = now;
             self.users.goes_on(now, None, period());
@@ -134,7 +134,7 @@ impl Cleaner {
             self.users.began = now;
             0
         });
-        let result = attempt(Durability::Lazy, |install| {
+        let result = attempt(Some(space), Durability::Lazy, |install| {
             cleanup::users(from, from + PAGES, retention);
             cleanup::pages(install.presence)
         });
@@ -150,9 +150,9 @@ impl Cleaner {
 }
 
 /// Forgets old changes; gives when to come back.
-fn forget_changes(state: &mut State, now: Instant) -> Instant {
+fn forget_changes(space: Space, state: &mut State, now: Instant) -> Instant {
     let cutoff = compat::now().saturating_sub(settings::feed_retention());
-    let result = attempt(Durability::Lazy, |_| {
+    let result = attempt(Some(space), Durability::Lazy, |_| {
         feed::prune(state.oldest, cutoff, CHANGES)
     });
     match result {

@@ -131,7 +131,7 @@ fn batch(space: Space, cursor: &mut u32, which: Which) -> Result<(), Undone> {
 /// Writes rows and tells the roster which of them the table has now.
 fn write(space: Space, rows: &[FlushRow]) -> Result<(), Undone> {
     let targets: Vec<Target> = rows.iter().map(Target::from).collect();
-    let (written, locked) = attempt(Durability::Lazy, |_| {
+    let (written, locked) = attempt(Some(space), Durability::Lazy, |_| {
         let written = flush::write(&targets);
         faults::moment("flush");
         let missing: Vec<Uuid> = rows

@@ -21,7 +21,7 @@ const RESUMED: usize = 1000;
 /// reading does not see is told to the roster with a later stamp.
 pub fn load(space: Space, timeout: Micros) -> Result<bool, Undone> {
     let mut whole = true;
-    let read = attempt(Durability::Flushed, |_| {
+    let read = attempt(Some(space), Durability::Flushed, |_| {
         let stamp = space.begin_load();
         store::load::sessions(compat::now(), |row| {
             whole = space.load_row(row, false, stamp, timeout).is_ok();

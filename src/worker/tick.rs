@@ -80,14 +80,16 @@ impl Worker {
     /// Takes up service: finds the extension, attaches to the roster, settles the state. Otherwise says why not.
     pub fn begin(desk: &'static Desk, database: pg_sys::Oid) -> Result<Worker, Report> {
         let (install, space) = loop {
-            match attempt(Durability::Flushed, |install| (install, roster::space())) {
+            match attempt(None, Durability::Flushed, |install| {
+                (install, roster::space())
+            }) {
                 Ok(found) => break found,
                 Err(Undone::Gone) => return Err(Report::Absent),
                 Err(_) => wait_for_others(desk, database)?,
             }
         };
         let state = loop {
-            match changes::settle() {
+            match changes::settle(space) {
                 Ok(state) => break state,
                 Err(Undone::Gone) => return Err(Report::Anew),
                 Err(_) => wait_for_others(desk, database)?,
@@ -268,7 +270,7 @@ impl Worker {
     /// Looks whether the extension is still the same and its state what we believe; frees tombstones; reports.
     fn keep_house(&mut self) -> Option<Report> {
         let believed = &self.state;
-        match attempt(Durability::Flushed, |install| {
+        match attempt(None, Durability::Flushed, |install| {
             (install, state::stands(believed))
         }) {
             Ok((install, _)) if install.sessions != self.install.sessions => {
@@ -292,7 +294,7 @@ impl Worker {
 
     /// Somebody has changed `presence_state`, as a restore does. What is in `user_presence` may be changed too.
     fn settle_again(&mut self) -> Option<Report> {
-        match changes::settle() {
+        match changes::settle(self.space) {
             Ok(state) => {
                 if state.epoch != self.state.epoch {
                     self.speaker = Speaker::begin(&state);
@@ -301,7 +303,7 @@ impl Worker {
                 self.state = state;
                 None
             }
-            Err(Undone::Gone) => Some(Report::Absent),
+            Err(Undone::Gone) => Some(Report::Anew),
             Err(_) => None,
         }
     }
@@ -329,7 +331,9 @@ impl Worker {
         }
         self.space.reap_truncated();
         let (space, why) = (self.space, self.why);
-        match attempt(Durability::Flushed, |_| changes::compare(space, why)) {
+        match attempt(Some(space), Durability::Flushed, |_| {
+            changes::compare(space, why)
+        }) {
             Ok(looks) => {
                 self.changes.also(looks);
                 self.why = None;
@@ -358,7 +362,7 @@ impl Worker {
                 self.write = began + interval.min(LONGEST_WAIT);
             }
             Batch::Elsewhere => return self.settle_again(),
-            Batch::Gone => return Some(Report::Absent),
+            Batch::Gone => return Some(Report::Anew),
         }
         None
     }
