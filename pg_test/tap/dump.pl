@@ -1,0 +1,73 @@
+# What pg_dump takes out of a database comes back in another one, in every format.
+use strict;
+use warnings;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Presence;
+use Test::More;
+
+my $node = server('dump');
+$node->start;
+$node->safe_psql('postgres', 'CREATE DATABASE app');
+$Presence::database = 'app';
+install($node);
+sql($node, q{
+	CREATE ROLE web LOGIN; CREATE ROLE backend LOGIN; CREATE ROLE beacon LOGIN; CREATE ROLE dumper LOGIN;
+	GRANT USAGE ON SCHEMA presence TO web, backend, beacon;
+	SELECT presence.grant_client('web'), presence.grant_reader('web'), presence.grant_holder('beacon'), presence.grant_service('backend');
+	GRANT pg_read_all_data TO dumper});
+login($node, $_) for qw(anna bert cleo);
+login($node, 'annas-phone', 'anna');
+sql($node, q{UPDATE presence.user_sessions SET metadata = '{"device": "phone", "quote": "it''s \\\\ \"so\""}'
+	WHERE id = presence.presence_id('annas-phone')});
+logout($node, 'bert');
+sql($node, "SELECT presence.release_session(presence.presence_id('cleo'), '10 ms')");
+eventually($node, "NOT is_active FROM presence.user_sessions WHERE user_key = 'cleo'", 'one is live, one ended, one timed out');
+settled($node);
+
+# What has to be the same in the copy.
+my %same = (
+	sessions => 'SELECT id, user_id, auth_id, session_token, is_active, created_at, expires_at, metadata, ended_at, user_key
+		FROM presence.user_sessions ORDER BY id',
+	statuses => "SELECT user_id, user_key, status, is_online FROM presence.user_presence WHERE user_key IS NOT NULL ORDER BY user_id",
+	catalog => catalog());
+my %before = map { $_ => sql($node, $same{$_}) } keys %same;
+cmp_ok(length $before{catalog}, '>', 10_000, 'there is a catalog to compare');
+my $told = sql($node, 'SELECT seq FROM presence.presence_cursor()');
+
+my $dir = $node->basedir;
+my @formats = (
+	[ plain => [ 'psql', '-qX', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/plain" ] ],
+	[ custom => [ 'pg_restore', '--exit-on-error', '-d', 'custom', "$dir/custom" ] ],
+	[ directory => [ 'pg_restore', '--exit-on-error', '--jobs=2', '-d', 'directory', "$dir/directory" ] ]);
+for (@formats)
+{
+	my ($format, $restore) = @$_;
+	$node->command_ok([ 'pg_dump', "--format=$format", '--file', "$dir/$format", 'app' ], "$format: dumped");
+	$node->safe_psql('postgres', "CREATE DATABASE $format TEMPLATE template0");
+	local $ENV{PGDATABASE} = $format;
+	$node->command_ok($restore, "$format: restored");
+	settled($node, $format);
+	is(sql($node, $same{$_}, $format), $before{$_}, "$format: the same $_") for sort keys %same;
+	is(online($node, $format), 'anna', "$format: who was online is online");
+	is(sql($node, "SELECT presence.heartbeat_by_token('the secret token of anna')", $format), 'ok', "$format: tokens work");
+	is(beat($node, 'bert', $format), 'ended', "$format: who has logged out stays out");
+	is(beat($node, 'cleo', $format), 'ok', "$format: who has timed out may come back");
+	cmp_ok(sql($node, 'SELECT min(seq) FROM presence.presence_changes', $format), '>', $told, "$format: no number is told again");
+	isnt(sql($node, 'SELECT epoch FROM presence.presence_cursor()', $format), sql($node, 'SELECT epoch FROM presence.presence_cursor()'),
+		"$format: in an epoch of its own");
+	is($node->safe_psql($format, "SELECT presence.is_online(presence.presence_id('anna'))", extra_params => [ '-U', 'web' ]), 't',
+		"$format: a reader reads");
+	is($node->safe_psql($format, 'SELECT count(*) FROM presence.user_sessions', extra_params => [ '-U', 'web' ]), '0',
+		"$format: row level security holds");
+	is(sql($node, "SELECT string_agg(check_name, ' ') FROM presence.presence_health() WHERE NOT ok", $format), '', "$format: healthy");
+}
+
+# A dump that would silently leave rows out is worse than none.
+my @as_dumper = ('pg_dump', '-U', 'dumper', '--file', "$dir/partial", 'app');
+$node->command_fails_like(\@as_dumper, qr/row-level security/, 'a role that row level security holds back cannot dump');
+sql($node, 'ALTER ROLE dumper BYPASSRLS');
+$node->command_ok(\@as_dumper, 'with BYPASSRLS it can');
+like(slurp_file("$dir/partial"), qr/^COPY presence\.user_sessions .*\n(?:.+\n){4,}\\\.$/m, 'and has all rows');
+figure('3 formats: sessions, statuses, rights, policies, triggers and definitions came back the same');
+done_testing();
