@@ -49,7 +49,7 @@ fn draw_lines(
 ) -> Result<(), Box<dyn Error>> {
     let points = || lines.iter().flat_map(|(_, points)| points);
     let across = around(points().map(|point| point.0), 1.0);
-    let up = around(points().map(|point| point.1), 1.6);
+    let up = around(points().map(|point| point.1), 4.0);
     let mut plot = ChartBuilder::on(area)
         .margin(12)
         .x_label_area_size(42)
@@ -118,20 +118,21 @@ fn draw_bars(chart: &Chart, bars: &[(String, f64)], area: &Area) -> Result<(), B
     Ok(())
 }
 
-/// From the lowest to the highest positive number, with some room above.
+/// From the lowest to the highest positive number, with some room: above it for the names.
 fn around(numbers: impl Iterator<Item = f64>, room: f64) -> Range<f64> {
     let (low, high) = numbers
         .filter(|number| *number > 0.0)
         .fold((f64::MAX, f64::MIN), |(low, high), number| {
             (low.min(number), high.max(number))
         });
-    low / room..(high * room).max(low * 1.01)
+    low / room.min(1.6)..(high * room).max(low * 1.01)
 }
 
 fn tick(number: f64) -> String {
     match number {
         n if n >= 1e6 => format!("{} million", n / 1e6),
-        n if n >= 1.0 => short(n).trim_end_matches(".000").into(),
+        n if n >= 100.0 => short(n),
+        n if n >= 1.0 => format!("{n}"),
         n => format!("{n:.3}"),
     }
 }

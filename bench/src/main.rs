@@ -62,13 +62,18 @@ fn main() {
         let chapter = chapter(&mut venue);
         report::print(&chapter);
         report.add(chapter);
+        // Here, so that what was measured is kept when a later chapter fails.
+        report.save();
         say(&format!(
             "{name} took {:.0} s",
             began.elapsed().as_secs_f64()
         ));
     }
     report.print_budget();
-    report.save();
+    say(&format!(
+        "numbers and charts are in {}",
+        report.directory().display()
+    ));
 }
 
 fn say(text: &str) {

@@ -27,26 +27,20 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// One of each that is installed, with as many sessions as said.
-    pub fn all(directory: &Path, sessions: u64) -> Vec<Redis> {
+    /// One of each that is installed.
+    pub fn all(directory: &Path) -> Vec<Redis> {
         PROGRAMS
             .iter()
             .filter_map(|(name, program, called)| {
                 let program = std::env::split_paths(&std::env::var_os("PATH")?)
                     .map(|place| place.join(program))
                     .find(|program| program.exists())?;
-                Some(Redis::start(name, &program, called, directory, sessions))
+                Some(Redis::start(name, &program, called, directory))
             })
             .collect()
     }
 
-    fn start(
-        name: &'static str,
-        program: &Path,
-        called: &str,
-        directory: &Path,
-        sessions: u64,
-    ) -> Redis {
+    fn start(name: &'static str, program: &Path, called: &str, directory: &Path) -> Redis {
         let socket = directory.join(called);
         let server = Command::new(program)
             .arg0(called)
@@ -70,20 +64,23 @@ impl Redis {
         wait_until("Redis answers", || {
             UnixStream::connect(&redis.socket).is_ok()
         });
+        redis
+    }
+
+    /// Loads as many sessions as said.
+    pub fn load(&self, sessions: u64) {
         let began = Instant::now();
-        let mut line = redis.line(Does::Add, 1000);
-        for from in (0..sessions).step_by(1000) {
-            line.send((from..sessions.min(from + 1000)).collect());
-        }
-        let mut line = redis.line(Does::Expire, 1000);
-        for from in (0..sessions).step_by(1000) {
-            line.send((from..sessions.min(from + 1000)).collect());
+        for does in [Does::Add, Does::Expire] {
+            let mut line = self.line(does, 1000);
+            for from in (0..sessions).step_by(1000) {
+                line.send((from..sessions.min(from + 1000)).collect());
+            }
         }
         say(&format!(
-            "{name} loaded in {:.1} s",
+            "{} loaded in {:.1} s",
+            self.name,
             began.elapsed().as_secs_f64()
         ));
-        redis
     }
 
     /// What the server says it is.

@@ -13,7 +13,6 @@ use crate::{
     chapter::{Chapter, Figure},
     chart,
     numbers::short,
-    say,
 };
 
 /// All that a run has found.
@@ -47,6 +46,11 @@ impl Report {
         serde_json::from_str(&text).ok()
     }
 
+    /// Where its numbers and charts are.
+    pub fn directory(&self) -> PathBuf {
+        directory(self.quick)
+    }
+
     /// Adds a chapter, in the place of an older one of its name.
     pub fn add(&mut self, chapter: Chapter) {
         let same = |old: &&mut Chapter| old.name == chapter.name;
@@ -58,7 +62,7 @@ impl Report {
 
     /// Writes numbers and charts.
     pub fn save(&self) {
-        let directory = directory(self.quick);
+        let directory = self.directory();
         fs::create_dir_all(&directory).expect("a directory for the results");
         let text = serde_json::to_string_pretty(self).expect("JSON");
         fs::write(directory.join(FILE), text + "\n").expect("to write the results");
@@ -67,10 +71,6 @@ impl Report {
                 panic!("chart {}: {error}", chart.name);
             }
         }
-        say(&format!(
-            "numbers and charts are in {}",
-            directory.display()
-        ));
     }
 
     /// Prints the budget with what was measured.

@@ -1,6 +1,7 @@
 //! The PostgreSQL server that all contenders share, and what is loaded into it.
 
 use std::{
+    ops::Range,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -104,9 +105,14 @@ impl Stage {
 
     /// Calls for all sessions, a thousand at a time.
     pub fn for_all(&self, wire: &mut Wire) {
+        self.for_some(wire, 0..self.sessions);
+    }
+
+    /// Calls for these sessions, a thousand at a time.
+    pub fn for_some(&self, wire: &mut Wire, sessions: Range<u64>) {
         let mut array = Vec::new();
-        for from in (0..self.sessions).step_by(1000) {
-            let numbers: Vec<u64> = (from..self.sessions.min(from + 1000)).collect();
+        for from in sessions.clone().step_by(1000) {
+            let numbers: Vec<u64> = (from..sessions.end.min(from + 1000)).collect();
             array.clear();
             ids::array(&numbers, &mut array);
             wire.execute(Some(&array));

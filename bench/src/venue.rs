@@ -16,7 +16,7 @@ impl Venue {
     pub fn new(scale: Scale) -> Venue {
         let directory = std::env::temp_dir().join(format!("pgp.bench.{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory for Redis");
-        let redis = Redis::all(&directory, scale.sessions);
+        let redis = Redis::all(&directory);
         Venue {
             scale,
             stage: None,
@@ -40,6 +40,9 @@ impl Venue {
         if !self.has_peers {
             self.has_peers = true;
             self.stage().load_peers();
+            for redis in &self.redis {
+                redis.load(self.scale.sessions);
+            }
         }
         (self.stage.as_mut().expect("just made"), &self.redis)
     }

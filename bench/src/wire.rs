@@ -186,6 +186,16 @@ impl Statement {
     }
 }
 
+impl Statement {
+    /// Executes it once; returns the first column of what it answers.
+    pub fn answer(&mut self, random: &mut Random) -> String {
+        self.wire.keeps_rows = true;
+        self.once(random);
+        self.wire.keeps_rows = false;
+        self.wire.payloads.pop().unwrap_or_default()
+    }
+}
+
 impl Line for Statement {
     fn once(&mut self, random: &mut Random) -> u64 {
         let Some(parameter) = self.parameter else {

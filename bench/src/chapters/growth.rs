@@ -1,5 +1,7 @@
 //! What it costs as sessions grow, from a thousand to ten million.
 
+use std::time::{Duration, Instant};
+
 use super::{
     heartbeat::{BEAT, HEARTBEAT, SELECT},
     load::named,
@@ -10,6 +12,7 @@ use crate::{
     contest::{Contender, contest},
     ids::any_id,
     numbers::Spread,
+    say,
     stage::Stage,
     venue::Venue,
 };
@@ -19,6 +22,9 @@ const IS_ONLINE: &str = "is_online";
 const ONLINE_USERS: &str = "count(*) of online_users()";
 /// The seed's table is not loaded beyond: it would take minutes, and its UPDATE does not change.
 const SEED_UP_TO: u64 = 1_000_000;
+/// How long the loading of one size may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 pub fn run(venue: &mut Venue) -> Chapter {
     venue.close();
     let scale = venue.scale.clone();
@@ -32,10 +38,18 @@ pub fn run(venue: &mut Venue) -> Chapter {
     let names = [SELECT, HEARTBEAT, IS_ONLINE, SEED];
     let (mut speeds, mut looks) = (vec![Vec::new(); 4], vec![Vec::new(); 2]);
     let mut raw = Vec::new();
+    let mut loading = Duration::ZERO;
     for &sessions in sizes {
+        // Each size is ten times the last.
+        if loading * 10 > PATIENCE {
+            say(&format!("{sessions} sessions would take too long to load"));
+            break;
+        }
+        let began = Instant::now();
         let room = (sessions + 100).to_string();
         stage.cluster.configure(&[("presence.max_sessions", &room)]);
         let took = stage.load(sessions);
+        loading = began.elapsed();
         let mut of = |what: &str, unit, spread| {
             chapter.figure(format!("{what}, {sessions} sessions"), unit, spread);
         };

@@ -4,6 +4,7 @@ use crate::{
     chapter::Chapter,
     contest::{Contender, contest},
     ids::{CLAIMS, any_id, any_token},
+    random::Random,
     stage::Stage,
     venue::Venue,
     wire::Parameter,
@@ -87,7 +88,13 @@ pub fn run(venue: &mut Venue) -> Chapter {
 
 fn contender(stage: &Stage, connections: u64, row: &Row) -> Contender {
     let (name, role, before, sql, parameter) = *row;
-    Contender::new(name, connections, |_| {
-        stage.statement(role, before, sql, parameter)
+    Contender::new(name, connections, |number| {
+        let mut statement = stage.statement(role, before, sql, parameter);
+        if name.starts_with(HEARTBEAT) {
+            // A beat that is refused would be cheaper.
+            let answer = statement.answer(&mut Random::new(number));
+            assert_eq!(answer, "ok", "{name}");
+        }
+        statement
     })
 }

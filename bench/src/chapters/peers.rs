@@ -4,9 +4,10 @@ use super::heartbeat::{BEAT, HEARTBEAT, SELECT};
 use crate::{
     chapter::{Chapter, Chart, Kind},
     contest::{Contender, contest},
-    ids::any_id,
+    ids::{any_id, thousand_ids},
     redis::Does,
     venue::Venue,
+    wire::Parameter,
 };
 
 pub const SEED: &str = "the seed's UPDATE";
@@ -60,8 +61,14 @@ pub fn run(venue: &mut Venue) -> Chapter {
     };
     let mut contenders = vec![service(SELECT, "", "SELECT 1", None)];
     for (name, before, sql) in ROWS {
-        contenders.push(service(name, before, sql, Some(any_id)));
+        contenders.push(service(name, before, sql, Some(any_id as Parameter)));
     }
+    contenders.push(service(
+        "heartbeat_many of 1,000",
+        "",
+        "SELECT presence.heartbeat_many($1)",
+        Some(thousand_ids as Parameter),
+    ));
     for redis in redis {
         for (does, what) in [(Does::Add, "ZADD"), (Does::Expire, "SET EX")] {
             for pipelined in [1, 100] {

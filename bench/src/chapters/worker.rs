@@ -23,6 +23,10 @@ use crate::{
 
 /// So short that the worker has flushed before the next turn.
 const FLUSH: &str = "2s";
+/// Sessions whose beats are measured: so few that their own flush is no work.
+const BEATEN: u64 = 100;
+/// Sessions that are beaten for the worker to have work.
+const FLUSHED: u64 = 100_000;
 /// Logins while the worker is busy.
 const CHANGES_PER_SECOND: f64 = 50.0;
 
@@ -116,15 +120,14 @@ fn beats(stage: &Stage, rounds: u64, turn: Duration) -> (Vec<Vec<f64>>, Vec<Vec<
     let mut turns = (Vec::new(), Vec::new());
     let mut users = stage.sessions;
     for _ in 0..rounds {
-        // Nothing left to write: a flush writes once what has been beaten.
         wait_until("an idle worker", || {
-            stage.ask("SELECT unwritten_users = 0 AND coalesce(oldest_unflushed_ms, 0) < 2000 FROM presence.presence_stats")
+            stage.ask(
+                "SELECT unwritten_users = 0 AND oldest_unflushed_ms IS NULL FROM presence.presence_stats",
+            )
         });
-        turns
-            .0
-            .push(beat(&mut wire, &mut random, stage.sessions, turn));
-        // Now every session has to be flushed, and there are changes to be told.
-        stage.for_all(&mut all);
+        turns.0.push(beat(&mut wire, &mut random, turn));
+        // Now there is a second's work of flushing, and there are changes to be told.
+        stage.for_some(&mut all, BEATEN..stage.sessions.min(FLUSHED));
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -140,20 +143,18 @@ fn beats(stage: &Stage, rounds: u64, turn: Duration) -> (Vec<Vec<f64>>, Vec<Vec<
                 });
             });
             thread::sleep(Duration::from_millis(100));
-            turns
-                .1
-                .push(beat(&mut wire, &mut random, stage.sessions, turn));
+            turns.1.push(beat(&mut wire, &mut random, turn));
             stop.store(true, Ordering::Relaxed);
         });
     }
     turns
 }
 
-fn beat(wire: &mut Wire, random: &mut Random, sessions: u64, turn: Duration) -> Vec<f64> {
+fn beat(wire: &mut Wire, random: &mut Random, turn: Duration) -> Vec<f64> {
     let mut latencies = Vec::new();
     let began = Instant::now();
     while began.elapsed() < turn {
-        let id = ids::id(random.below(sessions));
+        let id = ids::id(random.below(BEATEN));
         let sent = Instant::now();
         wire.execute(Some(&id));
         latencies.push(sent.elapsed().as_secs_f64() * 1e6);
