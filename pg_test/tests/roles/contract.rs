@@ -116,6 +116,16 @@ pub const ON_A_TABLE: &[(&str, &str)] = &[
     ("CREATE TABLE presence.mine ()", "-------"),
     ("CREATE FUNCTION presence.is_service(int) RETURNS bool LANGUAGE sql AS 'SELECT true'", "-------"),
     ("CREATE TRIGGER mine BEFORE INSERT ON user_sessions EXECUTE FUNCTION suppress_redundant_updates_trigger()", "-------"),
+    (
+        "CREATE TEMP TABLE mine (id uuid);
+         CREATE TRIGGER mine AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION presence.presence_feed()",
+        "-------",
+    ),
+    (
+        "CREATE TEMP TABLE mine (id uuid);
+         CREATE TRIGGER mine BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION presence.presence_guard()",
+        "-------",
+    ),
     ("CREATE RULE mine AS ON UPDATE TO user_sessions DO ALSO NOTHING", "-------"),
     ("CREATE POLICY mine ON user_sessions USING (true)", "-------"),
     ("CREATE INDEX mine ON user_sessions (user_id)", "-------"),

@@ -5,6 +5,7 @@ mod canary;
 mod claims;
 mod contract;
 mod hostile;
+mod input;
 mod leaks;
 mod login;
 mod matrix;
