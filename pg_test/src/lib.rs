@@ -8,6 +8,7 @@
 //! One test: `cargo test -p pg_presence_test -- sessions::a_beat_counts_at_once`.
 
 mod cluster;
+pub mod crew;
 mod database;
 mod dice;
 mod listener;

@@ -1,31 +1,18 @@
 //! Crashes at random moments and at the worst ones, under load.
 //!
-//! What is promised is checked against the clients' own records of what was acknowledged (`crew`), and against what a
-//! reader of the feed has seen before (`feed`), never against the server's word for it alone.
+//! What is promised is checked against the clients' own records of what was acknowledged, and against what a reader of
+//! the feed has seen before, never against the server's word for it alone.
 
-mod crew;
-mod feed;
 mod kill;
-mod session;
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-};
+use std::thread;
 
-use crew::Crew;
-use feed::Feed;
 use kill::Kill;
-use pg_presence_test::{Cluster, Mirror, Presence, figure, soak, wait_until};
-
-/// Sets the flag however the scope is left, so that nobody works on for a test that has failed.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
+use pg_presence_test::{
+    Cluster, Mirror, Presence,
+    crew::{self, Crew, Feed, Stop},
+    figure, soak, wait_until,
+};
 
 #[test]
 fn whatever_was_acknowledged_outlives_every_crash() {
@@ -48,7 +35,7 @@ fn whatever_was_acknowledged_outlives_every_crash() {
                 scope.spawn(move || crew::work(crew, database, number))
             })
             .collect();
-        let stop = Stop(&crew.stop);
+        let stop = Stop(&crew);
         for round in 0..rounds {
             for kill in Kill::ALL {
                 crew.wait_for_answers(round * 37 % 500 + 300);
@@ -77,13 +64,10 @@ fn whatever_was_acknowledged_outlives_every_crash() {
     mirror.wait_until_agreed();
     feed.read(&database, &crew);
     figure(&format!(
-        "{} crashes; {} logins, {} beats and {} logouts acknowledged, none lost; {} changes, no gap, no repeat; \
-         freshness lost: {:.1} s at most",
+        "{} crashes; {}; {} changes, no gap, no repeat; freshness lost: {:.1} s at most",
         rounds * Kill::ALL.len() as u64,
-        crew.logins.load(Ordering::Relaxed),
-        crew.beats.load(Ordering::Relaxed),
-        crew.logouts.load(Ordering::Relaxed),
-        feed.len(),
+        crew.acknowledged(),
+        feed.seen(),
         crew.worst_loss().as_seconds_f64(),
     ));
 }

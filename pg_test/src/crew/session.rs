@@ -1,12 +1,12 @@
 //! What a client knows of a session. What was asked and not answered is asked again until it is.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Instant};
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use postgres::{Client, Error};
 use uuid::Uuid;
 
-use crate::crew::Crew;
+use super::Crew;
 
 /// Of how much time beats may be lost in a crash. The flush interval is a second; a machine that stands still for
 /// others is forgiven, a flush that does not come is not.
@@ -60,8 +60,9 @@ impl Session {
             }
             Known::Live(_) if chance.is_multiple_of(7) => self.look(client),
             Known::Live(id) => {
-                let sent = now();
+                let (sent, began) = (now(), Instant::now());
                 let answer = beat(client, id)?;
+                crew.has_taken(began.elapsed());
                 assert_eq!(answer, "ok", "a login of {} is lost", self.user);
                 self.has_beaten(crew, sent);
                 crew.beats.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,7 @@
-//! Clients under load, who remember what they were told.
+//! Clients under load, who remember what they were told, and hold the server to it whatever happens to it.
+
+mod feed;
+mod session;
 
 use std::{
     collections::HashMap,
@@ -6,14 +9,19 @@ use std::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use pg_presence_test::{Database, wait_for, wait_until};
 use postgres::{Client, Error, NoTls};
 use uuid::Uuid;
 
-use crate::session::Session;
+use crate::{Database, wait_for, wait_until};
+pub use feed::Feed;
+use session::Session;
+
+/// Sessions of one member, a third of which never sign out before the end.
+const SESSIONS: usize = 12;
 
 /// A client that was silent for longer, because the machine or the server stood still, has not kept beating.
 const SILENCE: TimeDelta = TimeDelta::seconds(7);
@@ -21,13 +29,24 @@ const SILENCE: TimeDelta = TimeDelta::seconds(7);
 /// What all members share.
 #[derive(Default)]
 pub struct Crew {
-    pub stop: AtomicBool,
-    pub logins: AtomicU64,
-    pub beats: AtomicU64,
-    pub logouts: AtomicU64,
+    stop: AtomicBool,
+    logins: AtomicU64,
+    beats: AtomicU64,
+    logouts: AtomicU64,
     /// When those who never stop beating have beaten last.
     keepers: Mutex<HashMap<Uuid, DateTime<Utc>>>,
     loss: Mutex<TimeDelta>,
+    /// How many beats took so many microseconds, by the power of the fourth root of two.
+    took: Mutex<Vec<u64>>,
+}
+
+/// Tells the members to stop, however the scope is left that they work in.
+pub struct Stop<'a>(pub &'a Crew);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Crew {
@@ -77,11 +96,44 @@ impl Crew {
     pub fn worst_loss(&self) -> TimeDelta {
         *self.loss.lock().expect("the loss")
     }
+
+    fn has_taken(&self, time: Duration) {
+        let class = (4.0 * (time.as_micros() as f64).max(1.0).log2()) as usize;
+        let mut took = self.took.lock().expect("the times");
+        if took.len() <= class {
+            took.resize(class + 1, 0);
+        }
+        took[class] += 1;
+    }
+
+    /// Of a hundred beats, ninety-nine took no longer, to a fifth of it.
+    pub fn slowest_of_a_hundred(&self) -> Duration {
+        let took = self.took.lock().expect("the times");
+        let mut left = took.iter().sum::<u64>() / 100;
+        for (class, &count) in took.iter().enumerate().rev() {
+            if count > left {
+                return Duration::from_micros((2.0f64).powf((class as f64 + 1.0) / 4.0) as u64);
+            }
+            left -= count;
+        }
+        Duration::ZERO
+    }
+
+    /// What was acknowledged, as a figure.
+    pub fn acknowledged(&self) -> String {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        format!(
+            "{} logins, {} beats and {} logouts acknowledged, none lost",
+            count(&self.logins),
+            count(&self.beats),
+            count(&self.logouts)
+        )
+    }
 }
 
 /// Works until the crew is to stop, through every crash, and then signs everybody out.
 pub fn work(crew: &Crew, database: &Database, number: u64) {
-    let mut sessions: Vec<Session> = (0..12)
+    let mut sessions: Vec<Session> = (0..SESSIONS)
         .map(|n| Session::new(Uuid::new_v4(), n % 3 == 0))
         .collect();
     let mut random = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);

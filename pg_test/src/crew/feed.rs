@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use pg_presence_test::Database;
 use uuid::Uuid;
 
-use crate::crew::Crew;
+use super::Crew;
+use crate::Database;
 
 /// Every change read so far.
 pub struct Feed {
@@ -24,7 +24,8 @@ impl Feed {
         }
     }
 
-    pub fn len(&self) -> usize {
+    /// How many changes it has seen.
+    pub fn seen(&self) -> usize {
         self.changes.len()
     }
 
