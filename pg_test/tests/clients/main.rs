@@ -1,0 +1,178 @@
+//! The programs of examples/clients, each run as it is on a server of its own. They end
+//! when they have been told of their own logout, so that they end at all shows the loop.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use pg_presence_test::{Cluster, Database, Install};
+
+const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/clients");
+
+/// Where `setup tests` has put what the programs import.
+fn tools() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache");
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
+    cache.join("pg_presence/tools")
+}
+
+/// Runs a program as a role of the database; what it prints, line by line.
+fn run(database: &Database, role: &str, program: &mut Command) -> Vec<String> {
+    let socket = database.cluster.socket_directory();
+    let url = format!(
+        "host={} user={role} dbname={}",
+        socket.display(),
+        database.name
+    );
+    let done = program
+        .env("PGHOST", socket)
+        .env("PGUSER", role)
+        .env("PGDATABASE", &database.name)
+        .env("DATABASE_URL", url)
+        .output()
+        .unwrap_or_else(|error| panic!("{program:?}: {error}"));
+    lines(program, &done)
+}
+
+fn lines(program: &Command, done: &Output) -> Vec<String> {
+    let said = String::from_utf8_lossy(&done.stdout);
+    let complained = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success(),
+        "{program:?}: {}\n{said}{complained}",
+        done.status
+    );
+    assert_eq!(complained, "", "{program:?}");
+    said.lines().map(str::to_owned).collect()
+}
+
+/// What every program prints that beats until it is told that it is there. One that
+/// starts before it listens does not hear of what was before.
+fn assert_visit(lines: &[String], user: &str) {
+    let told: Vec<_> = lines
+        .iter()
+        .filter(|line| line.starts_with("told: "))
+        .collect();
+    assert_eq!(told, ["told: active", "told: inactive"], "{lines:?}");
+    for said in [
+        "heartbeat: ok",
+        &format!("{user}: online"),
+        "nobody: offline",
+    ] {
+        assert!(lines.iter().any(|line| line == said), "{said}: {lines:?}");
+    }
+}
+
+#[test]
+fn psql_runs_its_script_and_shows_the_changes() {
+    let database = Cluster::shared().database();
+    let service = database.service();
+    let mut psql = database.cluster.program("psql", &database.name);
+    let said = run(
+        &database,
+        &service,
+        psql.args(["-XAtq", "-f"])
+            .arg(copy("psql").join("presence.sql")),
+    );
+    let said: Vec<_> = said
+        .iter()
+        .filter(|line| !line.starts_with("Asynchronous"))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "ok",
+            "psql|t",
+            "nobody|f",
+            "t",
+            "1|psql|active|started",
+            "2|psql|inactive|ended"
+        ]
+    );
+}
+
+#[test]
+fn node_starts_beats_follows_and_leaves() {
+    let database = Cluster::shared().database();
+    let dir = copy("node");
+    symlink(tools().join("node/node_modules"), dir.join("node_modules")).unwrap();
+    let said = run(
+        &database,
+        &database.service(),
+        Command::new("node").arg(dir.join("presence.mjs")),
+    );
+    assert_visit(&said, "node");
+}
+
+#[test]
+fn python_starts_beats_follows_and_leaves() {
+    let database = Cluster::shared().database();
+    let mut python = Command::new(tools().join("python/bin/python"));
+    let said = run(
+        &database,
+        &database.service(),
+        python.arg(Path::new(CLIENTS).join("python/presence.py")),
+    );
+    assert_visit(&said, "python");
+}
+
+#[test]
+fn rust_starts_beats_follows_and_leaves() {
+    let database = Cluster::shared().database();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "run",
+        "--locked",
+        "--quiet",
+        "--package",
+        "pg_presence_dashboard",
+        "--example",
+        "presence",
+    ]);
+    let said = run(&database, &database.service(), cargo.current_dir(CLIENTS));
+    assert_visit(&said, "rust");
+}
+
+#[test]
+fn what_postgrest_makes_of_supabase_js_works() {
+    // Roles belong to the whole server.
+    let cluster = Cluster::own(&[]);
+    let database = cluster.database_with(Install::Not);
+    let dir = copy("supabase");
+    let mut setup = cluster.program("psql", &database.name);
+    run(
+        &database,
+        "postgres",
+        setup
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-f"])
+            .arg(dir.join("roles.sql")),
+    );
+    let mut psql = cluster.program("psql", &database.name);
+    let said = run(
+        &database,
+        "authenticator",
+        psql.args(["-XAtq", "-f"]).arg(dir.join("presence.sql")),
+    );
+    let [beat, me, nobody, users, missed, released, ended] = &said[..] else {
+        panic!("{said:?}");
+    };
+    assert_eq!([beat, released, ended], ["ok", "t", "t"]);
+    assert_eq!(me, "5d1f5c1e-6a4e-4f0e-9a43-0d3c7c2c6a11|active|1");
+    assert_eq!(nobody, "00000000-0000-4000-8000-000000000000|inactive|0");
+    assert!(users.parse::<u32>().unwrap() <= 1, "{users}");
+    assert!(missed.parse::<u32>().unwrap() <= 1, "{missed}");
+}
+
+/// A copy of one client's directory that the servers' user can read.
+fn copy(client: &str) -> PathBuf {
+    let dir = Cluster::shared().socket_directory().join(client);
+    fs::create_dir(&dir).unwrap();
+    for file in fs::read_dir(Path::new(CLIENTS).join(client)).unwrap() {
+        let file = file.unwrap();
+        if file.file_type().unwrap().is_file() {
+            fs::copy(file.path(), dir.join(file.file_name())).unwrap();
+        }
+    }
+    dir
+}
