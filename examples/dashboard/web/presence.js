@@ -34,6 +34,8 @@ export function startPresence({
   let nextAt = 0 // when the next beat may be
   let retry = 0 // the pause after a failure; 0 while all is well
   let beating = null // the beat under way
+  let underWay = new AbortController() // gives up the calls under way
+  let isGone = false // the page is closing, or kept out of sight
   let isOver = false
 
   function say(next) {
@@ -47,7 +49,7 @@ export function startPresence({
       method: 'POST',
       headers: { 'Content-Type': 'application/json', ...(typeof headers === 'function' ? await headers() : headers) },
       body: JSON.stringify(args),
-      signal: AbortSignal.timeout(TIMEOUT),
+      signal: AbortSignal.any([AbortSignal.timeout(TIMEOUT), underWay.signal]),
     })
     if (response.ok) return response.json()
     const { message } = await response.json().catch(() => ({}))
@@ -109,7 +111,7 @@ export function startPresence({
 
   // Asks the clock, not how often a timer rang: timers sleep in hidden tabs, and with the machine.
   function tick() {
-    if (isOver || beating) return
+    if (isOver || isGone || beating) return
     if (Date.now() < nextAt) return schedule()
     if (isActive || retry || mode === 'connection') beat()
     else say('quiet')
@@ -151,6 +153,10 @@ export function startPresence({
   // The page closes, or is reloaded: unless somebody beats within the grace, the session is silent from now on.
   // Any tab says so, and the others contradict. The request outlives the page, and needs no JWT.
   function leave() {
+    // A beat that comes after would say the opposite.
+    isGone = true
+    underWay.abort()
+    underWay = new AbortController()
     if (!session) return
     const own = typeof headers === 'function' ? {} : headers
     fetch(`${url}/release_session_by_token`, {
@@ -164,14 +170,15 @@ export function startPresence({
   on(window, 'pagehide', leave)
   on(window, 'pageshow', (event) => {
     if (!event.persisted) return
-    // Kept in memory and shown again: we had left.
+    // Shown again: we had left.
+    isGone = false
     isActive = true
     nextAt = 0
     tick()
   })
 
   on(tabs, 'message', async ({ data }) => {
-    if (isOver) return
+    if (isOver || isGone) return
     if (data.isEnded) return finish()
     if (data.nextAt) {
       nextAt = Math.max(nextAt, data.nextAt)
@@ -181,7 +188,7 @@ export function startPresence({
     // Another tab has left, we have not. The first beat may overtake its request; the others do not.
     await beat()
     await beat()
-    setTimeout(() => isOver || beat(), 2000)
+    setTimeout(() => isOver || isGone || beat(), 2000)
   })
 
   // --- The end ----------------------------------------------------------------------------------------

@@ -1,0 +1,131 @@
+// The dots: who is green, who is gray, and when that changes.
+
+import assert from 'node:assert/strict'
+import { changesOf, newUser, ownBrowser, Person, sql, untilHeardAfter, untilSilentFor } from './stage.mjs'
+import { figure, test, until } from './test.mjs'
+
+test('after the login the own user is green', async () => {
+  const ana = await Person.sit()
+  await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+})
+
+test('a second browser makes both users green, in both', async () => {
+  const [ana, ben] = [await Person.sit(), await Person.sit()]
+  await ana.signIn(await newUser())
+  await ben.signIn(await newUser())
+  for (const who of [ana, ben]) {
+    await who.sees(ana.user, 'Active')
+    await who.sees(ben.user, 'Active')
+  }
+})
+
+test('a browser that is killed turns gray after the timeout', async () => {
+  const ana = await Person.sit()
+  await ana.signIn(await newUser())
+  const { browser, kill } = await ownBrowser()
+  const ben = await Person.sit({}, browser)
+  await ben.signIn(await newUser())
+  await ana.sees(ben.user, 'Active')
+  const begun = Date.now()
+  kill()
+  await ana.sees(ben.user, 'Inactive')
+  figure(`gray ${((Date.now() - begun) / 1000).toFixed(1)} s after the kill`)
+  assert.deepEqual(await changesOf(ben.user), ['active started', 'inactive timed_out'])
+  const [{ seconds }] = await sql(
+    `SELECT extract(epoch FROM changed_at - last_seen)::float AS seconds FROM presence.presence_changes
+     WHERE user_id = $1 AND status = 'inactive'`,
+    [ben.user.id],
+  )
+  assert.ok(seconds >= 12, `gray after ${seconds} s: before the timeout`)
+})
+
+test('a browser that is closed turns gray within the grace', async () => {
+  const [ana, ben] = [await Person.sit(), await Person.sit()]
+  await ana.signIn(await newUser())
+  await ben.signIn(await newUser())
+  await ana.sees(ben.user, 'Active')
+  const begun = Date.now()
+  await ben.leave()
+  await ana.sees(ben.user, 'Inactive')
+  figure(`gray ${((Date.now() - begun) / 1000).toFixed(1)} s after the close`)
+  assert.deepEqual(await changesOf(ben.user), ['active started', 'inactive released'])
+})
+
+test('a logout in one browser turns gray in the other without a refresh', async () => {
+  const [ana, ben] = [await Person.sit(), await Person.sit()]
+  await ana.signIn(await newUser())
+  await ben.signIn(await newUser())
+  await ana.sees(ben.user, 'Active')
+  const told = await ana.watch(ben.user)
+  const begun = Date.now()
+  await ben.page.getByRole('button', { name: 'Log out' }).click()
+  await ana.sees(ben.user, 'Inactive')
+  figure(`gray ${Date.now() - begun} ms after the click`)
+  await until('the stream tells', async () => (await told()).length)
+  assert.deepEqual(await told(), [false], 'by the stream itself, not by reconciling')
+  assert.deepEqual(await changesOf(ben.user), ['active started', 'inactive ended'])
+  await ben.page.waitForURL(/\/login$/)
+})
+
+test('an untouched page turns gray, and green again at the first move', async () => {
+  const ana = await Person.sit()
+  await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  ana.still()
+  await ana.sees(ana.user, 'Inactive')
+  await ana.page.mouse.move(30, 40)
+  await ana.sees(ana.user, 'Active')
+  assert.deepEqual(await changesOf(ana.user), ['active started', 'inactive timed_out', 'active resumed'])
+})
+
+test('two tabs are one session, and closing one leaves the user green', async () => {
+  const [ana, ben] = [await Person.sit(), await Person.sit()]
+  await ben.signIn(await newUser())
+  const page = await ana.signIn(await newUser())
+  const second = await ana.open()
+  await ana.sees(ana.user, 'Active', second)
+  const sessions = await sql('SELECT session_count AS n FROM presence.presence_of(ARRAY[$1::uuid])', [ana.user.id])
+  assert.equal(Number(sessions[0].n), 1)
+  const left = page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        new BroadcastChannel('presence').onmessage = ({ data }) => data.isLeaving && resolve()
+      }),
+  )
+  // Nobody touches the other tab, so in the end it turns gray; but because of that, not because of the close.
+  ana.still()
+  await untilSilentFor(ana.user, 2.5)
+  await ana.leave(second)
+  await left
+  await ben.sees(ana.user, 'Inactive')
+  assert.deepEqual(await changesOf(ana.user), ['active started', 'inactive timed_out'])
+  assert.ok(!page.isClosed())
+})
+
+test('a reload never flickers in another browser', async () => {
+  const [ana, ben] = [await Person.sit(), await Person.sit()]
+  await ana.signIn(await newUser())
+  await ben.signIn(await newUser())
+  await ana.sees(ben.user, 'Active')
+  const told = await ana.watch(ben.user)
+  for (let reload = 0; reload < 3; reload++) {
+    await ben.page.reload()
+    await ben.sees(ben.user, 'Active')
+  }
+  // As long as the grace of what the reload has left behind.
+  await untilHeardAfter(ben.user, 11)
+  await ana.sees(ben.user, 'Active')
+  assert.ok(!(await told()).includes(false), 'gray in between')
+  assert.deepEqual(await changesOf(ben.user), ['active started'])
+})
+
+test('a session that the server ends shows the login in every tab', async () => {
+  const ana = await Person.sit()
+  await ana.signIn(await newUser())
+  const second = await ana.open()
+  await ana.sees(ana.user, 'Active', second)
+  await sql('SELECT presence.end_user_sessions($1)', [ana.user.id])
+  await ana.page.waitForURL(/\/login$/)
+  await second.waitForURL(/\/login$/)
+})

@@ -1,0 +1,109 @@
+// The page around the dots: users who are added, renamed and removed, the filter, keyboards, small and dark screens.
+
+import assert from 'node:assert/strict'
+import { newUser, Person, sql, SHOTS } from './stage.mjs'
+import { alone, test, until } from './test.mjs'
+
+test('users added, renamed and removed appear without a reload', async () => {
+  const ana = await Person.sit()
+  await ana.signIn(await newUser())
+  const ben = await newUser('Ben the First')
+  await ana.sees(ben, 'Inactive')
+  const row = ana.page.locator(`tr[data-user="${ben.id}"]`)
+  assert.equal(await row.locator('time').textContent(), 'never')
+  await sql("UPDATE app.users SET name = 'Ben the Second' WHERE id = $1", [ben.id])
+  await until('the new name', async () => (await row.locator('.name').textContent()) === 'Ben the Second')
+  await sql('DELETE FROM app.users WHERE id = $1', [ben.id])
+  await until('the row is gone', async () => (await row.count()) === 0)
+})
+
+test('a name is text, whatever is in it', async () => {
+  const ana = await Person.sit()
+  await ana.signIn(await newUser())
+  const name = '<img src=x onerror="window.hacked = 1">'
+  const eve = await newUser(name)
+  await ana.sees(eve, 'Inactive')
+  assert.equal(await ana.page.locator(`tr[data-user="${eve.id}"] .name`).textContent(), name)
+  assert.equal(await ana.page.evaluate(() => window.hacked), undefined)
+})
+
+test('last seen keeps counting', async () => {
+  const ana = await Person.sit()
+  await ana.signIn(await newUser())
+  const ben = await newUser()
+  await sql('SELECT FROM presence.start_session(user_id => $1)', [ben.id])
+  await ana.sees(ben, 'Active')
+  await sql('SELECT presence.end_user_sessions($1)', [ben.id])
+  const time = ana.page.locator(`tr[data-user="${ben.id}"] time`)
+  await until('two seconds', async () => (await time.textContent()) === '2 seconds ago')
+  await until('three seconds', async () => (await time.textContent()) === '3 seconds ago')
+})
+
+test('the filter and the count work with a keyboard alone', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser('Zora Filter'))
+  await ana.sees(ana.user, 'Active')
+  await until('the count', async () => {
+    const [{ total }] = await sql('SELECT count(*)::int AS total FROM app.users')
+    return (await page.locator('#total').textContent()) === String(total)
+  })
+  const filter = page.getByRole('searchbox', { name: 'Filter by name or title' })
+  await filter.focus()
+  await page.keyboard.type('zora f')
+  const shown = page.getByRole('rowheader')
+  await until('one row', async () => (await shown.count()) === 1)
+  await page.keyboard.press('Tab')
+  await page.keyboard.press('ArrowRight') // Active
+  assert.equal(await shown.count(), 1)
+  await page.keyboard.press('ArrowRight') // Inactive
+  await until('no row', async () => (await shown.count()) === 0)
+  await page.getByText('Nobody matches the filter.').waitFor()
+})
+
+alone('a screen reader finds a table with headings, and is told of changes', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  const ben = await newUser('Ben Spoken')
+  const table = page.getByRole('table', { name: 'Users and whether they are online' })
+  assert.deepEqual(await table.getByRole('columnheader').allTextContents(), ['Name', 'Status', 'Last seen', 'Sessions'])
+  await table.getByRole('row', { name: /Ben Spoken.*Inactive never 0/ }).waitFor()
+  await sql('SELECT FROM presence.start_session(user_id => $1)', [ben.id])
+  const news = page.locator('[aria-live=polite]')
+  await until('the news', async () => (await news.textContent()).includes('Ben Spoken is active'))
+})
+
+test('it fits a telephone, and follows a dark screen', async () => {
+  const ana = await Person.sit({ viewport: { width: 360, height: 640 }, colorScheme: 'dark' })
+  const page = await ana.signIn(await newUser('Alexandrina Featherstonehaugh'))
+  await ana.sees(ana.user, 'Active')
+  const [wide, ground] = await page.evaluate(() => [
+    document.documentElement.scrollWidth,
+    getComputedStyle(document.body).backgroundColor,
+  ])
+  assert.ok(wide <= 360, `${wide} pixels wide`)
+  assert.equal(ground, 'rgb(14, 17, 22)')
+})
+
+// For the README, and to look at.
+alone('the picture of the page', async () => {
+  const ana = await Person.sit({ viewport: { width: 1000, height: 760 } })
+  await sql("DELETE FROM app.users WHERE title = 'Tester'")
+  await sql("SELECT FROM app.users u, presence.start_session(user_id => u.id) WHERE u.id::text ~ '(01|02|04|08|11|12)$'")
+  await sql("SELECT FROM app.users u, presence.start_session(user_id => u.id) WHERE u.id::text ~ '(01|08)$'")
+  const away = [['03', '4 minutes'], ['05', '26 minutes'], ['06', '3 hours'], ['09', '1 day'], ['10', '5 days']]
+  for (const [user, time] of away) {
+    await sql(
+      `INSERT INTO presence.user_sessions (user_id, is_active, last_activity, ended_at)
+       SELECT id, false, now() - $2::interval, now() - $2::interval FROM app.users WHERE right(id::text, 2) = $1`,
+      [user, time],
+    )
+  }
+  const grace = { id: '00000000-0000-4000-8000-000000000007', name: 'Grace Nakamura' }
+  const page = await ana.signIn(grace)
+  await ana.sees(grace, 'Active')
+  await until('everybody is there', async () => (await page.getByRole('rowheader').count()) === 12)
+  await page.reload() // old sessions are no change, so the page is not told of them
+  await ana.sees(grace, 'Active')
+  await page.waitForTimeout(2500) // for the glow of what has changed to fade
+  await page.screenshot({ path: `${SHOTS}/users.png` })
+})

@@ -1,0 +1,122 @@
+// What goes wrong, and what a person is told.
+
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { newUser, PAGE, Person, pgCtl, sql } from './stage.mjs'
+import { alone, test, until } from './test.mjs'
+
+const notice = (page) => page.locator('#notice')
+const saysLive = (page) => until('live', async () => (await page.locator('#stream-word').textContent()) === 'Live')
+
+alone('the page says when the database is away, and shows the truth when it is back', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  const [ben, cleo] = [await newUser(), await newUser()]
+  await sql('SELECT FROM presence.start_session(user_id => $1)', [ben.id])
+  await ana.sees(ben, 'Active')
+  await saysLive(page)
+  await pgCtl('stop', '--mode=fast')
+  await page.getByText('The database cannot be reached. What you see may be out of date').waitFor()
+  assert.equal(await page.locator('#stream-word').textContent(), 'Offline')
+  // Nobody is logged out by this, or told so.
+  await page.getByRole('button', { name: 'Log out' }).click()
+  const login = await ana.open('/login')
+  await login.getByText('The database cannot be reached at the moment.').waitFor()
+  await pgCtl('start')
+  await login.locator('button[data-user]').first().waitFor()
+  await saysLive(page)
+  await until('no notice', () => notice(page).isHidden())
+  await sql('SELECT FROM presence.start_session(user_id => $1)', [cleo.id])
+  await ana.sees(cleo, 'Active')
+  await ana.sees(ana.user, 'Active')
+  // Not heard from again since before the stop.
+  await ana.sees(ben, 'Inactive')
+})
+
+alone('a crash of the database mends itself, too', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  const ben = await newUser()
+  await saysLive(page)
+  await pgCtl('restart', '--mode=immediate')
+  await sql('SELECT FROM presence.start_session(user_id => $1)', [ben.id])
+  await ana.sees(ben, 'Active')
+  await saysLive(page)
+})
+
+alone('a connection that is cut is made again, and nothing is lost', async () => {
+  const ana = await Person.sit()
+  await ana.signIn(await newUser())
+  const ben = await newUser()
+  await sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'dashboard'")
+  await sql('SELECT FROM presence.start_session(user_id => $1)', [ben.id])
+  await ana.sees(ben, 'Active')
+})
+
+test('a browser that was offline beats again once it is not', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await ana.context.setOffline(true)
+  await until('inactive', async () => {
+    const [{ online }] = await sql('SELECT presence.is_online($1) AS online', [ana.user.id])
+    return !online
+  })
+  await ana.context.setOffline(false)
+  await ana.sees(ana.user, 'Active')
+  await until('no notice', () => notice(page).isHidden())
+})
+
+test('what makes no sense is refused with a clear sentence', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  const [foreign] = await sql('SELECT session_id AS id FROM presence.start_session(user_id => gen_random_uuid())')
+  const ask = async (path, body, { as = page.request, type = 'application/json' } = {}) => {
+    const answer = await as.post(PAGE + path, { data: Buffer.from(body), headers: { 'Content-Type': type } })
+    const text = await answer.text()
+    assert.doesNotMatch(text, /panic|backtrace|\.rs|DbError|SELECT/)
+    return [answer.status(), JSON.parse(text).message ?? JSON.parse(text)]
+  }
+  const stranger = (await Person.sit()).context.request
+  const nobody = '{"user_id":"00000000-0000-4000-8000-00000000ffff"}'
+  assert.deepEqual(await ask('/api/login', nobody), [404, 'There is no such user. Please choose another.'])
+  assert.deepEqual(await ask('/api/login', '{"user_id":"robert"}'), [400, 'That is no id: an id is a UUID.'])
+  assert.deepEqual(await ask('/rpc/heartbeat', JSON.stringify({ session_id: foreign.id })), [200, 'unknown'])
+  assert.deepEqual(await ask('/rpc/end_session', JSON.stringify({ session_id: foreign.id })), [200, false])
+  assert.deepEqual(await ask('/rpc/heartbeat', '{"session_id":7}'), [400, 'That is not the JSON this address takes.'])
+  assert.deepEqual(await ask('/rpc/heartbeat', '{"session_id":'), [400, 'That is not the JSON this address takes.'])
+  assert.deepEqual(await ask('/rpc/heartbeat', '{}', { type: 'text/plain' }), [
+    400,
+    'Please send JSON, with the content type application/json.',
+  ])
+  assert.deepEqual(await ask('/rpc/heartbeat', ' '.repeat(5000)), [413, 'That is too much for one request: 4 kB is the most.'])
+  assert.deepEqual(await ask('/rpc/start_session', '{}', { as: stranger }), [401, 'You are signed out. Please sign in again.'])
+  assert.deepEqual(await ask('/rpc/release_session_by_token', '{"session_token":"guessed"}', { as: stranger }), [200, false])
+  assert.deepEqual(await ask('/rpc/forget_user', '{}'), [404, 'There is no such page.'])
+  const weak = await ask('/rpc/start_session', '{"session_token":"short"}')
+  assert.equal(weak[0], 400)
+  await sql('SELECT presence.end_session($1)', [foreign.id])
+})
+
+test('a user who is removed while signed in is shown the login', async () => {
+  const ana = await Person.sit()
+  await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await sql('DELETE FROM app.users WHERE id = $1', [ana.user.id])
+  await ana.page.waitForURL(/\/login$/)
+})
+
+alone('nothing of the page ran as superuser, and nothing panicked', async () => {
+  const [{ names }] = await sql(
+    "SELECT array_agg(DISTINCT usename::text) AS names FROM pg_stat_activity WHERE application_name = 'dashboard'",
+  )
+  assert.deepEqual(names ?? ['dashboard'], ['dashboard'])
+  const [{ rights }] = await sql(
+    `SELECT rolsuper OR rolbypassrls OR pg_has_role('dashboard', 'pg_write_all_data', 'member')
+         OR has_function_privilege('dashboard', 'presence.presence_service_marker()', 'execute') AS rights
+     FROM pg_roles WHERE rolname = 'dashboard'`,
+  )
+  assert.equal(rights, false)
+  assert.doesNotMatch(readFileSync(process.env.PAGE_LOG, 'utf8'), /panicked/)
+})
