@@ -28,8 +28,9 @@ pub fn damaged_install() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         "the objects of pg_presence in this database are not complete",
-        "A table or function of the extension was dropped or changed.",
-        "Run DROP EXTENSION pg_presence and CREATE EXTENSION pg_presence again.",
+        "The library is newer than they are, or a table or function of the extension was dropped or changed.",
+        "After an upgrade, run ALTER EXTENSION pg_presence UPDATE. If that does not help, DROP EXTENSION pg_presence \
+         and CREATE EXTENSION pg_presence again.",
     )
 }
 

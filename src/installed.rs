@@ -49,11 +49,16 @@ pub fn try_get() -> Option<Installed> {
     }
 }
 
-/// The extension in this database; 55000 where it is not installed.
+/// The extension in this database; 55000 where it is not installed, or not what this library needs.
 #[inline]
 pub fn get() -> Installed {
-    match try_get() {
-        Some(found) => found,
+    try_get().unwrap_or_else(|| missing())
+}
+
+#[cold]
+fn missing() -> ! {
+    match extension_row() {
+        Some(_) => crate::errors::damaged_install(),
         None => crate::errors::not_installed(),
     }
 }

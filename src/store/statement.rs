@@ -8,8 +8,8 @@ use super::planning::{self, Access};
 use super::rows::{Row, Rows};
 use super::value::Value;
 use crate::{errors, installed};
-use pgrx::Spi;
 use pgrx::pg_sys::{self, Oid};
+use pgrx::{PgSqlErrorCode, PgTryBuilder, Spi};
 use std::cell::Cell;
 use std::ffi::{CString, c_char};
 use std::ptr::{NonNull, null, null_mut};
@@ -157,12 +157,20 @@ impl Statement {
         let generic = pg_sys::CURSOR_OPT_GENERIC_PLAN as i32;
         // SAFETY: we are connected to SPI, and `types` outlives the call.
         let plan = unsafe {
-            let plan = pg_sys::SPI_prepare_cursor(
-                text.as_ptr(),
-                types.len() as i32,
-                types.as_mut_ptr(),
-                generic,
-            );
+            let prepare = std::panic::AssertUnwindSafe(|| {
+                pg_sys::SPI_prepare_cursor(
+                    text.as_ptr(),
+                    types.len() as i32,
+                    types.as_mut_ptr(),
+                    generic,
+                )
+            });
+            // What a newer library asks for and older SQL has not made.
+            let plan = PgTryBuilder::new(prepare)
+                .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, |_| {
+                    errors::damaged_install()
+                })
+                .execute();
             if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
                 errors::damaged_install();
             }
