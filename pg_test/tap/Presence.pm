@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(server crash install sql login logout beat online eventually settled told refused catalog figure rounds);
+our @EXPORT = qw(server crash install sql login logout beat online eventually settled told refused catalog same_catalog figure rounds);
 
 # The database that a script uses, unless it says otherwise.
 our $database = 'postgres';
@@ -130,18 +130,19 @@ sub catalog
 		  AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_presence')),
 	tables AS (SELECT c.* FROM pg_class c JOIN members m ON m.classid = 'pg_class'::regclass AND m.objid = c.oid),
 	acls (kind, name, acl) AS (
-		SELECT 'relation', oid::regclass::text, relacl FROM tables
-		UNION ALL SELECT 'function', p.oid::regprocedure::text, proacl FROM pg_proc p JOIN members ON classid = 'pg_proc'::regclass AND objid = p.oid
-		UNION ALL SELECT 'type', t.oid::regtype::text, typacl FROM pg_type t JOIN members ON classid = 'pg_type'::regclass AND objid = t.oid
+		SELECT 'relation', oid::regclass::text, coalesce(relacl, acldefault('r', relowner)) FROM tables
+		UNION ALL SELECT 'function', p.oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)) FROM pg_proc p JOIN members ON classid = 'pg_proc'::regclass AND objid = p.oid
+		UNION ALL SELECT 'type', t.oid::regtype::text, coalesce(typacl, acldefault('T', typowner)) FROM pg_type t JOIN members ON classid = 'pg_type'::regclass AND objid = t.oid
 		UNION ALL SELECT 'column', attrelid::regclass || '.' || attname, attacl FROM pg_attribute JOIN tables t ON t.oid = attrelid)
 	SELECT 'member ' || i.type || ' ' || i.identity || ': ' || coalesce(obj_description(objid, classid::regclass::name), '')
 	FROM members, pg_identify_object(classid, objid, 0) i
 	UNION ALL
 	SELECT format('table %s: %s %s %s %s %s', oid::regclass, relkind, relowner::regrole, relrowsecurity, relforcerowsecurity, reloptions) FROM tables
 	UNION ALL
-	SELECT format('column %s.%s: %s %s %s %s %s', attrelid::regclass, attname, attnum, format_type(atttypid, atttypmod), attnotnull,
+	SELECT format('column %s.%s: %s %s %s %s %s', attrelid::regclass, attname,
+		rank() OVER (PARTITION BY attrelid ORDER BY attnum), format_type(atttypid, atttypmod), attnotnull,
 		pg_get_expr(adbin, adrelid), col_description(attrelid, attnum))
-	FROM pg_attribute JOIN tables t ON t.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum WHERE attnum > 0
+	FROM pg_attribute JOIN tables t ON t.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum WHERE attnum > 0 AND NOT attisdropped
 	UNION ALL
 	SELECT format('constraint %s.%s: %s', conrelid::regclass, conname, pg_get_constraintdef(c.oid)) FROM pg_constraint c JOIN tables t ON t.oid = conrelid
 	UNION ALL
@@ -164,6 +165,17 @@ sub catalog
 	UNION ALL
 	SELECT format('extension %s %s %s', extversion, extnamespace::regnamespace, extrelocatable) FROM pg_extension WHERE extname = 'pg_presence'
 	ORDER BY 1};
+}
+
+# Asserts that two catalogs are the same; says where they differ.
+sub same_catalog
+{
+	my ($got, $expected, $promise) = @_;
+	my %got = map { $_ => 1 } split /\n/, $got;
+	my %expected = map { $_ => 1 } split /\n/, $expected;
+	my @more = map { "more: $_" } grep { !$expected{$_} } sort keys %got;
+	my @less = map { "less: $_" } grep { !$got{$_} } sort keys %expected;
+	return ok($got eq $expected, $promise) || diag(join "\n", @more, @less);
 }
 
 # Prints what a script has counted.
