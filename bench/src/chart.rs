@@ -56,6 +56,7 @@ fn draw_lines(
         .y_label_area_size(84)
         .build_cartesian_2d(across.log_scale(), up.log_scale())?;
     plot.configure_mesh()
+        .x_labels(6)
         .x_desc(&chart.x)
         .y_desc(&chart.y)
         .x_label_formatter(&|number| tick(*number))
