@@ -66,7 +66,7 @@ fn assert_visit(lines: &[String], user: &str) {
 
 #[test]
 fn psql_runs_its_script_and_shows_the_changes() {
-    let database = Cluster::shared().database();
+    let database = served();
     let service = database.service();
     let mut psql = database.cluster.program("psql", &database.name);
     let said = run(
@@ -94,7 +94,7 @@ fn psql_runs_its_script_and_shows_the_changes() {
 
 #[test]
 fn node_starts_beats_follows_and_leaves() {
-    let database = Cluster::shared().database();
+    let database = served();
     let dir = copy("node");
     symlink(tools().join("node/node_modules"), dir.join("node_modules")).unwrap();
     let said = run(
@@ -107,7 +107,7 @@ fn node_starts_beats_follows_and_leaves() {
 
 #[test]
 fn python_starts_beats_follows_and_leaves() {
-    let database = Cluster::shared().database();
+    let database = served();
     let mut python = Command::new(tools().join("python/bin/python"));
     let said = run(
         &database,
@@ -119,7 +119,7 @@ fn python_starts_beats_follows_and_leaves() {
 
 #[test]
 fn rust_starts_beats_follows_and_leaves() {
-    let database = Cluster::shared().database();
+    let database = served();
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args([
         "run",
@@ -148,6 +148,7 @@ fn what_postgrest_makes_of_supabase_js_works() {
             .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-f"])
             .arg(dir.join("roles.sql")),
     );
+    database.wait_until_served();
     let mut psql = cluster.program("psql", &database.name);
     let said = run(
         &database,
@@ -162,6 +163,13 @@ fn what_postgrest_makes_of_supabase_js_works() {
     assert_eq!(nobody, "00000000-0000-4000-8000-000000000000|inactive|0");
     assert!(users.parse::<u32>().unwrap() <= 1, "{users}");
     assert!(missed.parse::<u32>().unwrap() <= 1, "{missed}");
+}
+
+/// A database whose worker is at work: its first start is told, too, and that is no part of a visit.
+fn served() -> Database<'static> {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    database
 }
 
 /// A copy of one client's directory that the servers' user can read.
