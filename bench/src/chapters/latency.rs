@@ -24,6 +24,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("presence.active_timeout", "5min"),
     ("presence.flush_interval", "90s"),
 ];
+/// Users who are there already, as on a server in use.
+const KNOWN: u64 = 10_000;
 /// Most connections that make changes.
 const MAKERS: u64 = 4;
 /// Beyond, one call makes several changes: commits wait for the disk.
@@ -65,12 +67,12 @@ pub fn run(venue: &mut Venue) -> Chapter {
     let rates: &[u64] = scale.pick(&[10, 1000], &[10, 100, 1000, 5000]);
     let audiences: &[u64] = scale.pick(&[1, 10], &[1, 10, 100]);
     let mut stage = Stage::new(1_000_000, DEFAULTS);
-    stage.load(1);
+    stage.load(KNOWN);
     stage.load_peers();
 
     let mut chapter = Chapter::new("latency", "From a change to its listeners, ms");
     let mut raw = Vec::new();
-    let mut users = 1000;
+    let mut users = KNOWN;
     let mut charted = vec![Vec::new(); 4];
     for &listeners in audiences {
         for &rate in rates {
