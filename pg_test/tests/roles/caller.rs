@@ -5,6 +5,7 @@ use std::thread;
 
 use pg_presence_test::{Cluster, Database, Dice, Presence, figure, soak};
 use postgres::Client;
+use postgres::error::SqlState;
 use uuid::Uuid;
 
 use crate::values::{Known, value};
@@ -109,6 +110,13 @@ fn is_in_order(code: &str) -> bool {
     CLASSES.contains(&&code[..2]) || CODES.contains(&code)
 }
 
+/// Clears up after a call, as often as it takes: the timeout that a call has set may cut this short, too.
+fn tidy(client: &mut Client, sql: &str) {
+    while let Err(error) = client.batch_execute(sql) {
+        assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED), "{error:?}");
+    }
+}
+
 /// Makes so many calls as this role, and counts the answers: by their SQLSTATE, or 00000.
 fn call(
     database: &Database,
@@ -130,7 +138,7 @@ fn call(
     let mut client = database.connect_as(role);
     for _ in 0..calls {
         if dice.roll(200) == 0 {
-            client.batch_execute("ROLLBACK; RESET ALL").unwrap();
+            tidy(&mut client, "ROLLBACK; RESET ALL");
             client.act_for(users[0]);
             known = new_known(&mut service);
         }
@@ -145,7 +153,7 @@ fn call(
             assert!(is_in_order(&code), "{what}");
             assert!(!error.message().contains("panic"), "{what}");
             if code == "25P02" {
-                client.batch_execute("ROLLBACK").unwrap();
+                tidy(&mut client, "ROLLBACK");
             }
         }
         *answers.entry(code).or_default() += 1;
