@@ -140,7 +140,7 @@ impl Space {
     }
 
     #[inline]
-    pub(super) fn index(&self) -> usize {
+    pub fn index(&self) -> usize {
         self.index as usize
     }
 

@@ -297,20 +297,27 @@ impl Space {
         writer.done();
     }
 
-    /// Applies a committed write; cannot fail. If the roster has no room for it, the worker is told to look for itself.
-    pub fn apply(&self, write: &Write, reserved: Option<Reserved>, timeout: Micros) {
+    /// Applies committed writes, all before the worker looks at any of their users; cannot fail. If the roster has no
+    /// room for one, the worker is told to look for itself.
+    pub fn apply<'a>(
+        &self,
+        writes: impl Iterator<Item = (&'a Write, Option<Reserved>)>,
+        timeout: Micros,
+    ) {
         let now = compat::now();
         let writer = self.roster().write();
-        // The roster was full when the row was written: perhaps it has room now.
-        let reserved = reserved.map_or_else(|| writer.reserve(self.index(), &write.image), Ok);
-        match reserved {
-            Ok(reserved) => {
-                writer.apply(reserved.slot, reserved.user, write, timeout, now);
-                writer.let_go(reserved);
-            }
-            Err(Full) => {
-                self.entry().counts.overflowed.add(1);
-                self.overflow_under(&writer);
+        for (write, reserved) in writes {
+            // The roster was full when the row was written: perhaps it has room now.
+            let reserved = reserved.map_or_else(|| writer.reserve(self.index(), &write.image), Ok);
+            match reserved {
+                Ok(reserved) => {
+                    writer.apply(reserved.slot, reserved.user, write, timeout, now);
+                    writer.let_go(reserved);
+                }
+                Err(Full) => {
+                    self.entry().counts.overflowed.add(1);
+                    self.overflow_under(&writer);
+                }
             }
         }
         writer.done();

@@ -73,7 +73,7 @@ fn own_write(key: &Key, owner: &Owner) -> Option<Answer> {
         match (
             owner.may(&write.image.auth_id),
             write.what.deleted,
-            write.image.ended,
+            write.image.ended || write.image.expires_at <= compat::now(),
         ) {
             (false, _, _) | (_, true, _) => Answer::Unknown,
             (_, _, true) => Answer::Ended,
@@ -174,7 +174,8 @@ impl Drop for PinGuard {
 /// roster has no room for the session there is nothing to shorten: it times out as any other.
 pub fn release(key: Key, owner: Owner, grace: Micros) -> bool {
     let space = roster::space();
-    if own_write(&key, &owner).is_some_and(|answer| answer != Answer::Ok) {
+    let own = own_write(&key, &owner);
+    if own.is_some_and(|answer| answer != Answer::Ok) {
         return false;
     }
     for _ in 0..2 {
@@ -182,6 +183,8 @@ pub fn release(key: Key, owner: Owner, grace: Micros) -> bool {
         match space.release(&key, &owner, grace, compat::now(), timeout) {
             Beat::Counted => return true,
             Beat::Ended => return false,
+            // The row is this transaction's own: nobody is to see it before the commit.
+            Beat::Missing if own.is_some() => return true,
             Beat::Missing => match read_through(space, &key, &owner) {
                 Through::Filled => {}
                 Through::Beaten => return true,

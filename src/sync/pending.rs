@@ -25,6 +25,19 @@ struct Entry {
     op: Op,
 }
 
+/// Writes that take effect at one moment: a user who in one transaction leaves one session for another is online all
+/// the while. More would keep everybody else's writes waiting.
+const TOGETHER: usize = 1000;
+
+impl Entry {
+    fn row(&self) -> Option<(&Write, Option<Reserved>)> {
+        match &self.op {
+            Op::Row(write, reserved) => Some((write, *reserved)),
+            Op::Truncate(_) => None,
+        }
+    }
+}
+
 thread_local! {
     static PENDING: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
 }
@@ -79,12 +92,22 @@ pub fn roll_back(from: pg_sys::SubTransactionId) {
 /// Applies everything, in order. Cannot fail.
 pub fn apply(timeout: i64) {
     PENDING.with_borrow_mut(|pending| {
-        for entry in pending.drain(..) {
-            match entry.op {
-                Op::Row(write, reserved) => entry.space.apply(&write, reserved, timeout),
-                Op::Truncate(stamp) => entry.space.truncate(stamp),
+        let together = |a: &Entry, b: &Entry| {
+            a.space.index() == b.space.index() && a.row().is_some() == b.row().is_some()
+        };
+        for entries in pending.chunk_by(together) {
+            for entries in entries.chunks(TOGETHER) {
+                entries[0]
+                    .space
+                    .apply(entries.iter().filter_map(Entry::row), timeout);
+            }
+            for entry in entries {
+                if let Op::Truncate(stamp) = entry.op {
+                    entry.space.truncate(stamp);
+                }
             }
         }
+        pending.clear();
         // A transaction that wrote millions of rows leaves no such buffer behind.
         if pending.capacity() > 1024 {
             *pending = Vec::new();

@@ -327,3 +327,54 @@ fn two_connections_that_start_and_end_one_session_leave_it_ended() {
         assert!(!one.is_online(user));
     }
 }
+
+#[test]
+fn a_commit_is_one_moment() {
+    let database = Cluster::shared().database();
+    let mut listener = database.listen();
+    let mut client = database.connect();
+    let (stays, passes) = (Uuid::new_v4(), Uuid::new_v4());
+    let mut session = client.start(stays);
+    // The more is written in between, the more time there is to look at half of it.
+    let others =
+        "SELECT presence.start_sessions(array_agg(gen_random_uuid())) FROM generate_series(1, 400)";
+    for _ in 0..20 {
+        let mut transaction = client.transaction().unwrap();
+        transaction.end(session.id);
+        session = transaction.start(passes);
+        transaction.batch_execute(others).unwrap();
+        transaction.update_session(&format!("user_id = '{stays}'"), session.id);
+        transaction.commit().unwrap();
+    }
+    client.end(session.id);
+    listener.wait_for(stays, &["active", "inactive"]);
+    assert!(listener.told(passes).is_empty(), "never had a session");
+}
+
+#[test]
+fn a_session_released_before_its_commit_is_not_there_before_it() {
+    let database = Cluster::shared().database();
+    let (mut client, mut other) = (database.connect(), database.connect());
+    let user = Uuid::new_v4();
+    let mut transaction = client.transaction().unwrap();
+    let session = transaction.start(user);
+    assert!(transaction.release(session.id, "1 hour"));
+    assert!(!other.is_online(user), "not committed");
+    transaction.rollback().unwrap();
+    assert!(!other.is_online(user), "rolled back");
+    assert_eq!(other.beat(session.id), "unknown");
+}
+
+#[test]
+fn a_beat_past_the_end_is_no_beat_in_the_transaction_that_wrote_the_session_either() {
+    let database = Cluster::shared().database();
+    let (mut client, mut other) = (database.connect(), database.connect());
+    let mut transaction = client.transaction().unwrap();
+    let sql = "SELECT session_id FROM presence.start_session(user_id => $1, lifetime => '1 s')";
+    let user = Uuid::new_v4();
+    let own: Uuid = transaction.query_one(sql, &[&user]).unwrap().get(0);
+    // The other session ends later.
+    let session: Uuid = other.query_one(sql, &[&user]).unwrap().get(0);
+    wait_until("the session expires", || other.beat(session) == "ended");
+    assert_eq!(transaction.beat(own), "ended");
+}
