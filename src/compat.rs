@@ -26,7 +26,8 @@ mod unguarded {
 #[inline]
 pub fn now() -> Micros {
     // SAFETY: reads the system clock; cannot raise.
-    unsafe { unguarded::GetCurrentTimestamp() }
+    let now = unsafe { unguarded::GetCurrentTimestamp() };
+    now + crate::faults::clock_offset()
 }
 
 /// The encoding of the database, as `pg_enc` numbers them.

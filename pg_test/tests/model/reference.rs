@@ -1,0 +1,302 @@
+//! What the contract says, as small as it can be said: sessions, transactions, a clock.
+//!
+//! It knows nothing of memory, tables or workers. Times are half hours; the clock only ever stands at full ones, and
+//! whatever ends does so in between, so that how long a step takes makes no difference.
+
+use std::collections::BTreeMap;
+
+use crate::step::{CONNECTIONS, USERS};
+
+/// Half hours.
+pub type Time = i64;
+
+pub const SHORT_TIMEOUT: Time = 3;
+pub const LONG_TIMEOUT: Time = 7;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Live for as long as it is heard of.
+    Heard,
+    TimedOut,
+    Ended,
+    Deleted,
+}
+
+/// One session, as committed.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    user: usize,
+    state: State,
+    last_activity: Time,
+    expires_at: Time,
+    release_at: Option<Time>,
+}
+
+/// A session to be.
+#[derive(Clone, Copy, Debug)]
+pub struct New {
+    pub user: usize,
+    pub is_active: bool,
+    pub last_activity: Time,
+    pub expires_at: Time,
+}
+
+/// What a transaction does to one session.
+#[derive(Clone, Copy, Debug)]
+pub enum Write {
+    Insert(New),
+    Beat(Time),
+    End,
+    Delete,
+    Move(usize),
+    /// A row written that says nothing new.
+    Touch,
+}
+
+/// A session's number: the order they began in.
+pub type Number = usize;
+
+#[derive(Clone, Debug, Default)]
+struct Transaction {
+    writes: Vec<(Number, Write)>,
+    /// How many writes there were at each savepoint.
+    savepoints: Vec<usize>,
+}
+
+/// What one connection sees of one session, its own writes among it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub user: usize,
+    pub ended: bool,
+    pub expired: bool,
+}
+
+/// The whole world.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    now: Time,
+    timeout: Time,
+    sessions: BTreeMap<Number, Session>,
+    transactions: [Option<Transaction>; CONNECTIONS],
+}
+
+impl Reference {
+    pub fn new() -> Reference {
+        Reference {
+            now: 0,
+            timeout: SHORT_TIMEOUT,
+            sessions: BTreeMap::new(),
+            transactions: Default::default(),
+        }
+    }
+
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    pub fn pass(&mut self, time: Time) {
+        self.now += time;
+    }
+
+    /// Whether the silence of each session has been noticed is not told apart, so a longer timeout comes after all
+    /// have been: those who are silent stay so until they beat.
+    pub fn set_timeout(&mut self, timeout: Time) {
+        let (now, old) = (self.now, self.timeout);
+        for session in self.sessions.values_mut() {
+            if session.state == State::Heard && !session.is_live(now, old) {
+                session.state = State::TimedOut;
+            }
+        }
+        self.timeout = timeout;
+    }
+
+    /// Live sessions of each user.
+    pub fn live(&self) -> [i64; USERS] {
+        let mut live = [0; USERS];
+        for session in self.sessions.values() {
+            live[session.user] += i64::from(session.is_live(self.now, self.timeout));
+        }
+        live
+    }
+
+    // Transactions.
+
+    pub fn in_transaction(&self, connection: usize) -> bool {
+        self.transactions[connection].is_some()
+    }
+
+    pub fn begin(&mut self, connection: usize) {
+        self.transactions[connection] = Some(Transaction::default());
+    }
+
+    pub fn savepoint(&mut self, connection: usize) {
+        if let Some(open) = &mut self.transactions[connection] {
+            open.savepoints.push(open.writes.len());
+        }
+    }
+
+    pub fn has_savepoint(&self, connection: usize) -> bool {
+        let open = self.transactions[connection].as_ref();
+        open.is_some_and(|open| !open.savepoints.is_empty())
+    }
+
+    pub fn roll_back_to_savepoint(&mut self, connection: usize) {
+        if let Some(open) = &mut self.transactions[connection] {
+            let kept = open.savepoints.last().copied().unwrap_or_default();
+            open.writes.truncate(kept);
+        }
+    }
+
+    pub fn release_savepoint(&mut self, connection: usize) {
+        if let Some(open) = &mut self.transactions[connection] {
+            open.savepoints.pop();
+        }
+    }
+
+    pub fn commit(&mut self, connection: usize) {
+        let open = self.transactions[connection].take();
+        for (number, write) in open.unwrap_or_default().writes {
+            self.apply(number, write);
+        }
+    }
+
+    pub fn roll_back(&mut self, connection: usize) {
+        self.transactions[connection] = None;
+    }
+
+    /// Writes in the connection's transaction, or in one of its own.
+    pub fn write(&mut self, connection: usize, number: Number, write: Write) {
+        match &mut self.transactions[connection] {
+            Some(open) => open.writes.push((number, write)),
+            None => self.apply(number, write),
+        }
+    }
+
+    fn apply(&mut self, number: Number, write: Write) {
+        if let Write::Insert(new) = write {
+            let state = if new.is_active {
+                State::Heard
+            } else {
+                State::TimedOut
+            };
+            let session = Session {
+                user: new.user,
+                state,
+                last_activity: new.last_activity,
+                expires_at: new.expires_at,
+                release_at: None,
+            };
+            self.sessions.insert(number, session);
+        }
+        let (now, timeout) = (self.now, self.timeout);
+        let Some(session) = self.sessions.get_mut(&number) else {
+            return;
+        };
+        if session.state != State::Ended && session.state != State::Deleted {
+            match write {
+                Write::Beat(at) => session.hear(at),
+                Write::End => session.state = State::Ended,
+                _ => {}
+            }
+            if session.state == State::Heard && !session.is_live(now, timeout) {
+                session.state = State::TimedOut;
+            }
+        }
+        match write {
+            Write::Delete => session.state = State::Deleted,
+            Write::Move(user) => session.user = user,
+            _ => {}
+        }
+    }
+
+    // What does not wait for a commit.
+
+    /// A beat that reaches a committed session counts at once.
+    pub fn beat(&mut self, number: Number) {
+        let now = self.now;
+        if let Some(session) = self.open(number) {
+            session.hear(now);
+        }
+    }
+
+    pub fn release(&mut self, number: Number, grace: Time) {
+        let until = self.now + grace;
+        if let Some(session) = self.open(number) {
+            session.release_at = Some(session.release_at.unwrap_or(until).min(until));
+        }
+    }
+
+    fn open(&mut self, number: Number) -> Option<&mut Session> {
+        let now = self.now;
+        self.sessions
+            .get_mut(&number)
+            .filter(|session| matches!(session.state, State::Heard | State::TimedOut))
+            .filter(|session| now < session.expires_at)
+    }
+
+    // What a connection sees.
+
+    /// A session as a connection sees it; none if there is no row.
+    pub fn seen(&self, connection: usize, number: Number) -> Option<Seen> {
+        let mut seen = self
+            .sessions
+            .get(&number)
+            .filter(|session| session.state != State::Deleted)
+            .map(|session| Seen {
+                user: session.user,
+                ended: session.state == State::Ended,
+                expired: self.now >= session.expires_at,
+            });
+        let own = self.transactions[connection].iter();
+        for (_, write) in own
+            .flat_map(|open| &open.writes)
+            .filter(|(of, _)| *of == number)
+        {
+            match (write, &mut seen) {
+                (Write::Insert(new), _) => {
+                    seen = Some(Seen {
+                        user: new.user,
+                        ended: false,
+                        expired: self.now >= new.expires_at,
+                    });
+                }
+                (Write::Delete, _) => seen = None,
+                (Write::End, Some(seen)) => seen.ended = true,
+                (Write::Move(user), Some(seen)) => seen.user = *user,
+                _ => {}
+            }
+        }
+        seen
+    }
+
+    /// Whether another connection's transaction holds the row's lock.
+    pub fn is_locked(&self, connection: usize, number: Number) -> bool {
+        self.transactions
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != connection)
+            .filter_map(|(_, open)| open.as_ref())
+            .any(|open| open.writes.iter().any(|(of, _)| *of == number))
+    }
+
+    /// Whether the connection's own transaction has written the row.
+    pub fn wrote(&self, connection: usize, number: Number) -> bool {
+        let open = self.transactions[connection].as_ref();
+        open.is_some_and(|open| open.writes.iter().any(|(of, _)| *of == number))
+    }
+}
+
+impl Session {
+    fn is_live(&self, now: Time, timeout: Time) -> bool {
+        self.state == State::Heard
+            && now < self.expires_at
+            && now < self.last_activity + timeout
+            && self.release_at.is_none_or(|at| now < at)
+    }
+
+    fn hear(&mut self, at: Time) {
+        self.last_activity = self.last_activity.max(at);
+        self.state = State::Heard;
+        self.release_at = None;
+    }
+}

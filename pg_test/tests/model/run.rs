@@ -1,0 +1,202 @@
+//! One history under way: its steps, and what is compared after each.
+
+use std::collections::HashMap;
+
+use proptest::test_runner::TestCaseError;
+use uuid::Uuid;
+
+use crate::{
+    reference::{LONG_TIMEOUT, Reference, SHORT_TIMEOUT},
+    step::{Act, CONNECTIONS, Step, USERS},
+    world::{Result, World, eventually, fail},
+};
+
+/// One history under way.
+pub struct Run<'w, 'c> {
+    pub world: &'w mut World<'c>,
+    pub reference: Reference,
+    pub users: [Uuid; USERS],
+    pub sessions: Vec<(Uuid, String)>,
+    /// How often each user's status has changed since the feed was last read, and what it was then.
+    pub flips: [usize; USERS],
+    pub told: [bool; USERS],
+    pub live: [i64; USERS],
+    pub cursor: (String, i64),
+}
+
+impl<'w, 'c> Run<'w, 'c> {
+    pub fn new(world: &'w mut World<'c>) -> Run<'w, 'c> {
+        Run {
+            cursor: world.database.cursor(),
+            world,
+            reference: Reference::new(),
+            users: std::array::from_fn(|_| Uuid::new_v4()),
+            sessions: Vec::new(),
+            flips: [0; USERS],
+            told: [false; USERS],
+            live: [0; USERS],
+        }
+    }
+
+    pub fn all(&mut self, history: &[Step]) -> Result {
+        for (number, step) in history.iter().enumerate() {
+            self.step(step).map_err(|error| at(number, step, error))?;
+            // Another connection each time: what it is in the midst of makes no difference to what it reads.
+            self.compare(number % CONNECTIONS)
+                .map_err(|error| at(number, step, error))?;
+        }
+        for connection in 0..CONNECTIONS {
+            self.act(connection, Act::Commit)?;
+            self.compare(connection)?;
+        }
+        self.settle()
+    }
+
+    fn step(&mut self, step: &Step) -> Result {
+        match *step {
+            Step::Act { connection, act } => self.act(connection, act),
+            Step::Clock(hours) => {
+                self.reference.pass(hours * 2);
+                self.world.pass(hours)
+            }
+            Step::Timeout { long } => {
+                let timeout = if long { LONG_TIMEOUT } else { SHORT_TIMEOUT };
+                // Whose silence has not been noticed yet would be live again.
+                self.settle()?;
+                self.reference.set_timeout(timeout);
+                self.world.set_timeout(timeout)
+            }
+            Step::Settle => self.settle(),
+            Step::KillWorker => {
+                // One that dies soon after its start is not replaced at once.
+                let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                           JOIN presence.presence_stats ON pid = worker_pid
+                           WHERE backend_start < clock_timestamp() - interval '11 s'";
+                self.world.reader.batch_execute(sql).map_err(fail)
+            }
+        }
+    }
+    /// Every way to ask who is online, against the reference.
+    fn compare(&mut self, connection: usize) -> Result {
+        let live = self.reference.live();
+        for (user, (before, now)) in self.live.iter().zip(live).enumerate() {
+            self.flips[user] += usize::from((*before > 0) != (now > 0));
+        }
+        self.live = live;
+        let sql = "SELECT presence.online_count(),
+                ARRAY(SELECT user_id FROM presence.online_users() ORDER BY 1),
+                ARRAY(SELECT CASE WHEN is_online = presence.is_online(user_id) AND status = presence.user_status(user_id)
+                                  THEN session_count::bigint ELSE -1 END
+                      FROM presence.presence_of($1))";
+        let row = self.world.connections[connection]
+            .query_one(sql, &[&&self.users[..]])
+            .map_err(fail)?;
+        let mut online: Vec<Uuid> = (0..USERS)
+            .filter(|user| live[*user] > 0)
+            .map(|user| self.users[user])
+            .collect();
+        online.sort();
+        same(
+            "live sessions of each user",
+            row.get::<_, Vec<i64>>(2),
+            live.to_vec(),
+        )?;
+        same("online_count()", row.get::<_, i64>(0), online.len() as i64)?;
+        same("online_users()", row.get(1), online)
+    }
+
+    /// Waits until the worker has nothing left to do, and compares what it has written and told.
+    fn settle(&mut self) -> Result {
+        let sql = "SELECT live_sessions, users_online FROM presence.presence_stats
+                   WHERE unwritten_users = 0 AND worker_pid IS NOT NULL";
+        let sessions: i64 = self.live.iter().sum();
+        let online: Vec<Uuid> = (0..USERS)
+            .filter(|user| self.live[*user] > 0)
+            .map(|user| self.users[user])
+            .collect();
+        let written = "SELECT count(*), count(*) FILTER (WHERE user_id = ANY ($1))
+                       FROM presence.user_presence WHERE is_online";
+        let mut last = String::new();
+        let reader = &mut self.world.reader;
+        let settled = eventually(|| {
+            let known = reader.query_opt(sql, &[]).map_err(fail)?;
+            let known: Option<(i64, i64)> = known.map(|row| (row.get(0), row.get(1)));
+            let row = reader.query_one(written, &[&online]).map_err(fail)?;
+            let told: (i64, i64) = (row.get(0), row.get(1));
+            let users = online.len() as i64;
+            last = format!("sessions and users in memory {known:?}, users written {told:?}");
+            Ok(known == Some((sessions, users)) && told == (users, users))
+        });
+        settled.map_err(|_| {
+            TestCaseError::fail(format!(
+                "the worker never gets to {sessions} sessions of {online:?}: {last}"
+            ))
+        })?;
+        self.read_feed()
+    }
+
+    /// The feed since it was last read: each user's changes take turns, there are no more of them than there were, and
+    /// the last one is the truth.
+    fn read_feed(&mut self) -> Result {
+        let sql = "SELECT seq, user_id, status::text, previous::text, reason FROM presence.changes_since($1, $2)";
+        let (epoch, mut seq) = self.cursor.clone();
+        let rows = self
+            .world
+            .reader
+            .query(sql, &[&seq, &epoch])
+            .map_err(fail)?;
+        let mut changes: HashMap<Uuid, usize> = HashMap::new();
+        let mut told: HashMap<Uuid, bool> = self.users.iter().copied().zip(self.told).collect();
+        for row in rows {
+            seq += 1;
+            same("the next number of the feed", row.get::<_, i64>(0), seq)?;
+            let (user, status, previous): (Uuid, String, Option<String>) =
+                (row.get(1), row.get(2), row.get(3));
+            let online = status == "active";
+            let Some(before) = told.insert(user, online) else {
+                return Err(TestCaseError::fail(format!(
+                    "a change of a stranger, {user}"
+                )));
+            };
+            same("what a change changes", before, !online)?;
+            same(
+                "the status before",
+                previous.as_deref() == Some("active"),
+                before,
+            )?;
+            let reason: String = row.get(4);
+            same(
+                &format!("{reason} makes active"),
+                ["started", "resumed"].contains(&reason.as_str()),
+                online,
+            )?;
+            *changes.entry(user).or_default() += 1;
+        }
+        for (n, user) in self.users.iter().enumerate() {
+            let (changes, flips) = (
+                changes.get(user).copied().unwrap_or_default(),
+                self.flips[n],
+            );
+            if changes > flips {
+                let text = format!("{changes} changes told of a user who changed {flips} times");
+                return Err(TestCaseError::fail(text));
+            }
+            self.told[n] = told[user];
+            same("the status last told", self.told[n], self.live[n] > 0)?;
+        }
+        self.flips = [0; USERS];
+        self.cursor = (epoch, seq);
+        Ok(())
+    }
+}
+pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result {
+    if found == expected {
+        return Ok(());
+    }
+    Err(TestCaseError::fail(format!(
+        "{what}: {found:?}, not {expected:?}"
+    )))
+}
+fn at(number: usize, step: &Step, error: TestCaseError) -> TestCaseError {
+    TestCaseError::fail(format!("step {}, {step:?}: {error}", number + 1))
+}
