@@ -43,7 +43,7 @@ fn live_through(histories: u32, steps: &AtomicU64) {
         max_shrink_time: 120_000,
         ..Config::default()
     });
-    let outcome = runner.run(&step::history(10..30), |history| {
+    let outcome = runner.run(&step::history(1..40), |history| {
         steps.fetch_add(history.len() as u64, Ordering::Relaxed);
         world.borrow_mut().live(&history)
     });
