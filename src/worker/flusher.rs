@@ -58,7 +58,10 @@ impl Flusher {
     /// The settings have changed: the interval may be shorter now.
     pub fn reconsider(&mut self) {
         let interval = Duration::from_micros(settings::flush_interval() as u64);
-        self.activity.due = self.activity.due.min(self.walk_began + interval);
+        // Between two walks the next one's beginning is noted already.
+        let latest = Instant::now() + interval;
+        self.walk_began = self.walk_began.min(latest);
+        self.activity.due = self.activity.due.min(latest);
     }
 
     /// Does one batch of what is due. Does nothing where the extension is gone: others find out.

@@ -203,3 +203,25 @@ fn every_setting_can_be_turned_to_its_ends_by_a_reload_while_the_worker_serves()
     }
     assert_eq!(worker(&mut service), first, "the worker went away");
 }
+
+#[test]
+fn a_shorter_flush_interval_counts_from_the_reload() {
+    let cluster = Cluster::own(&[("presence.flush_interval", "1h")]);
+    let database = cluster.database();
+    let mut service = database.connect();
+    let session = service.start(Uuid::new_v4());
+    let flushed = "SELECT last_flush_at IS NOT NULL FROM presence.presence_stats";
+    wait_until("the first walk to be over", || {
+        service
+            .query_one(flushed, &[])
+            .unwrap()
+            .get::<_, Option<bool>>(0)
+            == Some(true)
+    });
+    cluster.set("presence.flush_interval", "1s");
+    let sql = "SELECT last_activity > created_at FROM presence.user_sessions WHERE id = $1";
+    wait_until("a beat to be flushed", || {
+        service.beat(session.id);
+        service.query_one(sql, &[&session.id]).unwrap().get(0)
+    });
+}
