@@ -29,9 +29,17 @@ thread_local! {
         |schema| format!("SELECT min(seq), max(seq) FROM {schema}.presence_changes"),
         &[],
     ) };
+    static UNBROKEN: Statement = const { Statement::on_many(
+        |schema| format!(
+            "SELECT max(c.seq) FROM {schema}.presence_changes c
+             WHERE NOT EXISTS (SELECT FROM {schema}.presence_changes p WHERE p.seq = c.seq - 1)"
+        ),
+        &[],
+    ) };
     static REPLACE: Statement = const { Statement::on_many(
         |schema| format!(
-            "WITH gone AS (DELETE FROM {schema}.presence_state WHERE epoch = ANY ($5))
+            "WITH gone AS (DELETE FROM {schema}.presence_state WHERE epoch = ANY ($5)),
+                 forgotten AS (DELETE FROM {schema}.presence_changes WHERE seq < $3)
              INSERT INTO {schema}.presence_state (epoch, seq, oldest_seq, origin)
              VALUES (coalesce($1, gen_random_uuid()::text), $2, $3, $4)
              RETURNING epoch"
@@ -95,7 +103,6 @@ pub fn settle() -> State {
         .chain(last_kept)
         .max()
         .unwrap_or(0);
-    let oldest = first_kept.unwrap_or(highest + 1);
     let same_line = match rows.as_slice() {
         [row] => {
             let ours = match &row.origin {
@@ -106,6 +113,13 @@ pub fn settle() -> State {
             ours && row.state.seq == highest
         }
         _ => false,
+    };
+    let oldest = if same_line {
+        rows[0].state.oldest.max(first_kept.unwrap_or(highest + 1))
+    } else if last_kept == Some(highest) {
+        unbroken_from().unwrap_or(highest)
+    } else {
+        highest + 1
     };
     let epoch = same_line.then(|| rows[0].state.epoch.clone());
     if same_line && rows[0].origin.as_deref() == Some(&*here) && rows[0].state.oldest == oldest {
@@ -134,6 +148,16 @@ pub fn settle() -> State {
         seq: highest,
         oldest,
     }
+}
+
+/// From where on `presence_changes` has every number up to its last. A change told while a restore was under way may
+/// stand apart from the rest.
+fn unbroken_from() -> Option<i64> {
+    UNBROKEN.with(|statement| {
+        statement.read(Sees::Latest, &[], |rows| {
+            rows.first().and_then(|row| row.big(1))
+        })
+    })
 }
 
 /// The place an epoch belongs to: server, timeline, database, table.
