@@ -1,6 +1,7 @@
 //! PgBouncer in front of a server.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -56,7 +57,7 @@ impl Pooler {
             .expect("pgbouncer");
         let pooler = Pooler { dir, process };
         wait_until("the pooler answers", || {
-            pooler.dir.join(".s.PGSQL.6432").exists()
+            UnixStream::connect(pooler.dir.join(".s.PGSQL.6432")).is_ok()
         });
         pooler
     }
