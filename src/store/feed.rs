@@ -47,7 +47,7 @@ pub enum Written {
 }
 
 thread_local! {
-    static WRITE: Statement = const { Statement::on_many(
+    static WRITE: Statement = const { Statement::joined(
         write_text,
         &[
             pg_sys::UUIDARRAYOID,
@@ -108,7 +108,9 @@ fn write_text(schema: &str) -> String {
                  ) AS last_seen
              FROM state, unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY
                  AS d (user_id, active, last_seen, reason, key, keyed, place)
-                 LEFT JOIN {schema}.user_presence p ON p.user_id = d.user_id
+                 LEFT JOIN (
+                     SELECT * FROM {schema}.user_presence WHERE user_id = ANY ($1)
+                 ) p ON p.user_id = d.user_id
          ), looked AS MATERIALIZED (
              SELECT user_id, active, previous, status, place, known, last_seen_before,
                  reason IS NOT DISTINCT FROM 'deleted' AS deleted,
@@ -140,7 +142,7 @@ fn write_text(schema: &str) -> String {
                  changed_at = CASE WHEN l.changed THEN now() ELSE p.changed_at END,
                  seq = CASE WHEN l.changed THEN l.seq ELSE p.seq END
              FROM looked l
-             WHERE p.user_id = l.user_id AND l.known
+             WHERE p.user_id = ANY ($1) AND p.user_id = l.user_id AND l.known
                  AND (l.changed OR NOT l.active AND l.last_seen > coalesce(l.last_seen_before, '-infinity'))
          ), added AS (
              INSERT INTO {schema}.user_presence AS p

@@ -45,25 +45,25 @@ const WANTED: &str = "s.ended_at IS NULL AND (t.is_active OR s.last_activity <= 
 thread_local! {
     // Rows that nobody has locked since they were written last, which are nearly all: locking them first would write
     // half as much again to the log. Should somebody come between, the statement waits until lock_timeout.
-    static WRITE: Statement = const { Statement::on_many(
+    static WRITE: Statement = const { Statement::joined(
         |schema| format!(
             "UPDATE {schema}.user_sessions s
              SET last_activity = greatest(s.last_activity, t.last_activity),
                  is_active = t.is_active, ended_at = t.ended_at
              FROM unnest($1, $2, $3, $4) AS t (id, last_activity, is_active, ended_at)
-             WHERE s.id = t.id AND {WANTED} AND s.xmax = '0'::xid
+             WHERE s.id = ANY ($1) AND s.id = t.id AND {WANTED} AND s.xmax = '0'::xid
              RETURNING s.id"
         ),
         TARGETS,
     ) };
     // The others: those that are locked now are left for the next time.
-    static WRITE_UNLOCKED: Statement = const { Statement::on_many(
+    static WRITE_UNLOCKED: Statement = const { Statement::joined(
         |schema| format!(
             "WITH free AS MATERIALIZED (
                  SELECT s.ctid AS place, t.last_activity, t.is_active, t.ended_at
                  FROM unnest($1, $2, $3, $4) AS t (id, last_activity, is_active, ended_at)
                      JOIN {schema}.user_sessions s ON s.id = t.id
-                 WHERE {WANTED}
+                 WHERE s.id = ANY ($1) AND {WANTED}
                  FOR NO KEY UPDATE OF s SKIP LOCKED
              )
              UPDATE {schema}.user_sessions s

@@ -55,6 +55,11 @@ impl Statement {
         Statement::with(Access::Many, text, types)
     }
 
+    /// A statement on the rows of a table that an argument has more to say of.
+    pub const fn joined(text: fn(&str) -> String, types: &'static [Oid]) -> Statement {
+        Statement::with(Access::Joined, text, types)
+    }
+
     /// A statement on a whole table.
     pub const fn on_all(text: fn(&str) -> String, types: &'static [Oid]) -> Statement {
         Statement::with(Access::All, text, types)

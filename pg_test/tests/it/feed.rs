@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use pg_presence_test::{Cluster, Mirror, Presence, refused, wait_until};
-use postgres::Client;
+use pg_presence_test::{Cluster, Mirror, Presence, refused, wait_for, wait_until};
 use postgres::error::SqlState;
+use postgres::{Client, Row};
 use uuid::Uuid;
 
 /// What the table says, in the order of [`Mirror::statuses`].
@@ -254,4 +254,47 @@ fn without_a_change_nothing_is_written_or_told() {
     service.start(other);
     listener.wait_for(other, &["active"]);
     assert_eq!(database.cursor().1, 2);
+}
+
+#[test]
+fn a_change_reads_as_few_users_when_there_are_thousands_as_when_there_was_one() {
+    let cluster = Cluster::own(&[("autovacuum", "off")]);
+    let database = cluster.database();
+    let mut service = database.connect();
+    let first = service.start(Uuid::new_v4());
+    database.wait_for_seq(1);
+    // From now on PostgreSQL takes the table for one of one page.
+    service
+        .batch_execute("VACUUM ANALYZE presence.user_presence")
+        .unwrap();
+    service.end(first.id);
+    database.wait_for_seq(2);
+    let users: Vec<Uuid> = (0..5000).map(|_| Uuid::new_v4()).collect();
+    let rows = service
+        .query(
+            "SELECT session_id FROM presence.start_sessions($1)",
+            &[&users],
+        )
+        .unwrap();
+    database.wait_for_seq(5002);
+    let read = |service: &mut Client, changes: i64| -> i64 {
+        let sql = "SELECT n_tup_upd, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'user_presence'";
+        wait_for("the statistics of the worker", || {
+            let row = service.query_one(sql, &[]).unwrap();
+            (row.get::<_, i64>(0) >= changes).then(|| row.get(1))
+        })
+    };
+    let mut seq = 5002;
+    let mut end = |service: &mut Client, row: &Row| {
+        service.end(row.get(0));
+        seq += 1;
+        database.wait_for_seq(seq);
+    };
+    end(&mut service, &rows[0]);
+    let before = read(&mut service, 2);
+    for row in &rows[1..51] {
+        end(&mut service, row);
+    }
+    let fetched = read(&mut service, 52) - before;
+    assert!(fetched < 5000, "50 changes have read {fetched} users");
 }
