@@ -63,8 +63,10 @@ impl<'c> World<'c> {
         self.reader
             .batch_execute("DELETE FROM presence.user_sessions")
             .map_err(fail)?;
-        let sql =
-            "SELECT live_sessions + users_online + unwritten_users FROM presence.presence_stats";
+        // A batch that the worker has taken from its queue is not written yet.
+        let sql = "SELECT live_sessions + users_online + unwritten_users
+                       + (SELECT count(*) FROM presence.user_presence WHERE is_online)
+                   FROM presence.presence_stats";
         eventually(|| {
             let left = self.reader.query_one(sql, &[]).map_err(fail)?;
             Ok(left.get::<_, i64>(0) == 0)
