@@ -33,6 +33,8 @@ async fn main() -> Result<(), Failed> {
         let mut is_told = pin!(until(&mut events, &me, "active"));
         loop {
             tokio::select! {
+                // A beat that is due comes first; the first is due at once.
+                biased;
                 _ = beats.tick() => {
                     let beat = client.query_one("SELECT presence.heartbeat($1::text::uuid)", &[&id]).await?;
                     println!("heartbeat: {}", beat.get::<_, &str>(0));
