@@ -92,6 +92,8 @@ CREATE TABLE @extschema@.presence_state (
     autovacuum_vacuum_threshold = 200,
     autovacuum_vacuum_scale_factor = 0
 );
+-- Without a key of its own, so that it can be written also where somebody publishes all tables of the database.
+ALTER TABLE @extschema@.presence_state REPLICA IDENTITY FULL;
 
 INSERT INTO @extschema@.presence_state (epoch, seq, oldest_seq)
 VALUES (pg_catalog.gen_random_uuid()::pg_catalog.text, 0, 1);

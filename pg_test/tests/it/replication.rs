@@ -1,6 +1,8 @@
 //! Logical replication of our tables, and standbys.
 
-use pg_presence_test::{Cluster, Database, Install, Presence, Shutdown, refused, wait_until};
+use pg_presence_test::{
+    Cluster, Database, Install, Presence, Shutdown, refused, signal, wait_until,
+};
 use postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -53,6 +55,18 @@ fn a_plain_subscriber_gets_the_rows() {
     wait_until("the logout arrives", || {
         !reader.query_one(sql, &[&after]).unwrap().get::<_, bool>(0)
     });
+}
+
+#[test]
+fn the_worker_serves_a_database_of_which_all_tables_are_published() {
+    let database = Cluster::shared().database();
+    database.run("CREATE PUBLICATION everything FOR ALL TABLES");
+    let worker = database.worker();
+    signal("TERM", worker);
+    let worker = database.new_worker(worker);
+    database.wait_until_served();
+    database.assert_served();
+    assert_eq!(database.worker(), worker);
 }
 
 #[test]
