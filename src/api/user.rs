@@ -11,6 +11,15 @@ thread_local! {
         |s| format!("DELETE FROM {s}.user_sessions WHERE user_id = $1"),
         &[pg_sys::UUIDOID],
     ) };
+    // A row that the worker is just adding cannot be seen, and so not be deleted: this waits for it, and has the worker
+    // wait for us.
+    static HOLD: Statement = const { Statement::new(
+        |s| format!(
+            "INSERT INTO {s}.user_presence (user_id, status, is_online, changed_at, seq)
+             VALUES ($1, 'inactive', false, now(), 0) ON CONFLICT (user_id) DO NOTHING"
+        ),
+        &[pg_sys::UUIDOID],
+    ) };
     static PRESENCE: Statement = const { Statement::new(
         |s| format!("DELETE FROM {s}.user_presence WHERE user_id = $1"),
         &[pg_sys::UUIDOID],
@@ -29,9 +38,11 @@ fn forget_user(user_id: Option<pgrx::Uuid>) -> bool {
     caller::must_be_service();
     user_id.is_some_and(|id| {
         let id = Uuid::from_bytes(*id);
-        let erased = [&SESSIONS, &PRESENCE, &CHANGES].map(|statement| {
-            statement.with(|statement| statement.write(&[Value::Uuid(&id)], |rows| rows.count()))
-        });
-        erased.iter().any(|&rows| rows > 0)
+        let [sessions, held, presence, changes] =
+            [&SESSIONS, &HOLD, &PRESENCE, &CHANGES].map(|statement| {
+                let values = [Value::Uuid(&id)];
+                statement.with(|statement| statement.write(&values, |rows| rows.count()))
+            });
+        sessions + (presence - held) + changes > 0
     })
 }

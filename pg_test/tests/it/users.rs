@@ -123,6 +123,35 @@ fn a_forgotten_user_leaves_the_numbers_but_not_the_name() {
 }
 
 #[test]
+fn who_is_signed_out_and_forgotten_at_once_stays_forgotten() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let [ended, held] = [(); 2].map(|()| Uuid::new_v4());
+    service.start(ended);
+    service.wait_for_written(ended, true);
+    let sql = "SELECT presence.end_user_sessions($1), presence.forget_user($1)";
+    service.execute(sql, &[&ended]).unwrap();
+
+    // The worker finds the user's row taken, and looks again later.
+    service.start(held);
+    service.wait_for_written(held, true);
+    let mut slow = database.connect();
+    let mut transaction = slow.transaction().unwrap();
+    transaction.execute(sql, &[&held]).unwrap();
+    service
+        .execute("SELECT presence.end_user_sessions($1)", &[&ended])
+        .unwrap();
+    database.assert_served();
+    transaction.commit().unwrap();
+
+    // Who comes later is written later.
+    database.assert_served();
+    let sql = "SELECT count(*) FROM presence.user_presence WHERE user_id = ANY ($1)";
+    let kept = service.query_one(sql, &[&vec![ended, held]]).unwrap();
+    assert_eq!(kept.get::<_, i64>(0), 0);
+}
+
+#[test]
 fn users_long_offline_are_forgotten_and_those_who_may_come_back_are_not() {
     let cluster = Cluster::own(&[
         // Cleaning comes as often as the timeout is short.
