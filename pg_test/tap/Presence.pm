@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(server crash install sql login logout beat online eventually settled told refused catalog same_catalog figure rounds);
+our @EXPORT = qw(server crash an_hour_later install sql login logout beat online eventually settled told refused catalog same_catalog figure rounds);
 
 # The database that a script uses, unless it says otherwise.
 our $database = 'postgres';
@@ -51,6 +51,14 @@ sub crash
 		sleep 0.1;
 	}
 	die 'a killed server does not go away';
+}
+
+# Sets a server's clock ahead, as only a debug build lets one do.
+sub an_hour_later
+{
+	my $node = shift;
+	append_to_file($node->data_dir . '/presence_test.clock', 3600 * 1000000);
+	return;
 }
 
 # Runs SQL as superuser, gives what it answers; an error ends the script.

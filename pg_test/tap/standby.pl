@@ -7,7 +7,8 @@ use Presence;
 use Test::More;
 
 my $primary = server('first',
-	'presence.active_timeout' => '20s', 'presence.heartbeat_interval' => '2s', 'presence.flush_interval' => '1s');
+	'presence.active_timeout' => '10min', 'presence.heartbeat_interval' => '2min', 'presence.flush_interval' => '1s',
+	'presence.feed_retention' => '1d');
 $primary->start;
 install($primary);
 
@@ -71,6 +72,13 @@ for my $round (1 .. $failovers)
 	$primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 	crash($primary);
 	is(online($standby), 'anna dora', "$round: online while there is no primary");
+	if ($round == $failovers)
+	{
+		# Nobody could beat for an hour, and the standby has known its sessions for longer.
+		sql($standby, 'SELECT * FROM presence.presence_stats');
+		an_hour_later($standby);
+		is(online($standby), '', "$round: nobody is online after an hour of silence");
+	}
 	$standby->promote;
 	is(online($standby), 'anna dora', "$round: online at once after the promotion");
 	is(beat($standby, 'anna'), 'ok', "$round: a session goes on");

@@ -19,13 +19,25 @@ pub type Pinned = Reserved;
 pub type LoadedRow = Image;
 
 impl Writer {
-    /// Fills a slot that nobody has said anything about yet.
-    fn fill(&self, at: u32, row: &Image, resumed: bool, stamp: u64, timeout: Micros, now: Micros) {
+    /// Fills a slot that nobody has said anything about yet. It was reserved for the row, or for a write of the same
+    /// session that is not committed, whose token, owner and user are then replaced by the row's.
+    fn fill(
+        &self,
+        reserved: &Reserved,
+        row: &Image,
+        resumed: bool,
+        stamp: u64,
+        timeout: Micros,
+        now: Micros,
+    ) {
         let roster = self.roster;
+        let at = reserved.slot;
         let slot = &roster.slots[at as usize];
-        if slot.state.get() != EMPTY {
+        let user = &roster.users[reserved.user as usize];
+        if slot.state.get() != EMPTY || user.id.words() != uuid_words(&row.user_id) {
             return;
         }
+        self.adopt(reserved, row);
         slot.stamp.set(stamp);
         slot.last_activity.set(row.last_activity);
         slot.expires_at.set(row.expires_at);
@@ -74,7 +86,7 @@ impl Space {
             Ok(())
         } else {
             writer.reserve(self.index(), row).map(|reserved| {
-                writer.fill(reserved.slot, row, resumed, stamp, timeout, now);
+                writer.fill(&reserved, row, resumed, stamp, timeout, now);
                 writer.let_go(reserved);
             })
         };
@@ -84,6 +96,7 @@ impl Space {
 
     /// Holds a slot for a row that is about to be read again, so that an end in between leaves its mark there.
     pub fn pin(&self, row: &LoadedRow) -> Result<(Pinned, u64), Full> {
+        self.grace_until();
         let pinned = self.reserve(row)?;
         Ok((pinned, self.roster().load_stamp()))
     }
@@ -96,7 +109,7 @@ impl Space {
         if let Some(row) = row {
             // Loading a silent session makes it timed out, whatever the table says; while the grace after a
             // restart lasts it is live.
-            writer.fill(pinned.slot, row, false, stamp, timeout, now);
+            writer.fill(&pinned, row, false, stamp, timeout, now);
         }
         writer.let_go(pinned);
         writer.done();

@@ -13,7 +13,6 @@ use super::{
     attached,
     cell::uuid_words,
     layout::{NONE, Roster, SPACES, SpaceEntry},
-    stamp::LOADED,
     state::{EMPTY, ENDED},
     write::Writer,
 };
@@ -26,6 +25,8 @@ use crate::{
 // A space is 0 until it is first used.
 const IN_USE: u32 = 1;
 const PURGED: u32 = 2;
+/// The grace of a space that was first used on a standby.
+const NOT_BEGUN: Micros = Micros::MIN;
 
 /// A handle on one install's part of the roster.
 #[derive(Clone, Copy)]
@@ -60,9 +61,12 @@ fn find_or_register(relation: pg_sys::Oid) -> Space {
     let roster = attached();
     // SAFETY: a plain global of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
-    let now = compat::now();
-    let grace = settings::recovery_grace();
-    let index = roster.register(database.to_u32(), relation.to_u32(), now + grace);
+    let grace_until = if compat::in_recovery() {
+        NOT_BEGUN
+    } else {
+        compat::now() + settings::recovery_grace()
+    };
+    let index = roster.register(database.to_u32(), relation.to_u32(), grace_until);
     let Some(index) = index else {
         crate::errors::no_room_for_database();
     };
@@ -160,9 +164,14 @@ impl Space {
         self.entry().complete.get() != 0
     }
 
-    /// Until when sessions loaded at the start count as live even if silent.
+    /// Until when sessions loaded at the start count as live even if silent. A standby gives no grace: its own begins
+    /// with the first question after the promotion.
     pub fn grace_until(&self) -> Micros {
-        self.entry().grace_until.get()
+        let until = &self.entry().grace_until;
+        if until.get() == NOT_BEGUN && !compat::in_recovery() {
+            until.raise(compat::now() + settings::recovery_grace());
+        }
+        until.get()
     }
 
     /// Whether some sessions are in the table only, as the roster has been full.
@@ -188,11 +197,12 @@ impl Space {
     /// Begins a load of the table: gives the stamp its rows are filed under. To be called once the table is locked,
     /// and before the snapshot is taken; to be followed by [`Space::end_load`].
     pub fn begin_load(&self) -> u64 {
+        self.grace_until();
         let writer = self.roster.write();
         self.entry().overflow.set(0);
         drop(writer);
         // Published as under way, so that nobody evicts the mark of an end that the load's snapshot does not see.
-        self.roster.take_stamp() | LOADED
+        self.roster.take_stamp_for_load()
     }
 
     /// Ends a load. If it was whole, and the roster has not been full since it began, the roster is complete: it

@@ -23,6 +23,14 @@ impl Roster {
         self.header.stamps.0.add(1)
     }
 
+    /// A stamp for a whole table that is about to be read. All that is under way counts as older, also after it has been
+    /// told: the snapshot may not see it.
+    pub fn take_stamp_for_load(&self) -> u64 {
+        let oldest = self.oldest_inflight().min(self.header.stamps.0.get());
+        self.inflight[compat::process_number()].publish(oldest);
+        self.load_stamp()
+    }
+
     /// A stamp for what is about to be read from the table.
     pub fn load_stamp(&self) -> u64 {
         self.header.stamps.0.add(1) | LOADED

@@ -165,9 +165,10 @@ impl Writer {
         self.unpin_user(reserved.user);
     }
 
-    /// Gives the slot what the row says. `user` is the row's user.
-    fn apply(&self, at: u32, user: u32, write: &Write, timeout: Micros, now: Micros) {
+    /// Gives the slot what the row says.
+    fn apply(&self, reserved: &Reserved, write: &Write, timeout: Micros, now: Micros) {
         let roster = self.roster;
+        let at = reserved.slot;
         let slot = &roster.slots[at as usize];
         if slot.state.get() != EMPTY && !stamp::after(write.stamp, slot.stamp.get()) {
             return;
@@ -199,11 +200,7 @@ impl Writer {
             slot.last_activity.set(i64::MIN);
             slot.flags.set(0);
         }
-        self.change_digest(at, &image.digest);
-        self.change_auth(at, &image.auth_id);
-        if slot.user.get() != user {
-            self.change_user(at, user);
-        }
+        self.adopt(reserved, image);
         slot.last_activity.raise(image.last_activity);
         slot.expires_at.set(image.expires_at);
         slot.flags.assign(TABLE_INACTIVE, !image.is_active);
@@ -235,6 +232,16 @@ impl Writer {
             }
         }
         self.set_state(at, TIMED_OUT, Reason::TimedOut);
+    }
+
+    /// Gives a slot its row's token, owner and user. The user reserved is the row's.
+    pub fn adopt(&self, reserved: &Reserved, row: &Image) {
+        let at = reserved.slot;
+        self.change_digest(at, &row.digest);
+        self.change_auth(at, &row.auth_id);
+        if self.roster.slots[at as usize].user.get() != reserved.user {
+            self.change_user(at, reserved.user);
+        }
     }
 
     fn change_auth(&self, at: u32, auth_id: &Uuid) {
@@ -311,7 +318,7 @@ impl Space {
             let reserved = reserved.map_or_else(|| writer.reserve(self.index(), &write.image), Ok);
             match reserved {
                 Ok(reserved) => {
-                    writer.apply(reserved.slot, reserved.user, write, timeout, now);
+                    writer.apply(&reserved, write, timeout, now);
                     writer.let_go(reserved);
                 }
                 Err(Full) => {

@@ -138,3 +138,49 @@ fn a_token_rotated_twice_works_as_the_second_left_it() {
     );
     assert_eq!(service.beat_by_token(&session.token), "unknown");
 }
+
+#[test]
+fn a_session_read_while_a_write_of_it_is_undecided_is_as_it_was() {
+    let cluster = Cluster::own(&[]);
+    let database = cluster.database();
+    let changes = [
+        "session_token = presence.token_digest('another token of the client')",
+        "user_id = $2",
+        "auth_id = $2",
+    ];
+    let sessions = changes.map(|change| {
+        let (id, user) = (Uuid::new_v4(), Uuid::new_v4());
+        let token = format!("the token of {user}");
+        // Timed out, so that a server that starts leaves it in the table until it is asked for.
+        let sql = "INSERT INTO presence.user_sessions (id, user_id, session_token, is_active)
+                   VALUES ($1, $2, presence.token_digest($3), false)";
+        let mut service = database.connect();
+        service.execute(sql, &[&id, &user, &token]).unwrap();
+        (change, id, user, token)
+    });
+    cluster.restart(pg_presence_test::Shutdown::Fast);
+    database.wait_until_served();
+    let mut service = database.connect();
+    for (change, id, user, token) in sessions {
+        let other = Uuid::new_v4();
+        let mut undecided = database.connect();
+        let mut transaction = undecided.transaction().unwrap();
+        let sql = format!(
+            "UPDATE presence.user_sessions SET {change} WHERE id = $1 AND $2::uuid IS NOT NULL"
+        );
+        assert_eq!(transaction.execute(&sql, &[&id, &other]).unwrap(), 1);
+        let mut assert_as_it_was = || {
+            assert_eq!(service.beat(id), "ok", "{change}");
+            assert!(service.is_online(user), "{change}");
+            assert!(!service.is_online(other), "{change}");
+            assert_eq!(service.beat_by_token(&token), "ok", "{change}");
+            let another = service.beat_by_token("another token of the client");
+            assert_eq!(another, "unknown", "{change}");
+            assert_eq!(database.client_for(user).beat(id), "ok", "{change}");
+            assert_eq!(database.client_for(other).beat(id), "unknown", "{change}");
+        };
+        assert_as_it_was();
+        transaction.rollback().unwrap();
+        assert_as_it_was();
+    }
+}
