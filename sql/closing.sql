@@ -165,6 +165,11 @@ GRANT EXECUTE ON FUNCTION
 
 GRANT EXECUTE ON FUNCTION @extschema@.presence_health(), @extschema@.presence_stats_raw() TO pg_monitor;
 GRANT SELECT ON TABLE @extschema@.presence_stats TO pg_monitor;
+DO LANGUAGE plpgsql $monitor$
+BEGIN
+    PERFORM @extschema@.presence_grant_usage('pg_monitor'::pg_catalog.regrole);
+END
+$monitor$;
 
 -- The roles of Supabase and its like, where they are.
 DO LANGUAGE plpgsql $supabase$

@@ -108,6 +108,18 @@ BEGIN
 
     -- The objects
 
+    check_name := 'owner';
+    SELECT string_agg(format('%s of %s', c.relname, c.relowner::regrole), ', ' ORDER BY c.relname),
+           count(DISTINCT c.relowner) = 1
+      INTO found, ok
+      FROM pg_class c
+     WHERE c.relnamespace = home
+       AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', 'presence_state');
+    detail := CASE WHEN ok THEN 'All tables have one owner.' ELSE 'The tables have several owners: ' || found || '.' END;
+    hint := CASE WHEN NOT ok
+        THEN 'The worker writes as the owner of user_sessions: ALTER TABLE ... OWNER TO the same role for all four.' END;
+    RETURN NEXT;
+
     check_name := 'row_security';
     SELECT string_agg(c.relname, ', ' ORDER BY c.relname) INTO found
       FROM pg_class c

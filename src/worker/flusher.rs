@@ -106,7 +106,7 @@ impl Flusher {
         let mut rows = space.flush_candidates(&mut 0, space.stats().used as usize, Which::All);
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.last_activity));
         for rows in rows.chunks(BATCH) {
-            if began.elapsed() >= LAST || write(space, rows).is_err() {
+            if began.elapsed() >= LAST || write(space, rows) == Err(Undone::Gone) {
                 return;
             }
         }

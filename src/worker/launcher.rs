@@ -123,6 +123,8 @@ impl Launcher {
     }
 
     fn read_databases(&mut self) {
+        // Before the databases are read, as a new one may be used at once.
+        let spaces = roster::spaces();
         let found = BackgroundWorker::transaction(databases);
         for (oid, database) in &mut self.databases {
             database.open = found.get(oid).copied().unwrap_or(false);
@@ -132,7 +134,7 @@ impl Launcher {
                 .entry(oid)
                 .or_insert_with(|| Database::new(oid));
         }
-        for space in roster::spaces() {
+        for space in spaces {
             if !found.contains_key(&space.database().to_u32()) {
                 roster::purge(space);
             }

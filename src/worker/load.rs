@@ -3,7 +3,10 @@
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use super::attempt::{Durability, Undone, attempt};
+use super::{
+    attempt::{Durability, Undone, attempt},
+    lock, process,
+};
 use crate::{
     compat,
     core::time::Micros,
@@ -14,17 +17,23 @@ use crate::{
 
 /// Users looked up at a time.
 const RESUMED: usize = 1000;
+/// Sessions loaded between two looks whether the worker has to leave.
+const BETWEEN_LOOKS: u32 = 10_000;
 
-/// Loads all active sessions. True if the roster knows all of them now; false if it has no room.
+/// Loads all active sessions. True if the roster knows all of them now; false if it has no room, or the worker has to
+/// leave.
 ///
 /// The stamp that the rows are filed under is taken while the table is locked and before it is read: a commit that the
 /// reading does not see is told to the roster with a later stamp.
 pub fn load(space: Space, timeout: Micros) -> Result<bool, Undone> {
-    let mut whole = true;
+    let (mut whole, mut rows) = (true, 0);
     let read = attempt(Some(space), Durability::Flushed, |_| {
         let stamp = space.begin_load();
         store::load::sessions(compat::now(), |row| {
-            whole = space.load_row(row, false, stamp, timeout).is_ok();
+            rows += 1;
+            let has_to_leave = rows % BETWEEN_LOOKS == 0
+                && (process::shutdown_asked() || lock::database_is_wanted(space.database()));
+            whole = !has_to_leave && space.load_row(row, false, stamp, timeout).is_ok();
             faults::moment("load");
             whole
         });

@@ -85,6 +85,12 @@ pub fn reload() {
     unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
 }
 
+/// Whether SIGTERM has come. wait_latch tells only once.
+pub fn shutdown_asked() -> bool {
+    // SAFETY: a flag that a signal handler sets; read as such.
+    unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
+}
+
 fn pin_settings() {
     for (name, value) in SETTINGS {
         // SAFETY: C strings both; the settings exist in the versions they are listed for. The worker is a superuser.

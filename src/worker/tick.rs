@@ -84,7 +84,7 @@ impl Worker {
                 (install, roster::space())
             }) {
                 Ok(found) => break found,
-                Err(Undone::Gone) => return Err(Report::Absent),
+                Err(Undone::Gone) => return Err(absent(database)),
                 Err(_) => wait_for_others(desk, database)?,
             }
         };
@@ -98,6 +98,9 @@ impl Worker {
         space.worker().seq.set(state.seq as u64);
         space.attach_worker(std::process::id(), compat::now());
         space.take_reconcile();
+        let timeout = settings::active_timeout();
+        // It may have been changed while there was no worker.
+        space.retime(timeout);
         let now = Instant::now();
         Ok(Worker {
             desk,
@@ -109,7 +112,7 @@ impl Worker {
             changes: Changes::default(),
             flusher: Flusher::begin(),
             cleaner: Cleaner::begin(),
-            timeout: settings::active_timeout(),
+            timeout,
             sweep: now,
             housekeeping: now,
             write: now,
@@ -136,7 +139,7 @@ impl Worker {
                 true => self.write.saturating_duration_since(Instant::now()),
                 false => self.next().saturating_duration_since(Instant::now()),
             };
-            let alive = if wait.is_zero() && !shutdown_asked() {
+            let alive = if wait.is_zero() && !process::shutdown_asked() {
                 pgrx::check_for_interrupts!();
                 true
             } else {
@@ -144,7 +147,7 @@ impl Worker {
                 BackgroundWorker::wait_latch(Some(wait + Duration::from_millis(1)))
             };
             self.space.worker_sleeps(false);
-            if shutdown_asked() {
+            if process::shutdown_asked() {
                 // A forced DROP DATABASE terminates us, and then waits for a few seconds only.
                 if !lock::database_is_wanted(self.database) {
                     report_activity(Some(c"writing the last activity of sessions"));
@@ -282,7 +285,7 @@ impl Worker {
                     return Some(report);
                 }
             }
-            Err(Undone::Gone) => return Some(Report::Absent),
+            Err(Undone::Gone) => return Some(absent(self.database)),
             Err(_) => {}
         }
         self.space.collect(TOMBSTONES);
@@ -368,6 +371,12 @@ impl Worker {
     }
 }
 
+/// The extension is not there: sessions of an install that was dropped leave the roster, whose room others need.
+fn absent(database: pg_sys::Oid) -> Report {
+    load::purge_dropped(database, pg_sys::InvalidOid);
+    Report::Absent
+}
+
 /// Waits a moment for whoever is in the way; says why to leave, if there is a reason.
 fn wait_for_others(desk: &Desk, database: pg_sys::Oid) -> Result<(), Report> {
     if desk.is_dismissed() || lock::database_is_wanted(database) {
@@ -386,12 +395,6 @@ fn warn_of_overflow() {
          raise it and restart the server",
         settings::max_sessions()
     );
-}
-
-/// Whether SIGTERM has come. wait_latch tells only once.
-fn shutdown_asked() -> bool {
-    // SAFETY: a flag that a signal handler sets; read as such.
-    unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
 }
 
 /// What `pg_stat_activity` shows; nothing: idle.

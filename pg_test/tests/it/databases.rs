@@ -180,6 +180,25 @@ fn after_drop_extension_the_worker_leaves_and_a_new_extension_inherits_nothing()
 }
 
 #[test]
+fn a_dropped_extension_gives_its_room_to_the_other_databases() {
+    let cluster = Cluster::own(&[("presence.max_sessions", "64")]);
+    let (dropped, other) = (cluster.database(), cluster.database());
+    let users: Vec<Uuid> = (0..60).map(|_| Uuid::new_v4()).collect();
+    let start = "SELECT count(*) FROM presence.start_sessions($1)";
+    dropped.connect().query_one(start, &[&users]).unwrap();
+    other.wait_until_served();
+    dropped.run("DROP EXTENSION pg_presence");
+    let mut service = other.connect();
+    wait_until("the roster to be empty", || {
+        let sql = "SELECT used FROM presence.presence_stats";
+        service.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 0
+    });
+    service.query_one(start, &[&users]).unwrap();
+    let sql = "SELECT in_overflow OR known_sessions <> 60 FROM presence.presence_stats";
+    assert!(!service.query_one(sql, &[]).unwrap().get::<_, bool>(0));
+}
+
+#[test]
 fn an_extension_dropped_and_created_in_one_transaction_is_served() {
     let cluster = Cluster::shared();
     let database = cluster.database();

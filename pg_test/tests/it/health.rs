@@ -35,6 +35,16 @@ fn row_security_that_is_off_is_found() {
 }
 
 #[test]
+fn tables_of_several_owners_are_found() {
+    let database = healthy(Cluster::shared());
+    let role = database.role("owner");
+    database.run(&format!(
+        "ALTER TABLE presence.presence_changes OWNER TO {role}"
+    ));
+    only("owner", &mut database.connect());
+}
+
+#[test]
 fn triggers_that_a_restore_has_made_ordinary_are_found() {
     let database = healthy(Cluster::shared());
     database.run(
@@ -165,7 +175,9 @@ fn without_preload_health_still_answers() {
 fn services_and_monitors_may_look_and_nobody_else() {
     let database = healthy(Cluster::shared());
     let monitor = database.role("monitor");
-    database.run(&format!("GRANT pg_monitor TO {monitor}"));
+    database.run(&format!(
+        "GRANT pg_monitor TO {monitor}; REVOKE USAGE ON SCHEMA presence FROM {monitor}"
+    ));
     for role in [database.service(), monitor] {
         let mut client = database.connect_as(&role);
         assert!(complaints(&mut client).is_empty());

@@ -189,3 +189,22 @@ fn who_is_not_heard_from_after_a_restart_is_recovered_to_inactive() {
     }
     service.assert_no_gaps();
 }
+
+#[test]
+fn a_timeout_raised_while_there_is_no_worker_delays_no_release() {
+    let cluster = Cluster::own(&[]);
+    let database = cluster.database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    service.wait_for_written(user, true);
+    assert!(service.release(session.id, "5 s"));
+    let worker = database.worker();
+    // It goes when it comes to, before it reads any settings.
+    signal("STOP", worker);
+    signal("TERM", worker);
+    cluster.set("presence.active_timeout", "1h");
+    signal("CONT", worker);
+    database.new_worker(worker);
+    service.wait_for_written(user, false);
+}
