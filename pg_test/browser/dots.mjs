@@ -1,7 +1,7 @@
 // The dots: who is green, who is gray, and when that changes.
 
 import assert from 'node:assert/strict'
-import { changesOf, newUser, ownBrowser, Person, sql, untilHeardAfter, untilSilentFor } from './stage.mjs'
+import { changesAre, newUser, ownBrowser, Person, sql, untilHeardAfter, untilSilentFor } from './stage.mjs'
 import { figure, test, until } from './test.mjs'
 
 test('after the login the own user is green', async () => {
@@ -31,13 +31,13 @@ test('a browser that is killed turns gray after the timeout', async () => {
   kill()
   await ana.sees(ben.user, 'Inactive')
   figure(`gray ${((Date.now() - begun) / 1000).toFixed(1)} s after the kill`)
-  assert.deepEqual(await changesOf(ben.user), ['active started', 'inactive timed_out'])
+  await changesAre(ben.user, ['active started', 'inactive timed_out'])
   const [{ seconds }] = await sql(
     `SELECT extract(epoch FROM changed_at - last_seen)::float AS seconds FROM presence.presence_changes
      WHERE user_id = $1 AND status = 'inactive'`,
     [ben.user.id],
   )
-  assert.ok(seconds >= 12, `gray after ${seconds} s: before the timeout`)
+  assert.ok(seconds >= 30, `gray after ${seconds} s: before the timeout`)
 })
 
 test('a browser that is closed turns gray within the grace', async () => {
@@ -45,11 +45,14 @@ test('a browser that is closed turns gray within the grace', async () => {
   await ana.signIn(await newUser())
   await ben.signIn(await newUser())
   await ana.sees(ben.user, 'Active')
+  // A beat under way might arrive after the goodbye.
+  ben.still()
+  await untilSilentFor(ben.user, 2.5)
   const begun = Date.now()
   await ben.leave()
   await ana.sees(ben.user, 'Inactive')
   figure(`gray ${((Date.now() - begun) / 1000).toFixed(1)} s after the close`)
-  assert.deepEqual(await changesOf(ben.user), ['active started', 'inactive released'])
+  await changesAre(ben.user, ['active started', 'inactive released'])
 })
 
 test('a logout in one browser turns gray in the other without a refresh', async () => {
@@ -63,8 +66,8 @@ test('a logout in one browser turns gray in the other without a refresh', async 
   await ana.sees(ben.user, 'Inactive')
   figure(`gray ${Date.now() - begun} ms after the click`)
   await until('the stream tells', async () => (await told()).length)
-  assert.deepEqual(await told(), [false], 'by the stream itself, not by reconciling')
-  assert.deepEqual(await changesOf(ben.user), ['active started', 'inactive ended'])
+  assert.deepEqual(await told(), [false])
+  await changesAre(ben.user, ['active started', 'inactive ended'])
   await ben.page.waitForURL(/\/login$/)
 })
 
@@ -76,7 +79,7 @@ test('an untouched page turns gray, and green again at the first move', async ()
   await ana.sees(ana.user, 'Inactive')
   await ana.page.mouse.move(30, 40)
   await ana.sees(ana.user, 'Active')
-  assert.deepEqual(await changesOf(ana.user), ['active started', 'inactive timed_out', 'active resumed'])
+  await changesAre(ana.user, ['active started', 'inactive timed_out', 'active resumed'])
 })
 
 test('two tabs are one session, and closing one leaves the user green', async () => {
@@ -87,20 +90,18 @@ test('two tabs are one session, and closing one leaves the user green', async ()
   await ana.sees(ana.user, 'Active', second)
   const sessions = await sql('SELECT session_count AS n FROM presence.presence_of(ARRAY[$1::uuid])', [ana.user.id])
   assert.equal(Number(sessions[0].n), 1)
-  const left = page.evaluate(
-    () =>
-      new Promise((resolve) => {
-        new BroadcastChannel('presence').onmessage = ({ data }) => data.isLeaving && resolve()
-      }),
-  )
+  await page.evaluate(() => {
+    window.others = new BroadcastChannel('presence')
+    window.others.onmessage = ({ data }) => (window.hasLeft ||= data.isLeaving)
+  })
   // Nobody touches the other tab; that it still contradicts the one that leaves is the last that is heard of it.
   ana.still()
   await untilSilentFor(ana.user, 2.5)
   const [{ leftAt }] = await sql('SELECT clock_timestamp() AS "leftAt"')
   await ana.leave(second)
-  await left
+  await until('the other tab says that it leaves', () => page.evaluate(() => window.hasLeft))
   await ben.sees(ana.user, 'Inactive')
-  assert.deepEqual(await changesOf(ana.user), ['active started', 'inactive timed_out'])
+  await changesAre(ana.user, ['active started', 'inactive timed_out'])
   const [{ last_seen }] = await sql('SELECT presence.last_seen($1)', [ana.user.id])
   assert.ok(last_seen > leftAt, 'not heard from since the close')
 })
@@ -119,7 +120,7 @@ test('a reload never flickers in another browser', async () => {
   await untilHeardAfter(ben.user, 11)
   await ana.sees(ben.user, 'Active')
   assert.ok(!(await told()).includes(false), 'gray in between')
-  assert.deepEqual(await changesOf(ben.user), ['active started'])
+  await changesAre(ben.user, ['active started'])
 })
 
 test('a session that the server ends shows the login in every tab', async () => {

@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
-import { changesOf, newUser, PAGE, Person, untilHeardAfter, WEB } from './stage.mjs'
+import { changesAre, changesOf, newUser, PAGE, Person, untilHeardAfter, WEB } from './stage.mjs'
 import { test, until } from './test.mjs'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
@@ -30,8 +30,8 @@ test('in the mode connection an untouched page stays green', async () => {
     const { startPresence } = await import('/presence.js')
     window.presence = startPresence({ mode: 'connection' })
   })
-  await untilHeardAfter(ana.user, 13)
-  assert.deepEqual(await changesOf(ana.user), ['active started'])
+  await untilHeardAfter(ana.user, 31)
+  await changesAre(ana.user, ['active started'])
 })
 
 test('the hook starts a session, tells its status, and leaves when unmounted', async () => {
@@ -72,7 +72,7 @@ test('the hook starts a session, tells its status, and leaves when unmounted', a
   await until('resumed', async () => (await changesOf(ana.user)).at(-1) === 'active resumed')
   await page.getByRole('button', { name: 'Log out' }).click()
   await until('ended', async () => (await page.title()) === 'ended')
-  assert.equal((await changesOf(ana.user)).at(-1), 'inactive ended')
+  await until('the end is told', async () => (await changesOf(ana.user)).at(-1) === 'inactive ended')
 })
 
 test('the types are those of the module', () => {

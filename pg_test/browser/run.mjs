@@ -12,7 +12,7 @@ import './modules.mjs'
 
 const AT_ONCE = 3
 // When a test is given up that waits for something that has no end of its own.
-const DEADLINE = 150_000
+const DEADLINE = 300_000
 
 const [part = ''] = process.argv.slice(2)
 const chosen = tests.filter(({ name }) => name.includes(part))

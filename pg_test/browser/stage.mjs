@@ -1,10 +1,11 @@
 // The server, and people with browsers in front of it.
 
+import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import pg from 'pg'
 import { chromium } from 'playwright-core'
-import { mine, until } from './test.mjs'
+import { mine, PATIENCE, until } from './test.mjs'
 
 export const { PAGE, WEB, SHOTS } = process.env
 const launchOptions = { executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] }
@@ -49,6 +50,21 @@ export async function changesOf(user) {
   return rows.map(({ change }) => change)
 }
 
+// Waits until there are that many changes of one user, which then have to be these.
+export async function changesAre(user, expected) {
+  await until(`${user.name}: ${expected}`, async () => (await changesOf(user)).length >= expected.length)
+  assert.deepEqual(await changesOf(user), expected)
+}
+
+// Somebody is there without a browser, and beats until the function it returns is called.
+export async function visit(user) {
+  const [{ id }] = await sql('SELECT session_id AS id FROM presence.start_session(user_id => $1)', [user.id])
+  const timer = setInterval(() => sql('SELECT presence.heartbeat($1)', [id]).catch(() => {}), 1000)
+  const leave = () => clearInterval(timer)
+  mine().undo.push(leave)
+  return leave
+}
+
 // Waits until somebody is heard from later than so many seconds from now.
 export async function untilHeardAfter(user, seconds) {
   const [{ at }] = await sql("SELECT clock_timestamp() + $1 * interval '1 s' AS at", [seconds])
@@ -73,6 +89,7 @@ export class Person {
   static async sit(options = {}, browser = undefined) {
     shared ??= chromium.launch(launchOptions)
     const context = await (browser ?? (await shared)).newContext({ viewport: { width: 1100, height: 800 }, ...options })
+    context.setDefaultTimeout(PATIENCE)
     const person = new Person()
     person.context = context
     mine().people.push(person)
@@ -115,18 +132,23 @@ export class Person {
     if (Boolean(isGreen) !== (word === 'Active')) throw new Error(`${user.name} is ${word}, but the dot is not`)
   }
 
-  // What the stream tells about one user from now on: 'true' and 'false' of single changes, nothing of reconciling.
+  // What the stream tells about one user from now on: whether they are online, each time that changes. It may be told
+  // alone, or with everybody's where a user was added meanwhile.
   async watch(user) {
     await this.page.evaluate(
       (id) =>
         new Promise((resolve) => {
           window.told = []
+          let before
+          const hear = (user) => {
+            if (user?.id !== id) return
+            if (before !== undefined && user.is_online !== before) window.told.push(user.is_online)
+            before = user.is_online
+            resolve()
+          }
           const stream = new EventSource('/api/events')
-          stream.addEventListener('user', ({ data }) => {
-            const user = JSON.parse(data)
-            if (user.id === id) window.told.push(user.is_online)
-          })
-          stream.addEventListener('users', resolve, { once: true })
+          stream.addEventListener('user', ({ data }) => hear(JSON.parse(data)))
+          stream.addEventListener('users', ({ data }) => hear(JSON.parse(data).users.find((user) => user.id === id)))
         }),
       user.id,
     )

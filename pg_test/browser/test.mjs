@@ -4,6 +4,9 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 
 export const tests = []
 
+// As long as the slowest machine may take for anything.
+export const PATIENCE = 120_000
+
 // Tests mostly wait, so they run beside each other; those of `alone` do what others would notice.
 export function test(name, run) {
   tests.push({ name, run, isAlone: false })
@@ -20,9 +23,9 @@ export const withBelongings = (run) => belongings.run({ people: [], undo: [], fi
 // Prints what was measured, which nothing is asserted about.
 export const figure = (text) => mine().figures.push(text)
 
-// Returns what `attempt` finds; fails with `what` when that is nothing for a minute.
+// Returns what `attempt` finds; fails with `what` when that is nothing for two minutes.
 export async function until(what, attempt) {
-  const deadline = Date.now() + 60_000
+  const deadline = Date.now() + PATIENCE
   for (;;) {
     const found = await attempt()
     if (found) return found

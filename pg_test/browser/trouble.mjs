@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { newUser, PAGE, Person, pgCtl, sql } from './stage.mjs'
+import { newUser, PAGE, Person, pgCtl, sql, visit } from './stage.mjs'
 import { alone, test, until } from './test.mjs'
 
 const notice = (page) => page.locator('#notice')
@@ -12,9 +12,10 @@ alone('the page says when the database is away, and shows the truth when it is b
   const ana = await Person.sit()
   const page = await ana.signIn(await newUser())
   const [ben, cleo] = [await newUser(), await newUser()]
-  await sql('SELECT FROM presence.start_session(user_id => $1)', [ben.id])
+  const leave = await visit(ben)
   await ana.sees(ben, 'Active')
   await saysLive(page)
+  leave()
   await pgCtl('stop', '--mode=fast')
   await page.getByText('The database cannot be reached. What you see may be out of date').waitFor()
   assert.equal(await page.locator('#stream-word').textContent(), 'Offline')
@@ -26,7 +27,7 @@ alone('the page says when the database is away, and shows the truth when it is b
   await login.locator('button[data-user]').first().waitFor()
   await saysLive(page)
   await until('no notice', () => notice(page).isHidden())
-  await sql('SELECT FROM presence.start_session(user_id => $1)', [cleo.id])
+  await visit(cleo)
   await ana.sees(cleo, 'Active')
   await ana.sees(ana.user, 'Active')
   // Not heard from again since before the stop.
@@ -39,7 +40,7 @@ alone('a crash of the database mends itself, too', async () => {
   const ben = await newUser()
   await saysLive(page)
   await pgCtl('restart', '--mode=immediate')
-  await sql('SELECT FROM presence.start_session(user_id => $1)', [ben.id])
+  await visit(ben)
   await ana.sees(ben, 'Active')
   await saysLive(page)
 })
@@ -49,7 +50,7 @@ alone('a connection that is cut is made again, and nothing is lost', async () =>
   await ana.signIn(await newUser())
   const ben = await newUser()
   await sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'dashboard'")
-  await sql('SELECT FROM presence.start_session(user_id => $1)', [ben.id])
+  await visit(ben)
   await ana.sees(ben, 'Active')
 })
 
