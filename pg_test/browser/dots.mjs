@@ -1,7 +1,7 @@
 // The dots: who is green, who is gray, and when that changes.
 
 import assert from 'node:assert/strict'
-import { changesAre, newUser, ownBrowser, Person, sql, untilHeardAfter, untilSilentFor } from './stage.mjs'
+import { changesAre, lastSeen, newUser, ownBrowser, PAGE, Person, sql, untilHeardAfter, untilSilentFor } from './stage.mjs'
 import { figure, test, until } from './test.mjs'
 
 test('after the login the own user is green', async () => {
@@ -102,8 +102,7 @@ test('two tabs are one session, and closing one leaves the user green', async ()
   await until('the other tab says that it leaves', () => page.evaluate(() => window.hasLeft))
   await ben.sees(ana.user, 'Inactive')
   await changesAre(ana.user, ['active started', 'inactive timed_out'])
-  const [{ last_seen }] = await sql('SELECT presence.last_seen($1)', [ana.user.id])
-  assert.ok(last_seen > leftAt, 'not heard from since the close')
+  assert.ok((await lastSeen(ana.user)) > leftAt, 'not heard from since the close')
 })
 
 test('a reload never flickers in another browser', async () => {
@@ -121,6 +120,86 @@ test('a reload never flickers in another browser', async () => {
   await ana.sees(ben.user, 'Active')
   assert.ok(!(await told()).includes(false), 'gray in between')
   await changesAre(ben.user, ['active started'])
+})
+
+test('a goodbye that arrives after the next page has started is contradicted', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  ana.still()
+  let releasedAt
+  await page.route('**/rpc/start_session', async (route) => {
+    const answer = await route.fetch()
+    const { session_token } = route.request().postDataJSON()
+    await ana.context.request.post(`${PAGE}/rpc/release_session_by_token`, { data: { session_token } })
+    ;[{ releasedAt }] = await sql('SELECT clock_timestamp() AS "releasedAt"')
+    await route.fulfill({ response: answer })
+  })
+  await page.reload()
+  await until('released', () => releasedAt)
+  await until('heard from since', async () => (await lastSeen(ana.user)) > releasedAt)
+  await ana.sees(ana.user, 'Active')
+})
+
+test('whoever signs in after somebody else in the same browser ends their session', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  const ben = await newUser()
+  const second = await ana.open('/login')
+  await second.locator(`button[data-user="${ben.id}"]`).click()
+  await ana.sees(ben, 'Active', second)
+  await changesAre(ana.user, ['active started', 'inactive ended'])
+  // The first tab is Ben's, too, now.
+  await second.getByRole('button', { name: 'Log out' }).click()
+  await page.waitForURL(/\/login$/)
+  await changesAre(ben, ['active started', 'inactive ended'])
+})
+
+test('tabs that are restored together, with a token that is no good, still share one session', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await page.goto(`${PAGE}/login`)
+  await page.evaluate(() => {
+    localStorage.removeItem('presence:session')
+    localStorage.setItem('presence:token', 'that of a session which has ended')
+  })
+  const nobody = 'SELECT presence.end_session(session_id) FROM presence.start_session(user_id => $1, session_token => $2)'
+  await sql(nobody, [ana.user.id, 'that of a session which has ended'])
+  const started = []
+  ana.context.on('response', async (answer) => {
+    if (answer.url().endsWith('/rpc/start_session') && answer.ok()) started.push((await answer.json()).session_id)
+  })
+  await Promise.all([ana.open(), ana.open(), ana.open()])
+  await until('all have started', () => started.length === 3)
+  assert.equal(new Set(started).size, 1)
+})
+
+test('after signing out everywhere a page that is opened again shows the login, and one sign-in is enough', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await page.goto(`${PAGE}/login`)
+  await sql('SELECT presence.end_user_sessions($1)', [ana.user.id])
+  await page.goto(PAGE)
+  await page.waitForURL(/\/login$/)
+  // It may also happen while somebody is at the login.
+  const [{ id }] = await sql('SELECT id FROM presence.user_sessions WHERE user_id = $1', [ana.user.id])
+  await page.evaluate((id) => localStorage.setItem('presence:session', id), id)
+  await page.locator(`button[data-user="${ana.user.id}"]`).click()
+  await ana.sees(ana.user, 'Active')
+})
+
+test('an end that is told late is none of a later login', async () => {
+  const [ana, ben] = [await Person.sit(), await Person.sit()]
+  const page = await ana.signIn(await newUser())
+  await ben.signIn(await newUser())
+  await ben.sees(ana.user, 'Active')
+  await page.evaluate(() => new BroadcastChannel('presence').postMessage({ isEnded: true, token: 'of a session before' }))
+  await untilHeardAfter(ana.user, 2)
+  assert.equal(page.url(), `${PAGE}/`)
+  await changesAre(ana.user, ['active started'])
 })
 
 test('a session that the server ends shows the login in every tab', async () => {

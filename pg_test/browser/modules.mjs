@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
-import { changesAre, changesOf, newUser, PAGE, Person, untilHeardAfter, WEB } from './stage.mjs'
+import { changesAre, changesOf, newUser, PAGE, Person, setClock, untilHeardAfter, WEB } from './stage.mjs'
 import { test, until } from './test.mjs'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
@@ -32,6 +32,75 @@ test('in the mode connection an untouched page stays green', async () => {
   })
   await untilHeardAfter(ana.user, 31)
   await changesAre(ana.user, ['active started'])
+})
+
+// presence.js alone, on a page that has none of its own.
+async function startAlone(person) {
+  person.still()
+  await person.page.goto(`${PAGE}/login`)
+  await person.page.evaluate(async () => {
+    const { startPresence } = await import('/presence.js')
+    window.told = []
+    window.presence = startPresence({
+      headers: async () => ({ apikey: 'public' }),
+      onStatus: (status) => window.told.push(status),
+    })
+  })
+  await until('active', () => person.page.evaluate(() => window.presence.status === 'active'))
+}
+
+test('who has left does not beat any more', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await startAlone(ana)
+  await page.evaluate(() => (window.presence.stop(), window.presence.beat()))
+  await changesAre(ana.user, ['active started', 'inactive released'])
+})
+
+test('the goodbye has the headers of the last call', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await startAlone(ana)
+  const [goodbye] = await Promise.all([
+    page.waitForRequest('**/rpc/release_session_by_token'),
+    page.evaluate(() => window.presence.stop()),
+  ])
+  assert.equal(goodbye.headers().apikey, 'public')
+})
+
+test('a logout that is asked for twice is one', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await startAlone(ana)
+  await page.evaluate(() => Promise.all([window.presence.logout(), window.presence.logout()]))
+  await page.evaluate(() => window.presence.logout())
+  assert.equal(await page.evaluate(() => window.presence.status), 'ended')
+})
+
+test('a clock that is set back stops nothing', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await setClock(page, -3_600_000)
+  await untilHeardAfter(ana.user, 3)
+})
+
+test('what happened before a sleep is not taken for somebody who is there', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await startAlone(ana)
+  const last = () => page.evaluate(() => window.told.at(-1))
+  await ana.context.setOffline(true)
+  await page.mouse.move(50, 60)
+  await until('offline', async () => (await last()) === 'offline')
+  await setClock(page, 8 * 3_600_000)
+  await ana.context.setOffline(false)
+  await until('a decision', async () => (await last()) !== 'offline')
+  assert.equal(await last(), 'quiet')
 })
 
 test('the hook starts a session, tells its status, and leaves when unmounted', async () => {
@@ -77,9 +146,10 @@ test('the hook starts a session, tells its status, and leaves when unmounted', a
 
 test('the types are those of the module', () => {
   const dir = application(`
-    import { startPresence, type Presence, type Status } from './presence.js'
+    import { hasLoggedIn, startPresence, type Presence, type Status } from './presence.js'
     import { useSessionHeartbeat } from './useSessionHeartbeat'
     const presence: Presence = startPresence({ mode: 'connection', headers: async () => ({ Authorization: 'Bearer …' }) })
+    hasLoggedIn()
     const status: Status = presence.status
     presence.session?.session_id.length
     // @ts-expect-error: no such mode

@@ -50,6 +50,10 @@ export async function changesOf(user) {
   return rows.map(({ change }) => change)
 }
 
+export async function lastSeen(user) {
+  return (await sql('SELECT presence.last_seen($1) AS at', [user.id]))[0].at
+}
+
 // Waits until there are that many changes of one user, which then have to be these.
 export async function changesAre(user, expected) {
   await until(`${user.name}: ${expected}`, async () => (await changesOf(user)).length >= expected.length)
@@ -69,8 +73,7 @@ export async function visit(user) {
 export async function untilHeardAfter(user, seconds) {
   const [{ at }] = await sql("SELECT clock_timestamp() + $1 * interval '1 s' AS at", [seconds])
   await until(`${user.name} is heard from`, async () => {
-    const [{ late }] = await sql('SELECT presence.last_seen($1) > $2 AS late', [user.id, at])
-    return late
+    return (await lastSeen(user)) > at
   })
 }
 
@@ -154,6 +157,24 @@ export class Person {
     )
     return () => this.page.evaluate(() => window.told)
   }
+}
+
+// Another tab is in front of this one, or none any more. A browser without a screen has all in front.
+export const hide = (page) => setHidden(page, true)
+export const show = (page) => setHidden(page, false)
+const setHidden = (page, isHidden) =>
+  page.evaluate((isHidden) => {
+    Object.defineProperty(document, 'hidden', { value: isHidden, configurable: true })
+    Object.defineProperty(document, 'visibilityState', { value: isHidden ? 'hidden' : 'visible', configurable: true })
+    document.dispatchEvent(new Event('visibilitychange'))
+  }, isHidden)
+
+// Has the clock of a page run so much ahead, in milliseconds, from its start or from now on.
+export async function setClock(page, ahead) {
+  await page.evaluate((ahead) => {
+    const now = Date.now
+    Date.now = () => now() + ahead
+  }, ahead)
 }
 
 // A browser of its own, which may be killed.

@@ -13,12 +13,12 @@ use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::board::{Board, Frame};
 use crate::database::{Caller, Database};
@@ -28,6 +28,8 @@ const LARGEST_BODY: usize = 4096;
 const COOKIE: &str = "presence_login";
 /// How long the stream may be silent; the page takes three times as long for a cut.
 const PING: Duration = Duration::from_secs(5);
+/// How long a stream may last. Browsers open another, and have to be signed in for it.
+const STREAM: Duration = Duration::from_secs(300);
 
 #[derive(Clone)]
 pub struct Site {
@@ -64,7 +66,7 @@ pub fn routes(site: Site) -> Router {
         .route("/api/events", get(events))
         .route("/rpc/start_session", post(start_session))
         .route("/rpc/heartbeat", post(heartbeat))
-        .route("/rpc/end_session", post(end_session))
+        .route("/rpc/end_session_by_token", post(end_session_by_token))
         .route(
             "/rpc/release_session_by_token",
             post(release_session_by_token),
@@ -162,9 +164,14 @@ async fn log_out(
 ) -> Result<Response, Failure> {
     let _: Value = read(&headers, body)?;
     if let Ok(cookie) = cookie(&headers) {
-        site.database
-            .query(Caller::Gateway, "SELECT app.log_out($1)", &[&cookie])
+        let sql = "SELECT app.user_of($1)::text, app.log_out($1)";
+        let rows = site
+            .database
+            .query(Caller::Gateway, sql, &[&cookie])
             .await?;
+        if let Some(user) = rows[0].get(0) {
+            site.board.look_again(user);
+        }
     }
     Ok(set_cookie("", 0))
 }
@@ -214,17 +221,6 @@ async fn heartbeat(
     member(&site, &headers, sql, &[&session.session_id]).await
 }
 
-async fn end_session(
-    State(site): State<Site>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Value>, Failure> {
-    let session: Session = read(&headers, body)?;
-    let sql =
-        "SELECT to_json(presence.end_session($1::text::uuid)), presence.presence_user_id()::text";
-    member(&site, &headers, sql, &[&session.session_id]).await
-}
-
 /// Runs a function for whoever is signed in; answers its result, and looks at whom it names.
 async fn member(
     site: &Site,
@@ -247,14 +243,29 @@ struct Token {
     session_token: String,
 }
 
-/// A page that closes says so with its session's token; whoever holds that needs no cookie.
+/// A page that closes says so with its session's token.
 async fn release_session_by_token(
     State(site): State<Site>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, Failure> {
-    let token: Token = read(&headers, body)?;
+    let token = read(&headers, body)?;
     let sql = "SELECT to_json(presence.release_session_by_token($1))";
+    holder(&site, sql, token).await
+}
+
+async fn end_session_by_token(
+    State(site): State<Site>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, Failure> {
+    let token = read(&headers, body)?;
+    let sql = "SELECT to_json(presence.end_session_by_token($1))";
+    holder(&site, sql, token).await
+}
+
+/// Runs a function for whoever holds a session's token, and needs no cookie.
+async fn holder(site: &Site, sql: &str, token: Token) -> Result<Json<Value>, Failure> {
     let rows = site
         .database
         .query(Caller::Anonymous, sql, &[&token.session_token])
@@ -307,7 +318,7 @@ fn stream_of(board: Arc<Board>, you: String) -> impl Stream<Item = Result<Event,
             }
         }
     });
-    futures_util::StreamExt::chain(greeting, rest)
+    greeting.chain(rest).take_until(sleep(STREAM))
 }
 
 fn event(name: &str, data: &str) -> Event {

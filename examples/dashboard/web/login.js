@@ -1,5 +1,7 @@
 // Signs in as one of the users there are.
 
+import { hasLoggedIn } from './presence.js'
+
 const notice = document.querySelector('#notice')
 const people = document.querySelector('#people')
 
@@ -24,6 +26,7 @@ async function signIn(user_id) {
       headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify({ user_id }),
     })
+    hasLoggedIn()
     location.assign('/')
   } catch (error) {
     say(error.message)

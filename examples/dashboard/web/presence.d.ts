@@ -23,8 +23,8 @@ export interface Options {
   /** Where the functions are. Default: `/rpc`. */
   url?: string
   /**
-   * To be sent along, such as a JWT. A function is asked before each call, but not when the page closes: what must be
-   * sent also then, such as `Content-Profile` or `apikey`, give as an object.
+   * To be sent along, such as a JWT, `apikey` or `Content-Profile`. A function is asked before each call, but not when
+   * the page closes: what it answered last is sent then.
    */
   headers?: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>)
   /** About the session: device, version… */
@@ -50,3 +50,9 @@ export interface Presence {
 }
 
 export function startPresence(options?: Options): Presence
+
+/**
+ * To be called after a login, before the page that starts the presence. A session that has ended meanwhile shows the
+ * login when its page is opened again; after this it is no reason to ask for another.
+ */
+export function hasLoggedIn(name?: string): void
