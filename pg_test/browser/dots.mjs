@@ -1,7 +1,7 @@
 // The dots: who is green, who is gray, and when that changes.
 
 import assert from 'node:assert/strict'
-import { changesAre, lastSeen, newUser, ownBrowser, PAGE, Person, sql, untilHeardAfter, untilSilentFor } from './stage.mjs'
+import { changesAre, hide, lastSeen, newUser, ownBrowser, PAGE, Person, show, sql, untilHeardAfter, untilSilentFor, visit } from './stage.mjs'
 import { figure, test, until } from './test.mjs'
 
 test('after the login the own user is green', async () => {
@@ -139,6 +139,23 @@ test('a goodbye that arrives after the next page has started is contradicted', a
   await until('released', () => releasedAt)
   await until('heard from since', async () => (await lastSeen(ana.user)) > releasedAt)
   await ana.sees(ana.user, 'Active')
+})
+
+test('many tabs leave the server reachable, and the one that is looked at shows the truth', async () => {
+  const [ana, ben] = [await Person.sit(), await newUser()]
+  const first = await ana.signIn(await newUser())
+  await ana.sees(ben, 'Inactive')
+  await hide(first)
+  for (let tab = 2; tab <= 7; tab++) {
+    const page = await ana.open()
+    await ana.sees(ana.user, 'Active', page)
+    await hide(page)
+  }
+  await visit(ben)
+  await show(first)
+  await ana.sees(ben, 'Active')
+  await first.getByRole('button', { name: 'Log out' }).click()
+  await first.waitForURL(/\/login$/)
 })
 
 test('whoever signs in after somebody else in the same browser ends their session', async () => {

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { newUser, PAGE, Person, pgCtl, sql, visit } from './stage.mjs'
+import { hide, newUser, PAGE, Person, pgCtl, show, sql, visit } from './stage.mjs'
 import { alone, test, until } from './test.mjs'
 
 const notice = (page) => page.locator('#notice')
@@ -21,6 +21,7 @@ alone('the page says when the database is away, and shows the truth when it is b
   assert.equal(await page.locator('#stream-word').textContent(), 'Offline')
   // Nobody is logged out by this, or told so.
   await page.getByRole('button', { name: 'Log out' }).click()
+  await page.getByText('You are still signed in. The database cannot be reached at the moment.').waitFor()
   const login = await ana.open('/login')
   await login.getByText('The database cannot be reached at the moment.').waitFor()
   await pgCtl('start')
@@ -52,6 +53,18 @@ alone('a connection that is cut is made again, and nothing is lost', async () =>
   await sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'dashboard'")
   await visit(ben)
   await ana.sees(ben, 'Active')
+})
+
+alone('a page that asks for its stream while the database is away hears why', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  await saysLive(page)
+  await pgCtl('stop', '--mode=fast')
+  await hide(page)
+  await show(page)
+  await page.getByText('The database cannot be reached. What you see').waitFor()
+  await pgCtl('start')
+  await saysLive(page)
 })
 
 test('a browser that was offline beats again once it is not', async () => {

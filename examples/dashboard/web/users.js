@@ -21,26 +21,37 @@ $('logout').addEventListener('click', async () => {
   try {
     await presence.logout()
   } catch (error) {
-    notify('logout', error.status ? error.message : 'You are still signed in: the server cannot be reached.')
+    notify('logout', `You are still signed in. ${error.status ? error.message : 'The server cannot be reached.'}`)
   }
 })
 
 async function leave() {
   const headers = { 'Content-Type': 'application/json' }
-  await fetch('/api/logout', { method: 'POST', headers, body: '{}' }).catch(() => {})
-  location.assign('/login')
+  const answer = await fetch('/api/logout', { method: 'POST', headers, body: '{}' }).catch(() => null)
+  if (answer?.ok) return location.assign('/login')
+  // Whoever opens the page again would still be signed in.
+  notify('logout', 'You are not signed out yet: the server cannot do it at the moment. It is tried again.')
+  setTimeout(leave, 2000)
 }
 
 // --- The stream ----------------------------------------------------------------------------------
 
-let stream, silence
+let stream, silence, again
 let pause = 500
 
+// A browser has six connections to a server, for all tabs, and a stream takes one: only tabs that are seen have it.
 function listen() {
-  stream?.close()
-  stream = new EventSource('/api/events')
+  hush()
+  if (document.hidden) return
+  const opened = (stream = new EventSource('/api/events'))
   heard()
-  stream.onerror = () => lost('The server cannot be reached.')
+  stream.onerror = async () => {
+    // Why, only another request is told.
+    const answer = await fetch('/api/events', { method: 'HEAD' }).catch(() => null)
+    if (stream !== opened) return
+    if (answer?.status === 401) return leave()
+    lost(answer?.ok ? '' : `The ${answer ? 'database' : 'server'} cannot be reached.`)
+  }
   const on = (name, handle) =>
     stream.addEventListener(name, ({ data }) => {
       heard()
@@ -72,6 +83,15 @@ function listen() {
   on('ping', () => {})
 }
 
+document.addEventListener('visibilitychange', listen)
+
+function hush() {
+  stream?.close()
+  stream = null
+  clearTimeout(silence)
+  clearTimeout(again)
+}
+
 // A stream may also just fall silent.
 function heard() {
   clearTimeout(silence)
@@ -79,10 +99,9 @@ function heard() {
 }
 
 function lost(reason) {
-  stream.close()
-  clearTimeout(silence)
-  streamIs('Offline', `${reason} What you see may be out of date; it will catch up by itself.`)
-  setTimeout(listen, pause)
+  hush()
+  if (reason) streamIs('Offline', `${reason} What you see may be out of date; it will catch up by itself.`)
+  again = setTimeout(listen, pause)
   pause = Math.min(pause * 2, 5000)
 }
 
@@ -101,11 +120,11 @@ function streamIs(word, trouble) {
   notify('stream', trouble)
 }
 
-// What is wrong, by what it is about; the stream's trouble explains all others.
+// What is wrong, by what it is about: first what somebody has asked for.
 const notices = new Map()
 function notify(about, text) {
   notices.set(about, text)
-  const said = ['stream', 'logout', 'presence'].map((about) => notices.get(about)).find(Boolean) ?? ''
+  const said = ['logout', 'stream', 'presence'].map((about) => notices.get(about)).find(Boolean) ?? ''
   if ($('notice').textContent !== said) $('notice').textContent = said
   $('notice').hidden = !said
 }
