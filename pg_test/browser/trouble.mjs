@@ -67,6 +67,29 @@ alone('a page that asks for its stream while the database is away hears why', as
   await saysLive(page)
 })
 
+alone('notifications that lie hide nothing for long', async () => {
+  const ana = await Person.sit()
+  const page = await ana.signIn(await newUser())
+  const [ben, cleo] = [await newUser(), await newUser()]
+  await saysLive(page)
+  const [{ epoch, seq }] = await sql('SELECT epoch, seq::float FROM presence.presence_cursor()')
+  const lie = (seq, changes) => sql("SELECT pg_notify('presence', $1)", [JSON.stringify({ v: 1, epoch, prev: 0, seq, changes })])
+  const change = { seq: seq + 1_000_000, user_id: cleo.id, status: 'active', at: '' }
+  await lie(seq, [change])
+  await lie(seq + 1_000_000, [change, { ...change, user_id: 'robert' }])
+  // What there is to hear is left out, as of many changes at once.
+  await visit(ben)
+  await lie(seq + 1_000_001, undefined)
+  await visit(cleo)
+  await ana.sees(ben, 'Active')
+  await ana.sees(cleo, 'Active')
+  await sql('SELECT presence.end_user_sessions($1)', [cleo.id])
+  await ana.sees(cleo, 'Inactive')
+  // Not only because everything is read again now and then.
+  await until('the change is heard', () => readFileSync(process.env.PAGE_LOG, 'utf8').includes(`${cleo.name} is inactive`))
+  assert.equal(await page.locator('#stream-word').textContent(), 'Live')
+})
+
 test('a browser that was offline beats again once it is not', async () => {
   const ana = await Person.sit()
   const page = await ana.signIn(await newUser())

@@ -62,9 +62,11 @@ export class Follower {
     } catch {
       return false // anybody may notify
     }
-    if (message.epoch !== this.#epoch || !(BigInt(message.prev) <= this.#seq) || !message.changes) return false
-    for (const { seq, user_id, status } of message.changes) this.#take(seq, user_id, status)
-    if (BigInt(message.seq) > this.#seq) this.#seq = BigInt(message.seq)
+    const { epoch, prev, seq, changes } = message ?? {}
+    if (epoch !== this.#epoch || ![prev, seq].every(Number.isInteger) || BigInt(prev) > this.#seq) return false
+    if (!Array.isArray(changes) || !changes.every((change) => Number.isInteger(change?.seq) && change.seq <= seq)) return false
+    for (const { seq, user_id, status } of changes) this.#take(seq, user_id, status)
+    if (BigInt(seq) > this.#seq) this.#seq = BigInt(seq)
     return true
   }
 
@@ -79,25 +81,29 @@ export class Follower {
       while (this.#epoch) {
         const since = 'SELECT seq, user_id, status FROM presence.changes_since($1, $2)'
         const { rows } = await client.query(since, [this.#seq, this.#epoch])
-        if (!rows.length) return
+        if (!rows.length) break
         for (const { seq, user_id, status } of rows) if (user_id) this.#take(seq, user_id, status)
         this.#seq = BigInt(rows.at(-1).seq)
       }
     } catch (error) {
-      if (error.code !== '72000') throw error // too long ago, or another line of numbers: start over
+      if (error.code !== '72000') throw error
+      this.#epoch = null // too long ago, or another line of numbers
     }
-    const cursor = await client.query('SELECT epoch, seq FROM presence.presence_cursor()')
+    const { epoch, seq } = (await client.query('SELECT epoch, seq FROM presence.presence_cursor()')).rows[0]
+    if (epoch === this.#epoch && BigInt(seq) >= this.#seq) return
+    // Start over, also where somebody has told of a number that there is not yet: what comes before would be missed.
     this.#users.clear()
     const { rows } = await client.query('SELECT seq, user_id, status FROM presence.user_presence')
     for (const { seq, user_id, status } of rows) this.#take(seq, user_id, status)
-    this.#epoch = cursor.rows[0].epoch
-    this.#seq = BigInt(cursor.rows[0].seq)
+    this.#epoch = epoch
+    this.#seq = BigInt(seq)
   }
 }
 
 // --- One visit -----------------------------------------------------------------------------
 
 const pool = new pg.Pool()
+pool.on('error', (error) => console.error(`disconnected: ${error.message}`)) // of an idle connection; nobody else is told
 const call = async (sql, values) => (await pool.query(sql, values)).rows[0]
 const { me } = await call("SELECT presence.presence_id('node') AS me")
 

@@ -29,23 +29,26 @@ class Follower:
 
     def listen(self, db):
         """For half a minute; then, and where a message says too little, it asks."""
-        for notify in db.notifies(timeout=30, stop_after=1):
-            if self.apply(notify.payload):
-                return
-        if not self.is_over:
+        # All that came together: those left in there are never seen again.
+        was_enough = [self.apply(notify.payload) for notify in db.notifies(timeout=30, stop_after=1)]
+        if not (was_enough and all(was_enough)) and not self.is_over:
             self.catch_up(db)
 
     def apply(self, payload):
         """False where something before the message, or in it, has to be read."""
         try:
             message = json.loads(payload)
-            if message["epoch"] != self.epoch or message["prev"] > self.seq or "changes" not in message:
+            if message["epoch"] != self.epoch or message["prev"] > self.seq:
                 return False
+            seq = int(message["seq"])
+            changes = [(int(change["seq"]), str(change["user_id"]), change["status"]) for change in message["changes"]]
         except (ValueError, LookupError, TypeError):
             return False  # anybody may notify
-        for change in message["changes"]:
-            self.take(change["seq"], change["user_id"], change["status"])
-        self.seq = max(self.seq, message["seq"])
+        if any(change[0] > seq for change in changes):
+            return False
+        for change in changes:
+            self.take(*change)
+        self.seq = max(self.seq, seq)
         return True
 
     def take(self, seq, user_id, status):
@@ -59,13 +62,17 @@ class Follower:
             while self.epoch:
                 rows = db.execute(since, (self.seq, self.epoch)).fetchall()
                 if not rows:
-                    return
+                    break
                 for row in rows:
                     self.take(*row)
                 self.seq = rows[-1][0]
         except SnapshotTooOld:
-            pass  # too long ago, or another line of numbers: start over
-        self.epoch, self.seq = db.execute("SELECT epoch, seq FROM presence.presence_cursor()").fetchone()
+            self.epoch = None  # too long ago, or another line of numbers
+        epoch, seq = db.execute("SELECT epoch, seq FROM presence.presence_cursor()").fetchone()
+        if epoch == self.epoch and seq >= self.seq:
+            return
+        # Start over, also where somebody has told of a number that there is not yet: what comes before would be missed.
+        self.epoch, self.seq = epoch, seq
         self.users.clear()
         for row in db.execute("SELECT seq, user_id::text, status::text FROM presence.user_presence"):
             self.take(*row)

@@ -2,7 +2,7 @@
 //! However many browsers look, the database is asked once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -59,6 +59,8 @@ pub struct Board {
 #[derive(Default)]
 struct Shown {
     users: BTreeMap<String, User>,
+    /// Whether we hear of changes.
+    is_following: bool,
     /// Whether what is shown is known to be the truth.
     is_live: bool,
 }
@@ -86,7 +88,7 @@ impl Board {
 
     /// Everything there is to show now, and whatever changes from here on.
     pub fn watch(&self) -> (Frame, broadcast::Receiver<Frame>) {
-        let shown = self.shown.lock().expect("no panic with it");
+        let shown = self.shown();
         (shown.everything(), self.frames.subscribe())
     }
 
@@ -116,7 +118,7 @@ impl Board {
             while let Ok(user) = asked.try_recv() {
                 wanted.users.insert(user);
             }
-            while let Err(failure) = self.look(&wanted).await {
+            while let Err(failure) = self.look(&mut wanted).await {
                 eprintln!("error: the users cannot be read: {failure:?}");
                 self.cut();
                 wanted.everybody = true;
@@ -127,6 +129,7 @@ impl Board {
 
     /// A change says when to look and at whom; what is shown is what is then read.
     fn hear(&self, event: Event, wanted: &mut Wanted) {
+        self.shown().is_following = !matches!(event, Event::Cut(_));
         match event {
             Event::Everybody(users) => {
                 let online = users.iter().filter(|user| user.status == "active").count();
@@ -149,28 +152,34 @@ impl Board {
         }
     }
 
-    async fn look(&self, wanted: &Wanted) -> Result<(), Failure> {
+    async fn look(&self, wanted: &mut Wanted) -> Result<(), Failure> {
         if wanted.everybody {
             let sql = format!(
                 "SELECT {COLUMNS} FROM app.users u
                  JOIN presence.presence_of(ARRAY(SELECT id FROM app.users)) p ON p.user_id = u.id"
             );
             let rows = self.database.query(Caller::Gateway, &sql, &[]).await?;
-            let mut shown = self.shown.lock().expect("no panic with it");
+            let mut shown = self.shown();
             shown.users = rows
                 .iter()
                 .map(user)
                 .map(|user| (user.id.clone(), user))
                 .collect();
-            shown.is_live = true;
+            shown.is_live = shown.is_following;
             let _ = self.frames.send(shown.everything());
-        } else if !wanted.users.is_empty() {
+            return Ok(());
+        }
+        // Whoever is not shown is none of our users. A new one is told of by the table, too.
+        wanted
+            .users
+            .retain(|id| self.shown().users.contains_key(id));
+        if !wanted.users.is_empty() {
+            let ids: Vec<_> = wanted.users.iter().collect();
             let sql = format!(
                 "SELECT {COLUMNS} FROM presence.presence_of($1::text[]::uuid[]) p JOIN app.users u ON u.id = p.user_id"
             );
-            let ids: Vec<_> = wanted.users.iter().collect();
             let rows = self.database.query(Caller::Gateway, &sql, &[&ids]).await?;
-            let mut shown = self.shown.lock().expect("no panic with it");
+            let mut shown = self.shown();
             for user in rows.iter().map(user) {
                 if shown.users.get(&user.id) != Some(&user) {
                     let _ = self.frames.send(Frame::new("user", &user));
@@ -181,16 +190,20 @@ impl Board {
         Ok(())
     }
 
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().expect("no panic with it")
+    }
+
     /// Says that what is shown may be old.
     fn cut(&self) {
-        let mut shown = self.shown.lock().expect("no panic with it");
+        let mut shown = self.shown();
         if std::mem::take(&mut shown.is_live) {
             let _ = self.frames.send(Frame::new("cut", &json!({})));
         }
     }
 
     fn log(&self, change: &Change) {
-        let shown = self.shown.lock().expect("no panic with it");
+        let shown = self.shown();
         let name = shown
             .users
             .get(&change.user_id)

@@ -111,13 +111,7 @@ impl Follower {
                 }
             }
         });
-        let channel: String = client.query_one("SHOW presence.channel", &[]).await?.get(0);
-        for channel in channels.iter().copied().chain([channel.as_str()]) {
-            let quoted = channel.replace('"', "\"\"");
-            client
-                .batch_execute(&format!("LISTEN \"{quoted}\""))
-                .await?;
-        }
+        let channel = timeout(PATIENCE, subscribe(&client, channels)).await??;
         timeout(PATIENCE, self.catch_up(&client)).await??;
         let mut reconcile = interval_at(Instant::now() + RECONCILE, RECONCILE);
         while !self.events.is_closed() {
@@ -146,7 +140,8 @@ impl Follower {
         let Some(changes) = message.changes else {
             return false;
         };
-        if self.epoch.as_ref() != Some(&message.epoch) || message.prev > self.seq {
+        let is_next = self.epoch.as_ref() == Some(&message.epoch) && message.prev <= self.seq;
+        if !is_next || changes.iter().any(|change| change.seq > message.seq) {
             return false;
         }
         self.take(changes).await;
@@ -187,17 +182,20 @@ impl Follower {
                 Err(error) => return Err(error),
             }
         }
-        if self.epoch.is_none() {
-            self.start_over(client).await?;
+        let cursor = "SELECT epoch, seq FROM presence.presence_cursor()";
+        let cursor = client.query_one(cursor, &[]).await?;
+        let (epoch, seq) = (cursor.get(0), cursor.get(1));
+        // A number that there is not yet was a lie, and what comes before it would be missed.
+        if self.epoch.is_none() || seq < self.seq {
+            self.start_over(client, epoch, seq).await?;
         }
         self.tell(Event::UpToDate).await;
         Ok(())
     }
 
-    async fn start_over(&mut self, client: &Client) -> Result<(), Error> {
-        const CURSOR: &str = "SELECT epoch, seq FROM presence.presence_cursor()";
+    /// The place in the feed is known before the users are read, so that none is missed.
+    async fn start_over(&mut self, client: &Client, epoch: String, seq: i64) -> Result<(), Error> {
         let everybody = format!("SELECT {COLUMNS} FROM presence.user_presence");
-        let cursor = client.query_one(CURSOR, &[]).await?;
         let everybody: Vec<_> = client
             .query(&everybody, &[])
             .await?
@@ -208,11 +206,22 @@ impl Follower {
             .iter()
             .map(|user| (user.user_id.clone(), user.seq))
             .collect();
-        self.seq = cursor.get(1);
-        self.epoch = Some(cursor.get(0));
+        self.seq = seq;
+        self.epoch = Some(epoch);
         self.tell(Event::Everybody(everybody)).await;
         Ok(())
     }
+}
+
+/// Listens to the channel of presence, which it returns, and to some others.
+async fn subscribe(client: &Client, channels: &[&str]) -> Result<String, Error> {
+    let channel: String = client.query_one("SHOW presence.channel", &[]).await?.get(0);
+    for channel in channels.iter().copied().chain([channel.as_str()]) {
+        let quoted = channel.replace('"', "\"\"");
+        let listen = format!("LISTEN \"{quoted}\"");
+        client.batch_execute(&listen).await?;
+    }
+    Ok(channel)
 }
 
 /// What [`change`] is made of.
