@@ -131,6 +131,9 @@ test('what makes no sense is refused with a clear sentence', async () => {
   for (const by of ['release', 'end']) {
     assert.deepEqual(await ask(`/rpc/${by}_session_by_token`, '{"session_token":"guessed"}', { as: stranger }), [200, false])
   }
+  for (const session of ['{"metadata":{"page":"\\u0000"}}', '{"session_token":"\\u0000 is no character of a token"}']) {
+    assert.deepEqual(await ask('/rpc/start_session', session), [400, 'There is something in it that makes no sense.'])
+  }
   assert.deepEqual(await ask('/rpc/forget_user', '{}'), [404, 'There is no such page.'])
   const weak = await ask('/rpc/start_session', '{"session_token":"short"}')
   assert.equal(weak[0], 400)

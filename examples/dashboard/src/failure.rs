@@ -55,6 +55,10 @@ impl Failure {
             &SqlState::INVALID_TEXT_REPRESENTATION => {
                 (StatusCode::BAD_REQUEST, "That is no id: an id is a UUID.")
             }
+            code if code.code().starts_with("22") => (
+                StatusCode::BAD_REQUEST,
+                "There is something in it that makes no sense.",
+            ),
             &SqlState::CONFIGURATION_LIMIT_EXCEEDED => {
                 (StatusCode::TOO_MANY_REQUESTS, said.message())
             }
