@@ -63,8 +63,8 @@ export class Follower {
       return false // anybody may notify
     }
     const { epoch, prev, seq, changes } = message ?? {}
-    if (epoch !== this.#epoch || ![prev, seq].every(Number.isInteger) || BigInt(prev) > this.#seq) return false
-    if (!Array.isArray(changes) || !changes.every((change) => Number.isInteger(change?.seq) && change.seq <= seq)) return false
+    if (epoch !== this.#epoch || ![prev, seq].every(Number.isSafeInteger) || BigInt(prev) > this.#seq) return false
+    if (!Array.isArray(changes) || !changes.every((change) => Number.isSafeInteger(change?.seq) && change.seq <= seq)) return false
     for (const { seq, user_id, status } of changes) this.#take(seq, user_id, status)
     if (BigInt(seq) > this.#seq) this.#seq = BigInt(seq)
     return true

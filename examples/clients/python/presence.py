@@ -42,9 +42,9 @@ class Follower:
                 return False
             seq = int(message["seq"])
             changes = [(int(change["seq"]), str(change["user_id"]), change["status"]) for change in message["changes"]]
-        except (ValueError, LookupError, TypeError):
-            return False  # anybody may notify
-        if any(change[0] > seq for change in changes):
+        except Exception:
+            return False  # anybody may notify, and anything
+        if seq >= 2**63 or any(change[0] > seq for change in changes):
             return False
         for change in changes:
             self.take(*change)
