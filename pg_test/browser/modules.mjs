@@ -34,9 +34,20 @@ test('in the mode connection an untouched page stays green', async () => {
   await changesAre(ana.user, ['active started'])
 })
 
+// To wait with for the beat that the page at a path sends some seconds after its start: one that is still under way when
+// somebody leaves may arrive after the goodbye.
+function beatOf(page, path) {
+  let count = 0
+  page.on('response', (answer) => {
+    count += answer.url().endsWith('/rpc/heartbeat') && answer.request().headers().referer === PAGE + path
+  })
+  return () => until(`a beat of ${path}`, () => count)
+}
+
 // presence.js alone, on a page that has none of its own.
 async function startAlone(person) {
   person.still()
+  const beat = beatOf(person.page, '/login')
   await person.page.goto(`${PAGE}/login`)
   await person.page.evaluate(async () => {
     const { startPresence } = await import('/presence.js')
@@ -47,6 +58,7 @@ async function startAlone(person) {
     })
   })
   await until('active', () => person.page.evaluate(() => window.presence.status === 'active'))
+  await beat()
 }
 
 test('who has left does not beat any more', async () => {
@@ -132,9 +144,11 @@ test('the hook starts a session, tells its status, and leaves when unmounted', a
   )
   await page.route('**/react.js', (route) => route.fulfill({ contentType: 'text/javascript', body: built.outputFiles[0].text }))
   ana.still()
+  const beat = beatOf(page, '/react')
   await page.goto(`${PAGE}/react`)
   const status = page.locator('output')
   await until('active', async () => (await status.textContent()) === 'active')
+  await beat()
   await page.getByRole('button', { name: 'Toggle' }).click()
   await until('released', async () => (await changesOf(ana.user)).at(-1) === 'inactive released')
   await page.getByRole('button', { name: 'Toggle' }).click()

@@ -169,7 +169,7 @@ const setHidden = (page, isHidden) =>
     document.dispatchEvent(new Event('visibilitychange'))
   }, isHidden)
 
-// Has the clock of a page run so much ahead, in milliseconds, from its start or from now on.
+// Has the clock of a page run so many milliseconds ahead from now on.
 export async function setClock(page, ahead) {
   await page.evaluate((ahead) => {
     const now = Date.now
