@@ -130,7 +130,10 @@ impl<'c> Database<'c> {
     /// The process id of this database's worker, once it has one.
     pub fn worker(&self) -> i32 {
         let mut client = self.connect();
-        let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE '%presence%'";
+        // The next one may be there before the last has gone.
+        let sql = "SELECT pid FROM pg_stat_activity
+                   WHERE datname = current_database() AND backend_type = 'pg_presence worker'
+                   ORDER BY backend_start DESC LIMIT 1";
         wait_for("a worker", || {
             client
                 .query_opt(sql, &[])

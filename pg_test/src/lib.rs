@@ -28,6 +28,6 @@ pub use mirror::Mirror;
 pub use pooler::Pooler;
 pub use presence::{Presence, Session};
 pub use refusal::{DENIED, denied, refusal, refused, text_of};
-pub use server::{children_of, signal};
+pub use server::{children_of, signal, signal_if_there};
 pub use suite::{Stop, figure, soak};
 pub use wait::{wait_for, wait_until};

@@ -168,6 +168,12 @@ pub fn signal(name: &str, pid: i32) {
     run(Command::new("sh").args(["-c", &format!("kill -s {name} {pid}")]));
 }
 
+/// The same, unless the process has gone meanwhile.
+pub fn signal_if_there(name: &str, pid: i32) {
+    let kill = format!("kill -s {name} {pid} 2>/dev/null");
+    let _ = Command::new("sh").args(["-c", &kill]).status();
+}
+
 /// The living children of a process.
 pub fn children_of(pid: i32) -> Vec<i32> {
     let mut list = String::new();

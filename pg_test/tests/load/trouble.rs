@@ -1,6 +1,6 @@
 //! What a worker may have to live with.
 
-use pg_presence_test::{Database, Install, signal, wait_until};
+use pg_presence_test::{Database, Install, signal, signal_if_there, wait_for, wait_until};
 
 use crate::disk::Small;
 
@@ -34,8 +34,7 @@ impl Trouble {
     pub fn make(self, database: &Database, disk: &Small, meanwhile: impl FnOnce()) {
         match self {
             Trouble::Paused => {
-                let worker = database.worker();
-                signal("STOP", worker);
+                let worker = pause(database);
                 meanwhile();
                 signal("CONT", worker);
             }
@@ -74,12 +73,12 @@ impl Trouble {
                 wait_until("the other worker to get the slot", || {
                     let mut client = rival.connect();
                     let sql = "SELECT pid, datname = current_database() FROM pg_stat_activity
-                               WHERE backend_type = 'pg_presence worker'";
+                               WHERE backend_type = 'pg_presence worker' ORDER BY backend_start DESC LIMIT 1";
                     let Some(row) = client.query_opt(sql, &[]).expect("the processes") else {
                         return false;
                     };
                     if !row.get::<_, bool>(1) {
-                        signal("TERM", row.get(0));
+                        signal_if_there("TERM", row.get(0));
                     }
                     row.get(1)
                 });
@@ -90,6 +89,42 @@ impl Trouble {
             }
         }
     }
+}
+
+/// Stops the worker outside of a transaction, as in one it may hold what others wait for.
+fn pause(database: &Database) -> i32 {
+    let mut witness = database.connect();
+    // Whoever is stopped while it says what it does cannot be asked.
+    witness
+        .batch_execute("SET statement_timeout = '1s'")
+        .expect("a setting");
+    let sql = "SELECT FROM pg_stat_activity WHERE pid = $1 AND xact_start IS NULL";
+    wait_for("the worker to stand still outside of a transaction", || {
+        let worker = database.worker();
+        signal_if_there("STOP", worker);
+        let mut is_idle = || {
+            witness
+                .query_opt(sql, &[&worker])
+                .is_ok_and(|row| row.is_some())
+        };
+        if stands_still(worker) && is_idle() {
+            return Some(worker);
+        }
+        signal_if_there("CONT", worker);
+        None
+    })
+}
+
+/// Waits until a process that is to stop has; false when it has gone instead.
+fn stands_still(pid: i32) -> bool {
+    wait_for("a process to stop", || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        match status.split_once("State:\t") {
+            Some((_, state)) if state.starts_with('T') => Some(true),
+            Some((_, state)) if !state.starts_with('Z') => None,
+            _ => Some(false),
+        }
+    })
 }
 
 fn complaints(database: &Database) -> usize {
