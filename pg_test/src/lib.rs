@@ -30,4 +30,4 @@ pub use presence::{Presence, Session};
 pub use refusal::{DENIED, denied, refusal, refused, text_of};
 pub use server::{children_of, signal, signal_if_there};
 pub use suite::{Stop, figure, soak};
-pub use wait::{wait_for, wait_until};
+pub use wait::{patience, wait_for, wait_until};

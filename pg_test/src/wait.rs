@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A minute, or as many seconds as PATIENCE says.
-fn deadline() -> Duration {
+/// How long a test waits before it gives up: a minute, or as many seconds as PATIENCE says.
+pub fn patience() -> Duration {
     let seconds = std::env::var("PATIENCE")
         .ok()
         .and_then(|seconds| seconds.parse().ok());
@@ -26,7 +26,7 @@ pub fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = attempt() {
             return found;
         }
-        assert!(start.elapsed() < deadline(), "waited in vain: {what}");
+        assert!(start.elapsed() < patience(), "waited in vain: {what}");
         sleep(PAUSE);
     }
 }

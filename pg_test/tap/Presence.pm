@@ -68,7 +68,7 @@ sub sql
 	return $node->safe_psql($db // $database, $sql);
 }
 
-# Waits until a condition holds; the test fails when it does not for a minute.
+# Waits until a condition holds; the test fails when it does not for some minutes.
 sub eventually
 {
 	my ($node, $condition, $promise, $db) = @_;

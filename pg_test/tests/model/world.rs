@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pg_presence_test::{Cluster, Database};
+use pg_presence_test::{Cluster, Database, patience};
 use postgres::Client;
 use proptest::test_runner::TestCaseError;
 
@@ -17,8 +17,6 @@ use crate::{
 
 pub type Result<T = ()> = std::result::Result<T, TestCaseError>;
 
-/// How long the worker has to catch up before that counts as never.
-const PATIENCE: Duration = Duration::from_secs(30);
 pub const HALF_HOUR: i64 = 30 * 60 * 1_000_000;
 
 /// A database, and the connections to it, used for many histories.
@@ -125,7 +123,7 @@ pub fn fail(error: postgres::Error) -> TestCaseError {
 pub fn eventually(mut condition: impl FnMut() -> Result<bool>) -> Result {
     let start = Instant::now();
     while !condition()? {
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > patience() {
             return Err(TestCaseError::fail("waited in vain"));
         }
         std::thread::sleep(Duration::from_millis(5));
