@@ -1,14 +1,18 @@
 //! Clients under load, who remember what they were told, and hold the server to it whatever happens to it.
 
 mod feed;
+mod keeper;
 mod session;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
+    error::Error as _,
+    io,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread::sleep,
     time::Duration,
 };
 
@@ -16,25 +20,32 @@ use chrono::{DateTime, TimeDelta, Utc};
 use postgres::{Client, Error, NoTls};
 use uuid::Uuid;
 
-use crate::{Database, wait_for, wait_until};
+use crate::{Database, Dice, wait_for, wait_until};
 pub use feed::Feed;
+use keeper::Keeper;
 use session::Session;
 
-/// Sessions of one member, a third of which never sign out before the end.
+/// Sessions of one member.
 const SESSIONS: usize = 12;
+/// One of so many is a keeper, which never signs out before the end.
+const KEEPERS: usize = 3;
 
-/// A client that was silent for longer, because the machine or the server stood still, has not kept beating.
-const SILENCE: TimeDelta = TimeDelta::seconds(7);
+/// Of how many sessions that have ended a member still knows the id.
+const REMEMBERED: usize = 1000;
 
 /// What all members share.
 #[derive(Default)]
 pub struct Crew {
+    members: u64,
     stop: AtomicBool,
+    /// Whether nobody is to come or go.
+    still: AtomicBool,
+    /// What each member that holds still knows of its users: whether they are live.
+    known: Mutex<HashMap<u64, Vec<(Uuid, bool)>>>,
     logins: AtomicU64,
     beats: AtomicU64,
     logouts: AtomicU64,
-    /// When those who never stop beating have beaten last.
-    keepers: Mutex<HashMap<Uuid, DateTime<Utc>>>,
+    keepers: Mutex<HashMap<Uuid, Keeper>>,
     loss: Mutex<TimeDelta>,
     /// How many beats took so many microseconds, by the power of the fourth root of two.
     took: Mutex<Vec<u64>>,
@@ -50,6 +61,19 @@ impl Drop for Stop<'_> {
 }
 
 impl Crew {
+    /// A crew of so many members.
+    pub fn of(members: u64) -> Crew {
+        Crew {
+            members,
+            ..Crew::default()
+        }
+    }
+
+    /// The numbers of its members.
+    pub fn members(&self) -> impl Iterator<Item = u64> + use<> {
+        1..=self.members
+    }
+
     fn answers(&self) -> u64 {
         [&self.logins, &self.beats, &self.logouts]
             .map(|count| count.load(Ordering::Relaxed))
@@ -63,28 +87,70 @@ impl Crew {
         wait_until("answers", || self.answers() >= enough);
     }
 
-    /// Whether a user has kept beating from the first acknowledged login until now.
-    pub fn keeps_beating(&self, user: &Uuid) -> bool {
+    /// Has nobody come or go any more, who is live go on beating, and gives what the clients know of every user then:
+    /// whether it is live.
+    fn hold_still(&self) -> Vec<(Uuid, bool)> {
+        self.known.lock().expect("what is known").clear();
+        self.still.store(true, Ordering::Release);
+        wait_for("everybody to hold still", || {
+            let known = self.known.lock().expect("what is known");
+            (known.len() as u64 == self.members)
+                .then(|| known.values().flatten().copied().collect())
+        })
+    }
+
+    fn go_on(&self) {
+        self.still.store(false, Ordering::Release);
+    }
+
+    /// Whether a user may have been told to be inactive at this time, last seen at the other: it is no keeper, or a
+    /// keeper that was silent for too long meanwhile.
+    fn excuses(&self, user: Uuid, seen: DateTime<Utc>, told: DateTime<Utc>) -> bool {
         let keepers = self.keepers.lock().expect("the keepers");
         keepers
-            .get(user)
-            .is_some_and(|beaten| Utc::now() - beaten < SILENCE)
+            .get(&user)
+            .is_none_or(|keeper| keeper.excuses(seen, told, Utc::now()))
     }
 
     /// A keeper has beaten.
-    pub fn has_beaten(&self, user: Uuid, sent: DateTime<Utc>) {
+    fn has_beaten(&self, user: Uuid, sent: DateTime<Utc>) {
         let mut keepers = self.keepers.lock().expect("the keepers");
-        let before = keepers.insert(user, sent);
-        if before.is_some_and(|before| sent - before >= SILENCE) {
-            // Never again a keeper, as any silence since then is longer.
-            keepers.insert(user, DateTime::<Utc>::MIN_UTC);
-        }
+        keepers
+            .entry(user)
+            .or_insert_with(|| Keeper::begin(sent))
+            .has_beaten(sent, Utc::now());
     }
 
     /// A keeper is about to sign out.
-    pub fn stops_beating(&self, user: Uuid) {
+    fn stops_beating(&self, user: Uuid) {
         let mut keepers = self.keepers.lock().expect("the keepers");
-        keepers.insert(user, DateTime::<Utc>::MIN_UTC);
+        if let Some(keeper) = keepers.get_mut(&user) {
+            keeper.signs_out(Utc::now());
+        }
+    }
+
+    /// How long the keepers have kept beating, as a figure. Each of them has to have done so at some time, or
+    /// nothing is shown.
+    pub fn kept_beating(&self) -> String {
+        let keepers = self.keepers.lock().expect("the keepers");
+        let all = self.members as usize * SESSIONS.div_ceil(KEEPERS);
+        let counts = |keeper: &&Keeper| {
+            let (watched, silent) = keeper.watched();
+            silent < watched
+        };
+        let kept = keepers.values().filter(counts).count();
+        let (watched, silent) = keepers
+            .values()
+            .map(Keeper::watched)
+            .fold((TimeDelta::zero(), TimeDelta::zero()), |sum, one| {
+                (sum.0 + one.0, sum.1 + one.1)
+            });
+        assert_eq!(kept, all, "too few have kept beating");
+        format!(
+            "{kept} users kept beating for {} s, {} s of silence apart, and none was reported inactive",
+            watched.num_seconds(),
+            silent.num_seconds()
+        )
     }
 
     /// The beats of this much time were lost in a crash.
@@ -133,35 +199,86 @@ impl Crew {
 
 /// Works until the crew is to stop, through every crash, and then signs everybody out.
 pub fn work(crew: &Crew, database: &Database, number: u64) {
-    let mut sessions: Vec<Session> = (0..SESSIONS)
-        .map(|n| Session::new(Uuid::new_v4(), n % 3 == 0))
-        .collect();
-    let mut random = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mut chance = move || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random >> 8
+    let mut member = Member {
+        crew,
+        number,
+        sessions: (0..SESSIONS)
+            .map(|n| Session::new(Uuid::new_v4(), n % KEEPERS == 0))
+            .collect(),
+        ended: VecDeque::new(),
+        dice: Dice::new(number),
     };
-    loop {
-        let mut client = connect(database);
-        let mut work = || {
-            for session in &mut sessions {
-                session.check(&mut client, crew)?;
-            }
-            while !crew.stop.load(Ordering::Relaxed) {
-                let at = chance() as usize % sessions.len();
-                sessions[at].step(&mut client, crew, chance())?;
-            }
-            for session in &mut sessions {
-                session.sign_out(&mut client, crew)?;
-            }
-            Ok(())
-        };
-        match work() {
-            Ok(()) => return,
-            Err(error) => assert!(is_cut(&error), "{error:?}"),
+    while let Err(error) = member.work(&mut connect(database)) {
+        assert!(is_cut(&error), "{error:?}");
+    }
+}
+
+/// One client, and what it knows.
+struct Member<'c> {
+    crew: &'c Crew,
+    number: u64,
+    sessions: Vec<Session>,
+    ended: VecDeque<Uuid>,
+    dice: Dice,
+}
+
+impl Member<'_> {
+    /// From a connection's begin to its end, or to the end of all work.
+    fn work(&mut self, client: &mut Client) -> Result<(), Error> {
+        let crew = self.crew;
+        for session in &mut self.sessions {
+            session.check(client, crew)?;
         }
+        self.check_ended(client)?;
+        while !crew.stop.load(Ordering::Relaxed) {
+            if crew.still.load(Ordering::Acquire) {
+                self.hold_still(client)?;
+                continue;
+            }
+            let at = self.dice.roll(SESSIONS as u64) as usize;
+            let chance = self.dice.number() >> 8;
+            let ended = self.sessions[at].step(client, crew, chance)?;
+            self.ended.extend(ended);
+            if self.ended.len() > REMEMBERED {
+                self.ended.pop_front();
+            }
+        }
+        for session in &mut self.sessions {
+            let ended = session.sign_out(client, crew)?;
+            self.ended.extend(ended);
+        }
+        self.check_ended(client)
+    }
+
+    /// Comes to know how things stand, says so, and only beats until it may go on.
+    fn hold_still(&mut self, client: &mut Client) -> Result<(), Error> {
+        let mut known = Vec::new();
+        for session in &mut self.sessions {
+            let ended = session.resolve(client, self.crew)?;
+            self.ended.extend(ended);
+            known.push(session.known());
+        }
+        let mut all = self.crew.known.lock().expect("what is known");
+        all.insert(self.number, known);
+        drop(all);
+        while self.crew.still.load(Ordering::Acquire) && !self.crew.stop.load(Ordering::Relaxed) {
+            for session in &mut self.sessions {
+                session.keep(client, self.crew)?;
+            }
+            sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// Asserts that no session that has ended is back.
+    fn check_ended(&self, client: &mut Client) -> Result<(), Error> {
+        let mut ended: Vec<Uuid> = self.ended.iter().copied().collect();
+        let row = client.query_one("SELECT presence.heartbeat_many($1)", &[&ended])?;
+        let mut missed: Vec<Uuid> = row.get(0);
+        ended.sort();
+        missed.sort();
+        assert_eq!(missed, ended, "a logout is undone");
+        Ok(())
     }
 }
 
@@ -177,5 +294,8 @@ fn is_cut(error: &Error) -> bool {
     error.is_closed()
         || error
             .code()
-            .is_none_or(|code| shutdown.contains(&code.code()))
+            .is_some_and(|code| shutdown.contains(&code.code()))
+        || error
+            .source()
+            .is_some_and(|source| source.is::<io::Error>())
 }

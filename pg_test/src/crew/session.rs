@@ -49,26 +49,23 @@ impl Session {
         }
     }
 
-    /// Asks for what comes next, and takes in the answer.
-    pub fn step(&mut self, client: &mut Client, crew: &Crew, chance: u64) -> Result<(), Error> {
+    /// Asks for what comes next, and takes in the answer. Gives the id of a session that has ended by it.
+    pub fn step(
+        &mut self,
+        client: &mut Client,
+        crew: &Crew,
+        chance: u64,
+    ) -> Result<Option<Uuid>, Error> {
         match self.known {
-            Known::Starting if chance.is_multiple_of(5) => give_up_a_login(client, self.user),
-            Known::Starting => self.start(client, crew, chance),
+            Known::Starting if chance.is_multiple_of(5) => give_up_a_login(client, self.user)?,
+            Known::Starting => self.start(client, crew, chance)?,
             Known::Live(id) if !self.keeps && chance.is_multiple_of(8) => {
                 self.known = Known::Ending(id);
-                self.end(client, crew, id, chance)
+                return self.end(client, crew, id, chance).map(Some);
             }
-            Known::Live(_) if chance.is_multiple_of(7) => self.look(client),
-            Known::Live(id) => {
-                let (sent, began) = (now(), Instant::now());
-                let answer = beat(client, id)?;
-                crew.has_taken(began.elapsed());
-                assert_eq!(answer, "ok", "a login of {} is lost", self.user);
-                self.has_beaten(crew, sent);
-                crew.beats.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Known::Ending(id) => self.end(client, crew, id, chance),
+            Known::Live(_) if chance.is_multiple_of(7) => self.look(client)?,
+            Known::Live(_) => self.keep(client, crew)?,
+            Known::Ending(id) => return self.end(client, crew, id, chance).map(Some),
             Known::Ended(id) => {
                 let answer = beat(client, id)?;
                 assert_ne!(answer, "ok", "a logout of {} is undone", self.user);
@@ -76,9 +73,37 @@ impl Session {
                 if chance.is_multiple_of(4) {
                     *self = Session::new(self.user, false);
                 }
-                Ok(())
             }
         }
+        Ok(None)
+    }
+
+    /// Beats, if it is live.
+    pub fn keep(&mut self, client: &mut Client, crew: &Crew) -> Result<(), Error> {
+        if let Known::Live(id) = self.known {
+            let (sent, began) = (now(), Instant::now());
+            let answer = beat(client, id)?;
+            crew.has_taken(began.elapsed());
+            assert_eq!(answer, "ok", "a login of {} is lost", self.user);
+            self.has_beaten(crew, sent);
+            crew.beats.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Asks again for what was asked and not answered. Gives the id of a session that has ended by it.
+    pub fn resolve(&mut self, client: &mut Client, crew: &Crew) -> Result<Option<Uuid>, Error> {
+        match self.known {
+            Known::Starting if self.asked => self.start(client, crew, 0)?,
+            Known::Ending(id) => return self.end(client, crew, id, 0).map(Some),
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// Whether its user is live, where nothing is left to be answered.
+    pub fn known(&self) -> (Uuid, bool) {
+        (self.user, matches!(self.known, Known::Live(_)))
     }
 
     /// By function or, the first time, by plain SQL: only the function resumes what may have been committed.
@@ -94,7 +119,8 @@ impl Session {
         };
         self.asked = true;
         let sent = now();
-        let row = client.query_one(sql, &[&self.user, &self.token])?;
+        let row = client.query_opt(sql, &[&self.user, &self.token])?;
+        let row = row.unwrap_or_else(|| panic!("a login of {} gives nothing", self.user));
         self.known = Known::Live(row.get(0));
         self.has_beaten(crew, sent);
         crew.logins.fetch_add(1, Ordering::Relaxed);
@@ -107,7 +133,7 @@ impl Session {
         crew: &Crew,
         id: Uuid,
         chance: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<Uuid, Error> {
         let ways = [
             "SELECT presence.end_session($1)",
             "UPDATE presence.user_sessions SET is_active = false WHERE id = $1",
@@ -116,11 +142,11 @@ impl Session {
         client.execute(ways[chance as usize / 8 % ways.len()], &[&id])?;
         self.known = Known::Ended(id);
         crew.logouts.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(id)
     }
 
-    /// Whatever is known of it: ends it for good.
-    pub fn sign_out(&mut self, client: &mut Client, crew: &Crew) -> Result<(), Error> {
+    /// Whatever is known of it: ends it for good. Gives its id, if it was not ended before.
+    pub fn sign_out(&mut self, client: &mut Client, crew: &Crew) -> Result<Option<Uuid>, Error> {
         if let Known::Starting = self.known {
             self.start(client, crew, 0)?;
         }
@@ -128,8 +154,8 @@ impl Session {
             crew.stops_beating(self.user);
         }
         match self.known {
-            Known::Live(id) | Known::Ending(id) => self.end(client, crew, id, 0),
-            Known::Starting | Known::Ended(_) => Ok(()),
+            Known::Live(id) | Known::Ending(id) => self.end(client, crew, id, 0).map(Some),
+            Known::Starting | Known::Ended(_) => Ok(None),
         }
     }
 
@@ -165,7 +191,9 @@ impl Session {
             self.user
         );
         let sql = "SELECT last_activity FROM presence.user_sessions WHERE id = $1";
-        let kept: DateTime<Utc> = client.query_one(sql, &[&id])?.get(0);
+        let row = client.query_opt(sql, &[&id])?;
+        let row = row.unwrap_or_else(|| panic!("the row of {} is lost", self.user));
+        let kept: DateTime<Utc> = row.get(0);
         assert!(
             self.in_table
                 .replace(kept)

@@ -24,12 +24,13 @@ fn whatever_was_acknowledged_outlives_every_crash() {
     ]);
     let database = cluster.database();
     database.wait_until_served();
-    let crew = Crew::default();
+    let crew = Crew::of(6);
     let mut feed = Feed::begin(&database);
     let mut mirror = Mirror::new(database.listen(), database.connect());
     let rounds = if soak() { 10 } else { 1 };
     thread::scope(|scope| {
-        let members: Vec<_> = (1..=6)
+        let members: Vec<_> = crew
+            .members()
             .map(|number| {
                 let (crew, database) = (&crew, &database);
                 scope.spawn(move || crew::work(crew, database, number))
@@ -43,7 +44,7 @@ fn whatever_was_acknowledged_outlives_every_crash() {
                 kill.strike(&database);
                 crew.wait_for_answers(300);
                 mirror.reconnect(database.listen(), database.connect());
-                feed.read(&database, &crew);
+                feed.settle(&database, &crew);
             }
         }
         drop(stop);
@@ -63,6 +64,7 @@ fn whatever_was_acknowledged_outlives_every_crash() {
     assert_eq!(client.online_count(), 0, "somebody has come back");
     mirror.wait_until_agreed();
     feed.read(&database, &crew);
+    figure(&crew.kept_beating());
     figure(&format!(
         "{} crashes; {}; {} changes, no gap, no repeat; freshness lost: {:.1} s at most",
         rounds * Kill::ALL.len() as u64,

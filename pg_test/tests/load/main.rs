@@ -20,6 +20,10 @@ use trouble::Trouble;
 const CONNECTIONS: u64 = 50;
 /// Answers during each trouble, and after it.
 const ANSWERS: u64 = 3000;
+/// How long each trouble lasts at least.
+const TROUBLE: Duration = Duration::from_secs(3);
+/// So many times as many answers when there is none.
+const CALM: u32 = 10;
 
 #[test]
 fn every_change_is_told_once_whatever_troubles_the_worker() {
@@ -28,20 +32,23 @@ fn every_change_is_told_once_whatever_troubles_the_worker() {
         ("presence.heartbeat_interval", "3s"),
         ("presence.flush_interval", "1s"),
         ("presence.retention", "10s"),
+        // The disk has not room for an hour's.
+        ("presence.feed_retention", "10min"),
         // One for the launcher, one for a worker, one for the server's own launcher of subscriptions.
         ("max_worker_processes", "3"),
     ]);
     let database = cluster.database();
     database.wait_until_served();
     let disk = disk::Small::under(&database);
-    let crew = Crew::default();
+    let crew = Crew::of(CONNECTIONS);
     let mut feed = Feed::begin(&database);
     let mut mirror = Mirror::new(database.listen(), database.connect());
-    let until = Instant::now() + Duration::from_secs(if soak() { 3600 } else { 0 });
+    let until = Instant::now() + Duration::from_secs(if soak() { 3600 } else { 60 });
     let mut rounds = 0;
     let mut growth = Growth::default();
     thread::scope(|scope| {
-        let members: Vec<_> = (1..=CONNECTIONS)
+        let members: Vec<_> = crew
+            .members()
             .map(|number| {
                 let (crew, database) = (&crew, &database);
                 scope.spawn(move || crew::work(crew, database, number))
@@ -50,15 +57,23 @@ fn every_change_is_told_once_whatever_troubles_the_worker() {
         let stop = Stop(&crew);
         loop {
             for trouble in Trouble::ALL {
-                trouble.make(&database, &disk, || crew.wait_for_answers(ANSWERS));
+                trouble.make(&database, &disk, || {
+                    let lasts = Instant::now() + TROUBLE;
+                    crew.wait_for_answers(ANSWERS);
+                    thread::sleep(lasts.saturating_duration_since(Instant::now()));
+                });
                 database.wait_until_served();
                 crew.wait_for_answers(ANSWERS);
-                feed.read(&database, &crew);
+                feed.settle(&database, &crew);
             }
             rounds += 1;
             // No process is new from here on.
             let before = Memory::of(&database);
-            crew.wait_for_answers(10 * ANSWERS);
+            let mut calm = 0;
+            while calm < CALM || (!soak() && Instant::now() < until) {
+                crew.wait_for_answers(ANSWERS);
+                calm += 1;
+            }
             growth = growth.max(Memory::of(&database).since(&before));
             if Instant::now() >= until {
                 break;
@@ -81,6 +96,7 @@ fn every_change_is_told_once_whatever_troubles_the_worker() {
     mirror.reconnect(database.listen(), database.connect());
     mirror.wait_until_agreed();
     feed.read(&database, &crew);
+    figure(&crew.kept_beating());
     figure(&format!(
         "{} troubles; {CONNECTIONS} connections: {}; {} changes told, each once; a beat took {:?} at most in 99 of 100",
         rounds * Trouble::ALL.len(),
