@@ -29,5 +29,5 @@ pub use pooler::Pooler;
 pub use presence::{Presence, Session};
 pub use refusal::{DENIED, denied, refusal, refused, text_of};
 pub use server::{children_of, signal, signal_if_there};
-pub use suite::{Stop, figure, soak};
+pub use suite::{Stop, figure, seed, soak};
 pub use wait::{patience, wait_for, wait_until};

@@ -8,6 +8,14 @@ pub fn soak() -> bool {
     std::env::var_os("SOAK").is_some_and(|value| !value.is_empty())
 }
 
+/// What chance begins with: another number each time, or the one that SEED says.
+pub fn seed() -> u64 {
+    std::env::var("SEED").map_or_else(
+        |_| u64::from(std::process::id()),
+        |seed| seed.parse().expect("a number"),
+    )
+}
+
 /// Prints what a suite has counted. Unlike `println!`, also when the test passes.
 pub fn figure(text: &str) {
     // A test is not to fail because nobody reads its figures.

@@ -1,8 +1,8 @@
 //! Who is killed, and when.
 
-use std::fs::File;
+use std::{fs::File, time::Duration};
 
-use pg_presence_test::{Database, Shutdown, signal, wait_until};
+use pg_presence_test::{Database, Dice, Shutdown, signal, wait_until};
 use postgres::{Client, NoTls};
 
 /// One way to crash.
@@ -23,30 +23,39 @@ const BACKEND: Kill =
 const WORKER: Kill = Kill::Process("backend_type = 'pg_presence worker'");
 const LAUNCHER: Kill = Kill::Process("backend_type = 'pg_presence launcher'");
 
+/// At whatever moment.
+const RANDOM: &[Kill] = &[BACKEND, WORKER, Kill::Server, LAUNCHER];
+/// At the worst moments.
+const NAMED: &[Kill] = &[
+    Kill::Moment("commit"),
+    Kill::Moment("write"),
+    Kill::Moment("written"),
+    Kill::Moment("notify"),
+    Kill::Moment("flush"),
+    Kill::Moment("flushed"),
+    Kill::Moment("cleanup"),
+    Kill::Recovery("load"),
+    Kill::Recovery("loaded"),
+];
+
 impl Kill {
-    /// Every way, those that strike at random more than once.
-    pub const ALL: &[Kill] = &[
-        BACKEND,
-        Kill::Moment("commit"),
-        WORKER,
-        Kill::Moment("write"),
-        Kill::Server,
-        Kill::Moment("written"),
-        LAUNCHER,
-        Kill::Moment("notify"),
-        BACKEND,
-        Kill::Moment("flush"),
-        WORKER,
-        Kill::Moment("flushed"),
-        Kill::Server,
-        Kill::Moment("cleanup"),
-        Kill::Recovery("load"),
-        BACKEND,
-        Kill::Recovery("loaded"),
-        WORKER,
-        Kill::Server,
-        LAUNCHER,
-    ];
+    /// So many at random, with all that have a name among them.
+    pub fn some(random: usize, dice: &mut Dice) -> Vec<Kill> {
+        let mut kills = NAMED.to_vec();
+        for _ in 0..random {
+            let at = dice.roll(kills.len() as u64 + 1) as usize;
+            kills.insert(at, *dice.pick(RANDOM));
+        }
+        kills
+    }
+
+    /// Until when to wait before it: a moment that is named comes by itself, any other one is the dice's choice.
+    pub fn delay(self, dice: &mut Dice) -> Duration {
+        match self {
+            Kill::Process(_) | Kill::Server => Duration::from_millis(dice.roll(2000)),
+            Kill::Moment(_) | Kill::Recovery(_) => Duration::ZERO,
+        }
+    }
 
     /// Strikes, and returns when the server is back and its worker at work.
     pub fn strike(self, database: &Database) {
