@@ -1,7 +1,5 @@
 //! One history under way: its steps, and what is compared after each.
 
-use std::collections::HashMap;
-
 use proptest::test_runner::TestCaseError;
 use uuid::Uuid;
 
@@ -17,8 +15,11 @@ pub struct Run<'w, 'c> {
     pub reference: Reference,
     pub users: [Uuid; USERS],
     pub sessions: Vec<(Uuid, String)>,
-    /// How often each user's status has changed since the feed was last read, and what it was then.
+    /// How often each user's status has changed since the worker had last nothing left to do, and how often the feed
+    /// said so.
     pub flips: [usize; USERS],
+    pub changes: [usize; USERS],
+    /// What the feed last said.
     pub told: [bool; USERS],
     pub live: [i64; USERS],
     pub cursor: (String, i64),
@@ -33,6 +34,7 @@ impl<'w, 'c> Run<'w, 'c> {
             users: std::array::from_fn(|_| Uuid::new_v4()),
             sessions: Vec::new(),
             flips: [0; USERS],
+            changes: [0; USERS],
             told: [false; USERS],
             live: [0; USERS],
         }
@@ -76,7 +78,8 @@ impl<'w, 'c> Run<'w, 'c> {
             }
         }
     }
-    /// Every way to ask who is online, against the reference.
+
+    /// Every way to ask who is online, against the reference; and what has been told so far.
     fn compare(&mut self, connection: usize) -> Result {
         let live = self.reference.live();
         for (user, (before, now)) in self.live.iter().zip(live).enumerate() {
@@ -102,7 +105,8 @@ impl<'w, 'c> Run<'w, 'c> {
             live.to_vec(),
         )?;
         same("online_count()", row.get::<_, i64>(0), online.len() as i64)?;
-        same("online_users()", row.get(1), online)
+        same("online_users()", row.get(1), online)?;
+        self.read_feed()
     }
 
     /// Waits until the worker has nothing left to do, and compares what it has written and told.
@@ -132,32 +136,43 @@ impl<'w, 'c> Run<'w, 'c> {
                 "the worker never gets to {sessions} sessions of {online:?}: {last}"
             ))
         })?;
-        self.read_feed()
+        self.compare_feed()
     }
 
-    /// The feed since it was last read: each user's changes take turns, there are no more of them than there were, and
-    /// the last one is the truth.
+    /// What the feed says of now is the truth, and there are no more changes in it than there were.
+    fn compare_feed(&mut self) -> Result {
+        self.read_feed()?;
+        for (n, changes) in self.changes.into_iter().enumerate() {
+            let flips = self.flips[n];
+            if changes > flips {
+                let text = format!("{changes} changes told of a user who changed {flips} times");
+                return Err(TestCaseError::fail(text));
+            }
+            same("the status last told", self.told[n], self.live[n] > 0)?;
+        }
+        self.flips = [0; USERS];
+        self.changes = [0; USERS];
+        Ok(())
+    }
+
+    /// The feed since it was last read, whatever of the history is in it already: its numbers have no gap, and each
+    /// user's changes take turns.
     fn read_feed(&mut self) -> Result {
         let sql = "SELECT seq, user_id, status::text, previous::text, reason FROM presence.changes_since($1, $2)";
-        let (epoch, mut seq) = self.cursor.clone();
-        let rows = self
-            .world
-            .reader
-            .query(sql, &[&seq, &epoch])
-            .map_err(fail)?;
-        let mut changes: HashMap<Uuid, usize> = HashMap::new();
-        let mut told: HashMap<Uuid, bool> = self.users.iter().copied().zip(self.told).collect();
+        let (epoch, seq) = &mut self.cursor;
+        let rows = self.world.reader.query(sql, &[seq, epoch]).map_err(fail)?;
         for row in rows {
-            seq += 1;
-            same("the next number of the feed", row.get::<_, i64>(0), seq)?;
+            *seq += 1;
+            same("the next number of the feed", row.get::<_, i64>(0), *seq)?;
             let (user, status, previous): (Uuid, String, Option<String>) =
                 (row.get(1), row.get(2), row.get(3));
             let online = status == "active";
-            let Some(before) = told.insert(user, online) else {
+            let Some(n) = self.users.iter().position(|known| *known == user) else {
                 return Err(TestCaseError::fail(format!(
                     "a change of a stranger, {user}"
                 )));
             };
+            let before = std::mem::replace(&mut self.told[n], online);
             same("what a change changes", before, !online)?;
             same(
                 "the status before",
@@ -170,25 +185,12 @@ impl<'w, 'c> Run<'w, 'c> {
                 ["started", "resumed"].contains(&reason.as_str()),
                 online,
             )?;
-            *changes.entry(user).or_default() += 1;
+            self.changes[n] += 1;
         }
-        for (n, user) in self.users.iter().enumerate() {
-            let (changes, flips) = (
-                changes.get(user).copied().unwrap_or_default(),
-                self.flips[n],
-            );
-            if changes > flips {
-                let text = format!("{changes} changes told of a user who changed {flips} times");
-                return Err(TestCaseError::fail(text));
-            }
-            self.told[n] = told[user];
-            same("the status last told", self.told[n], self.live[n] > 0)?;
-        }
-        self.flips = [0; USERS];
-        self.cursor = (epoch, seq);
         Ok(())
     }
 }
+
 pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result {
     if found == expected {
         return Ok(());
@@ -197,6 +199,7 @@ pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -
         "{what}: {found:?}, not {expected:?}"
     )))
 }
+
 fn at(number: usize, step: &Step, error: TestCaseError) -> TestCaseError {
     TestCaseError::fail(format!("step {}, {step:?}: {error}", number + 1))
 }
