@@ -1,7 +1,8 @@
 //! A throw-away server.
 
 use std::fmt::Write;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -136,6 +137,13 @@ impl Cluster {
     /// All that the server has logged.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned()
+    }
+
+    /// The same, line by line: it may be more than there is memory for.
+    pub fn log_lines(&self) -> impl Iterator<Item = String> + use<> {
+        let log = BufReader::new(File::open(self.log_file()).expect("the log"));
+        log.split(b'\n')
+            .map(|line| String::from_utf8_lossy(&line.expect("a line")).into_owned())
     }
 
     /// Adds settings to postgresql.conf; they count from the next start or [`reload`](Self::reload).

@@ -107,7 +107,7 @@ fn uuids(dice: &mut Dice, known: &Known) -> String {
         4 => format!("(ARRAY[{a}, {b}, {a}]::uuid[])[2:]"),
         5 => format!("array_fill(({a})::uuid, ARRAY[2, 2, 2, 2, 2, 2])"),
         6 if dice.roll(50) == 0 => {
-            "(SELECT array_agg(gen_random_uuid()) FROM generate_series(1, 50000))".to_owned()
+            "(SELECT array_agg(gen_random_uuid()) FROM generate_series(1, 5000))".to_owned()
         }
         _ => format!("ARRAY[{a}, {b}]::uuid[]"),
     }
