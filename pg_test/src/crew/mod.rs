@@ -235,6 +235,10 @@ impl Member<'_> {
                 self.hold_still(client)?;
                 continue;
             }
+            if let Some(late) = self.sessions.iter_mut().find(|session| session.is_late()) {
+                late.keep(client, crew)?;
+                continue;
+            }
             let at = self.dice.roll(SESSIONS as u64) as usize;
             let chance = self.dice.number() >> 8;
             let ended = self.sessions[at].step(client, crew, chance)?;

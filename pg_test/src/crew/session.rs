@@ -12,6 +12,9 @@ use super::Crew;
 /// others is forgiven, a flush that does not come is not.
 const LOSS: TimeDelta = TimeDelta::seconds(8);
 
+/// After how much silence a client beats before it does anything else, however slowly it is answered.
+const LATE: TimeDelta = TimeDelta::seconds(2);
+
 #[derive(Clone, Copy)]
 enum Known {
     /// Not asked for yet, or the login may have been committed or not.
@@ -76,6 +79,12 @@ impl Session {
             }
         }
         Ok(None)
+    }
+
+    /// Whether it is high time for a beat.
+    pub fn is_late(&self) -> bool {
+        let last = self.beats.last();
+        matches!(self.known, Known::Live(_)) && last.is_none_or(|last| now() - last >= LATE)
     }
 
     /// Beats, if it is live.
