@@ -1,8 +1,12 @@
 //! Settings that the owner of a database or a role may leave for everybody who connects.
 
-use pg_presence_test::{Cluster, figure, soak};
+use std::collections::BTreeMap;
 
-use crate::login::{ROWS, logins};
+use pg_presence_test::{Cluster, Database, Presence, figure, soak};
+use uuid::Uuid;
+
+use crate::contract::CALLS;
+use crate::login::{Login, ROWS, Row, fill, logins};
 use crate::matrix::check_calls;
 
 const SETTINGS: &[&str] = &[
@@ -44,31 +48,100 @@ const SETTINGS: &[&str] = &[
     "session_replication_role = replica",
 ];
 
+/// Those that a role may leave for itself, which count for more.
+const OF_A_ROLE: &[&str] = &[
+    "search_path = '\"$user\", pg_temp'",
+    "row_security = off",
+    "default_transaction_isolation = serializable",
+    "plan_cache_mode = force_generic_plan",
+    "array_nulls = off",
+    "IntervalStyle = sql_standard",
+];
+
+/// A database with a change in its feed.
+fn database() -> Database<'static> {
+    let database = Cluster::shared().database();
+    database.connect().start(Uuid::new_v4());
+    database.wait_for_seq(1);
+    database
+}
+
+/// A client with its identity, and a service.
+fn two_logins(database: &Database) -> Vec<Login> {
+    let mut logins = logins(database);
+    logins.retain(|login| [2, 4].contains(&login.column));
+    logins
+}
+
 #[test]
 fn settings_left_for_a_connection_change_no_answer() {
-    let database = Cluster::shared().database();
+    let database = database();
     let mut service = database.connect();
-    service
-        .batch_execute("SELECT presence.start_session(gen_random_uuid())")
-        .unwrap();
-    database.wait_for_seq(1);
     let rows = if soak() { &ROWS } else { &ROWS[..1] };
     let mut answers = 0;
     for setting in SETTINGS {
         // As the superuser leaves it, who may set more than the role itself.
         database.run(&format!("ALTER DATABASE {} SET {setting}", database.name));
-        // A client with its identity, and a service.
-        for login in logins(&database)
-            .iter_mut()
-            .filter(|login| [2, 4].contains(&login.column))
-        {
+        for login in &mut two_logins(&database) {
             login.client.batch_execute("RESET search_path").unwrap();
             answers += check_calls(login, &mut service, rows);
         }
         database.run(&format!("ALTER DATABASE {} RESET ALL", database.name));
     }
+    let mut logins = two_logins(&database);
+    for setting in OF_A_ROLE {
+        for login in &mut logins {
+            let role = &login.role;
+            database.run(&format!("ALTER ROLE {role} SET {setting}"));
+            login.client = database.connect_as(role);
+            database.run(&format!("ALTER ROLE {role} RESET ALL"));
+            answers += check_calls(login, &mut service, rows);
+        }
+    }
     figure(&format!(
         "{answers} answers under {} hostile settings",
-        SETTINGS.len()
+        SETTINGS.len() + OF_A_ROLE.len()
     ));
+}
+
+/// However short a timeout is, it is the only thing that goes wrong by it, and what has been cut short has not happened.
+#[test]
+fn a_timeout_of_a_millisecond_cuts_a_call_short_and_does_no_other_harm() {
+    let database = database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let mut outcomes = BTreeMap::new();
+    for (role, column) in [(database.client(), 2), (database.service(), 4)] {
+        for setting in [
+            "statement_timeout = '1ms'".to_owned(),
+            format!("presence.user_id = '{user}'"),
+        ] {
+            database.run(&format!("ALTER ROLE {role} SET {setting}"));
+        }
+        let mut client = database.connect_as(&role);
+        for _ in 0..if soak() { 200 } else { 5 } {
+            service
+                .execute("SELECT presence.forget_user($1)", &[&user])
+                .unwrap();
+            for (call, who, ..) in CALLS {
+                let session = Row::Live.make(&mut service, user);
+                let sql = fill(&format!("SELECT presence.{call}"), &session, user);
+                let code = match client.simple_query(&sql) {
+                    Ok(_) => "00000".to_owned(),
+                    Err(error) => error.code().expect("the server's answer").code().to_owned(),
+                };
+                let is_denied = who.as_bytes()[column] == b'-';
+                assert!(
+                    code == "57014" || code == if is_denied { "42501" } else { "00000" },
+                    "{role}: {sql}: {code}"
+                );
+                if code == "57014" && call.starts_with("end_") {
+                    assert_eq!(service.beat(session.id), "ok", "{role}: {sql}");
+                }
+                *outcomes.entry(code).or_insert(0) += 1;
+            }
+        }
+    }
+    figure(&format!("with a timeout of 1 ms: {outcomes:?}"));
+    database.assert_served();
 }
