@@ -92,7 +92,7 @@ thread_local! {
 ///
 /// `looked` numbers those whose status differs from `user_presence`, without gaps. A user who was active and inactive
 /// again between two looks has no change, but its last activity is kept: unless its sessions were deleted, as
-/// `forget_user` does.
+/// `forget_user` does. That is asked for each user, in a form that PostgreSQL cannot turn into a read of all sessions.
 fn write_text(schema: &str) -> String {
     format!(
         "WITH state AS MATERIALIZED (
@@ -149,8 +149,8 @@ fn write_text(schema: &str) -> String {
              INSERT INTO {schema}.user_presence AS p
                  (user_id, user_key, status, is_online, last_seen, changed_at, seq)
              SELECT user_id, user_key, status, active, last_seen, now(), seq FROM looked
-             WHERE NOT known AND (changed OR last_seen IS NOT NULL AND NOT deleted AND EXISTS (
-                 SELECT FROM {schema}.user_sessions s WHERE s.user_id = looked.user_id
+             WHERE NOT known AND (changed OR last_seen IS NOT NULL AND NOT deleted AND (
+                 SELECT true FROM {schema}.user_sessions s WHERE s.user_id = looked.user_id LIMIT 1
              ))
              ON CONFLICT (user_id) DO UPDATE
              SET user_key = excluded.user_key, status = excluded.status, is_online = excluded.is_online,

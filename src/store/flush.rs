@@ -57,7 +57,7 @@ thread_local! {
         TARGETS,
     ) };
     // The others: those that are locked now are left for the next time.
-    static WRITE_UNLOCKED: Statement = const { Statement::joined(
+    static WRITE_UNLOCKED: Statement = const { Statement::on_many(
         |schema| format!(
             "WITH free AS MATERIALIZED (
                  SELECT s.ctid AS place, t.last_activity, t.is_active, t.ended_at

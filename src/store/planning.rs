@@ -17,7 +17,7 @@ pub enum Access {
     /// Batches that are joined with an argument. As the planner takes ten for the length of an array, and may take the
     /// table for as large as it was when it was analyzed last, it would read all of the table and look through the array
     /// for each row, or the other way round. So the statement also says `= ANY`, which leaves nothing to read but the
-    /// batch, and that is joined by hashing.
+    /// batch, and nothing but hashing to join that with.
     Joined,
     /// A table from one end to the other.
     All,
@@ -63,15 +63,15 @@ impl Drop for Settings {
 /// The settings that one access is planned with, until they are dropped.
 pub fn choose(access: Access) -> Settings {
     let seqscan = if access == Access::All { c"on" } else { c"off" };
-    let hashjoin = if access == Access::Joined {
-        c"on"
-    } else {
-        c"off"
+    let (hashjoin, nestloop) = match access {
+        Access::Joined => (c"on", c"off"),
+        _ => (c"off", c"on"),
     };
     Settings::choose(&[
         (c"plan_cache_mode", c"force_generic_plan"),
         (c"enable_seqscan", seqscan),
         (c"enable_hashjoin", hashjoin),
+        (c"enable_nestloop", nestloop),
         (c"enable_mergejoin", c"off"),
         (c"enable_bitmapscan", c"off"),
         (c"jit", c"off"),

@@ -298,3 +298,36 @@ fn a_change_reads_as_few_users_when_there_are_thousands_as_when_there_was_one() 
     let fetched = read(&mut service, 52) - before;
     assert!(fetched < 5000, "50 changes have read {fetched} users");
 }
+
+#[test]
+fn many_changes_at_once_are_joined_by_hashing_however_few_the_planner_expects() {
+    let cluster = Cluster::own(&[
+        ("shared_preload_libraries", "pg_presence, auto_explain"),
+        ("auto_explain.log_min_duration", "0"),
+    ]);
+    let database = cluster.database();
+    let mut service = database.connect();
+    let users: Vec<Uuid> = (0..2000).map(|_| Uuid::new_v4()).collect();
+    let start = "SELECT session_id FROM presence.start_sessions($1)";
+    let rows = service.query(start, &[&users]).unwrap();
+    database.wait_for_seq(2000);
+    // The plan is made anew for tables of this size, and for arrays of a handful.
+    service
+        .batch_execute("ANALYZE presence.user_presence, presence.user_sessions")
+        .unwrap();
+    let sessions: Vec<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+    let end = "SELECT presence.end_sessions($1)";
+    service.execute(end, &[&sessions]).unwrap();
+    database.wait_for_seq(4000);
+    let plans = wait_for("a plan", || {
+        let log = cluster.log();
+        let update = "Update on user_presence p  (";
+        let plans = log.match_indices(update);
+        let joins = plans.map(|(at, _)| log[at..].lines().nth(1).unwrap_or_default());
+        Some(joins.map(str::to_owned).collect::<Vec<_>>()).filter(|joins| !joins.is_empty())
+    });
+    assert!(
+        plans.iter().all(|join| join.contains("Hash Join")),
+        "{plans:#?}"
+    );
+}
