@@ -3,6 +3,7 @@
 //! This runs on every call of a client, so it reads the JSON once, keeps nothing of the other claims, and borrows the
 //! value unless it has escapes.
 
+use super::plain;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
@@ -20,6 +21,17 @@ pub enum Claim<'a> {
 /// The last of several of the same name counts, as in jsonb. There is none if the JSON is malformed or no object, if
 /// the claim is missing, neither a string nor an integer of 64 bits, or has a NUL, which no text of PostgreSQL can hold.
 pub fn read<'a>(json: &'a [u8], name: &str) -> Option<Claim<'a>> {
+    let text = |text| str::from_utf8(text).map(|text| Claim::Text(Cow::Borrowed(text)));
+    match plain::member(json, name) {
+        Ok(Some(plain::Value::Text(found))) => text(found).ok(),
+        Ok(Some(plain::Value::Integer(integer))) => Some(Claim::Integer(integer)),
+        Ok(Some(plain::Value::Other) | None) => None,
+        Err(plain::Unusual) => read_unusual(json, name),
+    }
+}
+
+#[cold]
+fn read_unusual<'a>(json: &'a [u8], name: &str) -> Option<Claim<'a>> {
     let mut json = serde_json::Deserializer::from_slice(json);
     let found = json.deserialize_map(Claims { name }).ok()?;
     json.end().ok()?;

@@ -4,6 +4,7 @@ pub mod claims;
 pub mod feed;
 pub mod intervals;
 pub mod key;
+mod plain;
 pub mod status;
 pub mod time;
 pub mod token;
