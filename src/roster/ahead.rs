@@ -43,9 +43,8 @@ impl Space {
         let roster = self.roster();
         let bucket = roster.id_bucket(self.index(), uuid_words(id));
         let at = roster.by_id[bucket].get() as usize;
-        if let (Some(slot), Some(seen)) = (roster.slots.get(at), roster.seen.get(at)) {
+        if let Some(slot) = roster.slots.get(at) {
             ask_for(slot);
-            ask_for(seen);
         }
     }
 }

@@ -9,7 +9,6 @@ use super::{
     layout::{Roster, STRIPES, Slot},
     lock::{self, Held, Index},
     state::{DELETED, ENDED, LIVE, RECOVERED, TIMED_OUT},
-    units,
 };
 use crate::{
     compat,
@@ -98,7 +97,7 @@ impl Space {
         let (found, held) = self.look(key, owner, now);
         match found {
             Found::Live(at) => {
-                roster.touch(at, now, timeout);
+                roster.touch(at, now);
                 drop(held);
                 stripe.beats.add(1);
                 Beat::Counted
@@ -126,10 +125,11 @@ impl Space {
         drop(held);
         let beat = match found {
             Found::Live(at) | Found::TimedOut(at) => {
-                roster.touch(at, now, timeout);
+                roster.touch(at, now);
                 writer.set_state(at, LIVE, Reason::Resumed);
-                // set_state may have cleared what the sweep looks at.
-                roster.touch(at, now, timeout);
+                let slot = &roster.slots[at as usize];
+                let deadline = super::state::deadline(slot, self.entry(), timeout);
+                roster.expect(at, deadline, timeout);
                 Beat::Counted
             }
             Found::Ended => Beat::Ended,
@@ -185,9 +185,10 @@ impl Space {
 }
 
 impl Roster {
-    /// Stores a beat. The caller holds the session's id partition or the writers' lock.
+    /// Stores a beat. The caller holds the session's id partition or the writers' lock. What the sweep looks at stays as
+    /// it is: it comes too early then, and finds that out.
     #[inline]
-    fn touch(&self, at: u32, now: Micros, timeout: Micros) {
+    fn touch(&self, at: u32, now: Micros) {
         let slot = &self.slots[at as usize];
         slot.last_activity.raise(now);
         if slot.release_at.get() != 0 {
@@ -196,7 +197,5 @@ impl Roster {
         if slot.flags.has(RECOVERED) {
             slot.flags.assign(RECOVERED, false);
         }
-        let last = now.min(slot.expires_at.get().saturating_sub(timeout));
-        self.seen[at as usize].set(units::ceil(last, self.header.origin.get()));
     }
 }

@@ -30,9 +30,15 @@ impl Writer {
             return;
         }
         let space = roster.space_of(slot);
+        // Beats may be storing right now. They only put the deadline off, so that it is not before this.
+        let deadline = state::deadline(slot, space, timeout);
+        if now < deadline {
+            roster.expect(at, deadline, timeout);
+            return;
+        }
         let bucket = roster.id_bucket(slot.space.get() as usize, slot.id.words());
         let (new, reason) = {
-            // A beat may be storing right now; under the exclusive lock it has, or it will see the new state.
+            // Under the exclusive lock a beat has been stored, or it will see the new state.
             let _held = lock::exclusive(Index::Id, bucket);
             let deadline = state::deadline(slot, space, timeout);
             if now < deadline {

@@ -1,9 +1,12 @@
 //! The sweep's clock: units of 100 ms since the roster's origin, in 32 bits (13 years).
 //!
-//! For each session the roster keeps when it was last *seen* (rounded up), and the sweep looks for `seen + timeout
-//! <= now`. A deadline that is not a plain timeout (a release, an absolute end, a recovery) is stored as the `seen`
-//! that gives it. So a new `presence.active_timeout` moves all ordinary deadlines at once. A look at the session
-//! itself decides, to the microsecond; `seen` only says where to look.
+//! For each session the roster keeps when the sweep last knew it to have been *seen* (rounded up), and the sweep looks for
+//! `seen + timeout <= now`. A deadline that is not a plain timeout (a release, an absolute end, a recovery) is stored as
+//! the `seen` that gives it. So a new `presence.active_timeout` moves all ordinary deadlines at once.
+//!
+//! `seen` only says when to look; a look at the session itself decides, to the microsecond. A beat does not write it,
+//! which spares it a cache line: the sweep comes by once in a timeout, finds that there were beats, and writes down when
+//! to come again.
 
 use crate::core::time::Micros;
 
