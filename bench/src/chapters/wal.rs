@@ -23,7 +23,8 @@ const DEAD: &str = "SELECT sum(n_tup_upd + n_tup_del)::float8 FROM pg_stat_user_
 pub fn run(venue: &mut Venue) -> Chapter {
     let scale = &venue.scale;
     let sessions = scale.pick(5_000, 20_000);
-    let mut stage = Stage::new(sessions, &[]);
+    // What PostgreSQL's own vacuum and analyze write falls into somebody's turn by chance.
+    let mut stage = Stage::new(sessions, &[("autovacuum", "off")]);
     stage.load(sessions);
     let mut chapter = Chapter::new("wal", "What heartbeats leave behind");
 
