@@ -279,7 +279,7 @@ impl Run<'_, '_> {
     fn ask<T: for<'a> FromSql<'a>>(
         &mut self,
         connection: usize,
-        sql: &str,
+        sql: &'static str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<T> {
         let row = self.world.connections[connection].query_one(sql, values);

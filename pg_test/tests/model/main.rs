@@ -5,6 +5,7 @@
 //! as short as it can be, told, and kept in `regressions.txt`, whose histories are the first to be tried again.
 
 mod act;
+mod connection;
 mod reference;
 mod run;
 mod step;
@@ -24,7 +25,7 @@ use world::World;
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/regressions.txt");
 
 /// Servers that live through histories side by side: a clock and a timeout are a server's.
-const SERVERS: u32 = 4;
+const SERVERS: u32 = 10;
 
 fn live_through(histories: u32, steps: &AtomicU64) {
     let timeout = world::half_hours(reference::SHORT_TIMEOUT);

@@ -123,8 +123,8 @@ impl<'w, 'c> Run<'w, 'c> {
         let mut last = String::new();
         let reader = &mut self.world.reader;
         let settled = eventually(|| {
-            let known = reader.query_opt(sql, &[]).map_err(fail)?;
-            let known: Option<(i64, i64)> = known.map(|row| (row.get(0), row.get(1)));
+            let known = reader.query(sql, &[]).map_err(fail)?;
+            let known: Option<(i64, i64)> = known.first().map(|row| (row.get(0), row.get(1)));
             let row = reader.query_one(written, &[&online]).map_err(fail)?;
             let told: (i64, i64) = (row.get(0), row.get(1));
             let users = online.len() as i64;

@@ -6,10 +6,10 @@ use std::{
 };
 
 use pg_presence_test::{Cluster, Database, patience};
-use postgres::Client;
 use proptest::test_runner::TestCaseError;
 
 use crate::{
+    connection::Connection,
     reference::{SHORT_TIMEOUT, Time},
     run::Run,
     step::{CONNECTIONS, Step},
@@ -22,8 +22,8 @@ pub const HALF_HOUR: i64 = 30 * 60 * 1_000_000;
 /// A database, and the connections to it, used for many histories.
 pub struct World<'c> {
     pub database: Database<'c>,
-    pub connections: Vec<Client>,
-    pub reader: Client,
+    pub connections: Vec<Connection>,
+    pub reader: Connection,
     /// How far the server's clock is ahead, in microseconds.
     pub ahead: i64,
 }
@@ -37,8 +37,10 @@ impl<'c> World<'c> {
         let database = cluster.database();
         database.wait_until_served();
         World {
-            connections: (0..CONNECTIONS).map(|_| database.connect()).collect(),
-            reader: database.connect(),
+            connections: (0..CONNECTIONS)
+                .map(|_| Connection::new(database.connect()))
+                .collect(),
+            reader: Connection::new(database.connect()),
             database,
             ahead,
         }
@@ -84,7 +86,7 @@ impl<'c> World<'c> {
     pub fn set_timeout(&mut self, timeout: Time) -> Result {
         let value = format!("{}min", timeout * 30);
         let sql = "SELECT extract(epoch FROM current_setting('presence.active_timeout')::interval)::bigint";
-        let has = |client: &mut Client| -> Result<bool> {
+        let has = |client: &mut Connection| -> Result<bool> {
             let seconds: i64 = client.query_one(sql, &[]).map_err(fail)?.get(0);
             Ok(seconds == timeout * 1800)
         };
