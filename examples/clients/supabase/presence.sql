@@ -23,19 +23,8 @@ SELECT user_id, status, session_count
   FROM presence.presence_of(ARRAY['5d1f5c1e-6a4e-4f0e-9a43-0d3c7c2c6a11', '00000000-0000-4000-8000-000000000000']::uuid[]);
 COMMIT;
 
--- Changes come through Realtime:
---   supabase.channel('presence').on('postgres_changes', { event: '*', schema: 'presence', table: 'user_presence' }, apply)
--- Realtime may lose some, so the loop is the same: where the feed stands, the table, then every 30 seconds and after a
--- reconnect what there was since.
---   const { data: cursor } = await supabase.rpc('presence_cursor')
---   const { data: users } = await supabase.from('user_presence').select('user_id, status, seq')
---   const { data: changes, error } = await supabase.rpc('changes_since', cursor)     error.code '72000': start over
-BEGIN READ ONLY;
-SELECT set_config('role', 'authenticated', true), set_config('request.jwt.claims', :'claims', true) \g /dev/null
-SELECT epoch, seq FROM presence.presence_cursor() \gset
-SELECT count(*) AS users FROM presence.user_presence WHERE user_id = '5d1f5c1e-6a4e-4f0e-9a43-0d3c7c2c6a11';
-SELECT count(*) AS missed FROM presence.changes_since(seq => :seq, epoch => :'epoch');
-COMMIT;
+-- Changes come through Realtime, which may lose some. The loop that does not is follow.sql.
+--   supabase.channel('presence').on('postgres_changes', { event: '*', schema: 'presence', table: 'user_presence' }, turn)
 
 -- The page closes: navigator.sendBeacon carries no JWT, so this is anon, with the session's token.
 BEGIN;
