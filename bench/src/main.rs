@@ -13,6 +13,7 @@ mod ids;
 mod machine;
 mod numbers;
 mod pace;
+mod pgbench;
 mod random;
 mod redis;
 mod report;

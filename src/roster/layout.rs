@@ -16,6 +16,9 @@ use super::cell::{Bytes, Time, W8, W16, W32, W64};
 pub const NONE: u32 = u32::MAX;
 /// Locks for each of the three indexes.
 pub const PARTITIONS: usize = 128;
+/// Buckets for each entry of an index: with two, three in four entries are the first of their chain. What is not is a
+/// wait for memory more to get at.
+pub const BUCKETS: usize = 2;
 /// Databases (more exactly: installs of the extension) that one server keeps apart until it restarts.
 pub const SPACES: usize = 1024;
 /// Counters that processes share out among themselves, so that a beat writes no line that another one writes.
@@ -203,9 +206,9 @@ impl Plan {
         };
         let spaces_at = place(SPACES * size_of::<SpaceEntry>());
         let inflight_at = place(processes * 8);
-        let by_id_at = place(slots * 4);
-        let by_digest_at = place(slots * 4);
-        let by_user_at = place(users * 4);
+        let by_id_at = place(BUCKETS * slots * 4);
+        let by_digest_at = place(BUCKETS * slots * 4);
+        let by_user_at = place(BUCKETS * users * 4);
         let seen_at = place(slots * 4);
         let slots_at = place(slots * size_of::<Slot>());
         let users_at = place(users * size_of::<User>());
@@ -266,9 +269,9 @@ impl Roster {
                 header: &*base.cast::<Header>(),
                 spaces: array(base, plan.spaces_at, SPACES),
                 inflight: array(base, plan.inflight_at, plan.processes),
-                by_id: array(base, plan.by_id_at, plan.slots),
-                by_digest: array(base, plan.by_digest_at, plan.slots),
-                by_user: array(base, plan.by_user_at, plan.users),
+                by_id: array(base, plan.by_id_at, BUCKETS * plan.slots),
+                by_digest: array(base, plan.by_digest_at, BUCKETS * plan.slots),
+                by_user: array(base, plan.by_user_at, BUCKETS * plan.users),
                 seen: array(base, plan.seen_at, plan.slots),
                 slots: array(base, plan.slots_at, plan.slots),
                 users: array(base, plan.users_at, plan.users),

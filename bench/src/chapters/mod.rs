@@ -10,6 +10,7 @@ mod latency;
 mod load;
 mod look;
 mod peers;
+mod pgbench;
 mod storm;
 mod wal;
 mod worker;
@@ -19,6 +20,7 @@ pub type Entry = (&'static str, fn(&mut Venue) -> Chapter);
 
 pub const ALL: &[Entry] = &[
     ("heartbeat", heartbeat::run),
+    ("pgbench", pgbench::run),
     ("peers", peers::run),
     ("batch", batch::run),
     ("look", look::run),

@@ -7,10 +7,10 @@ use std::{
     process::Command,
 };
 
-use pg_presence_test::Database;
+use pg_presence_test::{Database, soak};
 
-/// Megabytes.
-const SIZE: usize = 64;
+/// Megabytes: for a minute's feed, and for an hour's.
+const SIZES: (usize, usize) = (64, 1024);
 
 /// A small file system, mounted as long as this lives. Mounting needs root, or sudo without a question.
 pub struct Small {
@@ -27,7 +27,8 @@ impl Small {
             use std::os::unix::fs::MetadataExt;
             (owner.uid(), owner.gid())
         };
-        let options = format!("size={SIZE}m,uid={uid},gid={gid},mode=777");
+        let size = if soak() { SIZES.1 } else { SIZES.0 };
+        let options = format!("size={size}m,uid={uid},gid={gid},mode=777");
         privileged(
             Command::new("mount")
                 .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
@@ -42,6 +43,8 @@ impl Small {
             space.display()
         ));
         database.run("ALTER TABLE presence.presence_changes SET TABLESPACE small");
+        // Whose pages are used again needs no room, and would not miss it.
+        database.run("ALTER TABLE presence.presence_changes SET (autovacuum_enabled = off)");
         small
     }
 
