@@ -13,7 +13,6 @@ mod ids;
 mod machine;
 mod numbers;
 mod pace;
-mod pgbench;
 mod random;
 mod redis;
 mod report;

@@ -40,9 +40,9 @@ impl Scale {
                 quick: false,
                 sessions: 1_000_000,
                 connections: 4,
-                turn: Duration::from_millis(300),
-                rounds: 40,
-                few_rounds: 9,
+                turn: Duration::from_millis(150),
+                rounds: 120,
+                few_rounds: 15,
                 long_rounds: 3,
             }
         }

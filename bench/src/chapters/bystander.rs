@@ -15,7 +15,6 @@ use crate::{
     ids::{any_id, thousand_ids},
     numbers::Spread,
     pace::pace,
-    pgbench,
     random::Random,
     stage::Stage,
     venue::Venue,
@@ -61,21 +60,18 @@ pub fn run(venue: &mut Venue) -> Chapter {
     let rounds = scale.pick(1, 5);
     let (stage, _) = venue.with_peers();
     stage.run(&format!("CREATE DATABASE {DATABASE}"));
-    pgbench::run(stage, DATABASE, &["-i", "-q", "-s", "10"]);
+    pgbench(stage, &["-i", "-q", "-s", "10"]);
     let time = format!("-T{seconds}");
-    let turn = || {
-        let said = pgbench::run(stage, DATABASE, &[&time, "-c2", "-n", "-Mprepared"]);
-        said.per_second.expect("transactions per second")
-    };
+    let turn = [&time, "-c2", "-n", "-Mprepared"];
 
     let mut alone = Vec::new();
     let mut losses = vec![Vec::new(); BEATS.len()];
     let mut achieved = vec![Vec::new(); BEATS.len()];
     for _ in 0..rounds {
-        let undisturbed = turn();
+        let undisturbed = pgbench(stage, &turn);
         alone.push(undisturbed);
         for (number, beats) in BEATS.iter().enumerate() {
-            let (disturbed, per_second) = while_beating(stage, beats, turn);
+            let (disturbed, per_second) = while_beating(stage, beats, || pgbench(stage, &turn));
             losses[number].push(100.0 * (1.0 - disturbed / undisturbed));
             achieved[number].push(per_second);
         }
@@ -103,6 +99,25 @@ pub fn run(venue: &mut Venue) -> Chapter {
     }
     chapter.raw = json!({ "alone": alone, "lost_per_cent": losses, "beats_per_second": achieved });
     chapter
+}
+
+/// Runs pgbench in its database; returns transactions per second, if it says any.
+fn pgbench(stage: &Stage, arguments: &[&str]) -> f64 {
+    let done = stage
+        .cluster
+        .program("pgbench", DATABASE)
+        .args(arguments)
+        .output()
+        .expect("pgbench");
+    assert!(
+        done.status.success(),
+        "pgbench: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    let tps = said.lines().find_map(|line| line.strip_prefix("tps = "));
+    tps.and_then(|tps| tps.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0.0)
 }
 
 /// Does something while beats come in; returns what it did, and how many beats a second there were.

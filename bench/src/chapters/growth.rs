@@ -23,7 +23,7 @@ const ONLINE_USERS: &str = "count(*) of online_users()";
 /// The seed's table is not loaded beyond: it would take minutes, and its UPDATE does not change.
 const SEED_UP_TO: u64 = 1_000_000;
 /// How long the loading of one size may take.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 pub fn run(venue: &mut Venue) -> Chapter {
     venue.close();

@@ -10,7 +10,6 @@ mod latency;
 mod load;
 mod look;
 mod peers;
-mod pgbench;
 mod storm;
 mod wal;
 mod worker;
@@ -20,7 +19,6 @@ pub type Entry = (&'static str, fn(&mut Venue) -> Chapter);
 
 pub const ALL: &[Entry] = &[
     ("heartbeat", heartbeat::run),
-    ("pgbench", pgbench::run),
     ("peers", peers::run),
     ("batch", batch::run),
     ("look", look::run),

@@ -82,7 +82,7 @@ pub fn run(venue: &mut Venue) -> Chapter {
         }
     }
     let names: Vec<String> = contenders.iter().map(|one| one.name.clone()).collect();
-    let outcome = contest(&scale, &mut contenders, scale.few_rounds);
+    let outcome = contest(&scale, &mut contenders, scale.few_rounds * 2);
 
     let mut chapter = Chapter::new("peers", "One heartbeat beside the peers'");
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

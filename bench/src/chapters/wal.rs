@@ -16,6 +16,8 @@ use crate::{
 const FLUSHES: (u64, u64) = (3, 9);
 /// A beat every ten seconds and a flush every ninety.
 const BEATS_PER_FLUSH: u64 = 9;
+/// How long nothing has to be written before the beats.
+const QUIET: Duration = Duration::from_secs(16);
 const MANY: &str = "SELECT presence.heartbeat_many($1)";
 const XID: &str = "SELECT txid_snapshot_xmax(txid_current_snapshot())::float8";
 const DEAD: &str = "SELECT sum(n_tup_upd + n_tup_del)::float8 FROM pg_stat_user_tables WHERE schemaname = 'presence'";
@@ -36,21 +38,20 @@ pub fn run(venue: &mut Venue) -> Chapter {
         Some(ids::any_id),
     );
     let left = || [stage.wal(), stage.ask(XID), stage.ask(DEAD)];
-    // What the start has left to write is written within seconds.
-    let quiet = Instant::now();
-    let mut last = stage.wal();
-    while quiet.elapsed() < Duration::from_secs(30) {
-        sleep(Duration::from_secs(2));
-        let now = stage.wal();
-        if now == last {
-            break;
-        }
-        last = now;
-    }
-    // To ask is to read the catalog, whose pages are pruned by whoever comes first; that is WAL, too, and not the beats'.
-    left();
-    let before = left();
+    // Whoever reads a page of the catalog first prunes it, which is WAL of PostgreSQL's own; so is a note of running
+    // transactions, up to 15 s after the last of anything else.
     let mut random = Random::new(1);
+    line.once(&mut random);
+    left();
+    let (began, mut quiet, mut last) = (Instant::now(), Instant::now(), stage.wal());
+    while quiet.elapsed() < QUIET && began.elapsed() < 3 * QUIET {
+        sleep(Duration::from_secs(1));
+        let now = stage.wal();
+        if now != last {
+            (quiet, last) = (Instant::now(), now);
+        }
+    }
+    let before = left();
     for _ in 0..beats {
         line.once(&mut random);
     }

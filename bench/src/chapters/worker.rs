@@ -53,7 +53,7 @@ pub fn run(venue: &mut Venue) -> Chapter {
         )
         .meets("memory");
 
-    let (idle, busy) = beats(stage, scale.few_rounds, scale.turn * 2);
+    let (idle, busy) = beats(stage, scale.few_rounds, scale.turn * 4);
     let p99 = |latencies: &Vec<f64>| quantile(latencies, 0.99);
     chapter.figure(
         "beat p99, worker idle",

@@ -133,7 +133,10 @@ impl Board {
         match event {
             Event::Everybody(users) => {
                 let online = users.iter().filter(|user| user.status == "active").count();
-                println!("          {online} of {} users are active", users.len());
+                match users.len() {
+                    0 => println!("          nobody has signed in yet"),
+                    all => println!("          {online} of {all} users are active"),
+                }
                 wanted.everybody = true;
             }
             // Whatever was told on another channel, it is about the table of users.
