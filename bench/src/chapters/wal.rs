@@ -16,8 +16,8 @@ use crate::{
 const FLUSHES: (u64, u64) = (3, 9);
 /// A beat every ten seconds and a flush every ninety.
 const BEATS_PER_FLUSH: u64 = 9;
-/// How long nothing has to be written before the beats.
-const QUIET: Duration = Duration::from_secs(16);
+/// For how many seconds nothing has to be written before the beats, in a quick run and a full one.
+const QUIET: (u64, u64) = (2, 16);
 const MANY: &str = "SELECT presence.heartbeat_many($1)";
 const XID: &str = "SELECT txid_snapshot_xmax(txid_current_snapshot())::float8";
 const DEAD: &str = "SELECT sum(n_tup_upd + n_tup_del)::float8 FROM pg_stat_user_tables WHERE schemaname = 'presence'";
@@ -43,8 +43,9 @@ pub fn run(venue: &mut Venue) -> Chapter {
     let mut random = Random::new(1);
     line.once(&mut random);
     left();
+    let wanted = Duration::from_secs(scale.pick(QUIET.0, QUIET.1));
     let (began, mut quiet, mut last) = (Instant::now(), Instant::now(), stage.wal());
-    while quiet.elapsed() < QUIET && began.elapsed() < 3 * QUIET {
+    while quiet.elapsed() < wanted && began.elapsed() < 3 * wanted {
         sleep(Duration::from_secs(1));
         let now = stage.wal();
         if now != last {
