@@ -16,8 +16,8 @@ use super::cell::{Bytes, Time, W8, W16, W32, W64};
 pub const NONE: u32 = u32::MAX;
 /// Locks for each of the three indexes.
 pub const PARTITIONS: usize = 128;
-/// Buckets for each entry of an index: with two, three in four entries are the first of their chain. What is not is a
-/// wait for memory more to get at.
+/// Buckets for each entry of an index: with two, three in four entries are the first of their chain. One that is not
+/// costs another wait for memory.
 pub const BUCKETS: usize = 2;
 /// Databases (more exactly: installs of the extension) that one server keeps apart until it restarts.
 pub const SPACES: usize = 1024;
@@ -146,8 +146,6 @@ pub struct WorkerEntry {
 pub struct Header {
     pub slots: W32,
     pub users: W32,
-    pub buckets: W32,
-    pub user_buckets: W32,
     pub processes: W32,
     pub seeds: Bytes<4>,
     /// Time 0 of the sweep's units.

@@ -1,4 +1,4 @@
-//! Many heartbeats in one call, as a gateway sends them over a few connections.
+//! Many heartbeats in one call, as a gateway sends them.
 
 use crate::{
     chapter::Chapter,

@@ -32,7 +32,7 @@ fn every_change_is_told_once_whatever_troubles_the_worker() {
         ("presence.heartbeat_interval", "3s"),
         ("presence.flush_interval", "1s"),
         ("presence.retention", "10s"),
-        // So that there is something to remove.
+        // So that an hour's run has something to remove.
         ("presence.feed_retention", "10min"),
         // One for the launcher, one for a worker, one for the server's own launcher of subscriptions.
         ("max_worker_processes", "3"),
