@@ -1,8 +1,11 @@
 //! sqlsmith: whole queries at random, in which the extension's functions, tables and columns turn up anywhere.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    thread,
+};
 
-use pg_presence_test::{Cluster, figure, soak};
+use pg_presence_test::{Cluster, Database, figure, soak};
 use uuid::Uuid;
 
 /// What is looked for in the log.
@@ -35,6 +38,26 @@ fn look(log: impl Iterator<Item = String>) -> Found {
 /// Of a crash.
 const SIGNS: [&str; 4] = ["panicked", "PANIC", "was terminated by signal", "TRAP"];
 
+/// Has sqlsmith ask so many queries as this role.
+fn smith(database: &Database, role: &str, queries: usize, seed: u32) {
+    let target = format!(
+        "host={} user={role} dbname={}",
+        database.cluster.socket_directory().display(),
+        database.name
+    );
+    let done = Command::new("sqlsmith")
+        .arg(format!("--target={target}"))
+        .arg(format!("--max-queries={queries}"))
+        .arg(format!("--seed={seed}"))
+        .arg("--exclude-catalog")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .expect("sqlsmith, which pg_test/bin/setup tests installs");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{}: {said}", done.status);
+}
+
 #[test]
 fn no_query_makes_the_extension_fail() {
     let cluster = Cluster::own(&[
@@ -49,29 +72,19 @@ fn no_query_makes_the_extension_fail() {
     database.run(&format!(
         "SELECT presence.grant_reader('{client}'), presence.grant_holder('{client}')"
     ));
-    for role in [client, service] {
+    for role in [&client, &service] {
         // sqlsmith knows no identity; the role's own setting gives it one, and ends its endless joins.
         database.run(&format!(
             "ALTER ROLE {role} SET presence.user_id = '{}'; ALTER ROLE {role} SET statement_timeout = '2s'",
             Uuid::new_v4()
         ));
-        let target = format!(
-            "host={} user={role} dbname={}",
-            cluster.socket_directory().display(),
-            database.name
-        );
-        let done = Command::new("sqlsmith")
-            .arg(format!("--target={target}"))
-            .arg(format!("--max-queries={queries}"))
-            .arg(format!("--seed={}", std::process::id()))
-            .arg("--exclude-catalog")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .output()
-            .expect("sqlsmith, which pg_test/bin/setup tests installs");
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{}: {said}", done.status);
     }
+    thread::scope(|scope| {
+        for (role, seed) in [&client, &service].into_iter().zip(std::process::id()..) {
+            let database = &database;
+            scope.spawn(move || smith(database, role, queries, seed));
+        }
+    });
     let found = look(cluster.log_lines());
     figure(&format!(
         "{} queries of sqlsmith, which name the extension {} times",
