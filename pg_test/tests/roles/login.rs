@@ -27,8 +27,16 @@ impl Login {
     }
 
     /// The one value or the number of rows that a statement answers, or its error's code after a `!`. Nothing of it
-    /// lasts, but for heartbeats.
+    /// lasts, but for heartbeats. Where transactions are serializable, one that crosses the worker's is tried again, as
+    /// PostgreSQL asks of everybody.
     pub fn ask(&mut self, sql: &str, wants_value: bool) -> String {
+        (0..100)
+            .map(|_| self.ask_once(sql, wants_value))
+            .find(|answer| answer != "!40001")
+            .unwrap_or_else(|| panic!("{sql} is never serialized"))
+    }
+
+    fn ask_once(&mut self, sql: &str, wants_value: bool) -> String {
         let mut transaction = self.client.transaction().expect("a transaction");
         let messages = match transaction.simple_query(sql) {
             Ok(messages) => messages,
