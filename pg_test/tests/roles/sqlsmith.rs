@@ -67,7 +67,7 @@ fn no_query_makes_the_extension_fail() {
     ]);
     let database = cluster.database();
     let worker = database.worker();
-    let queries = if soak() { 50_000 } else { 4_000 };
+    let queries = if soak() { 500_000 } else { 4_000 };
     let (client, service) = (database.client(), database.service());
     database.run(&format!(
         "SELECT presence.grant_reader('{client}'), presence.grant_holder('{client}')"
