@@ -70,6 +70,14 @@ BEGIN
     CALL race.until($c$NOT is_online FROM presence.user_presence WHERE user_id = presence.presence_id('anna')$c$);
 END $$;
 
+-- Waits until the worker, which somebody keeps from telling, has looked again at who there is to tell of.
+CREATE PROCEDURE race.look_again() LANGUAGE plpgsql AS $$
+BEGIN
+    CALL race.until(format($c$EXISTS (SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'pg_presence worker'
+          AND query = 'writing changes' AND query_start > %L)$c$, clock_timestamp()));
+END $$;
+
 -- All that has been told of a user, in order.
 CREATE PROCEDURE race.told(name text, INOUT told text = NULL) LANGUAGE plpgsql AS $$
 BEGIN

@@ -80,6 +80,7 @@ fn settings_left_for_a_connection_change_no_answer() {
     let rows = if soak() { &ROWS } else { &ROWS[..1] };
     let mut answers = 0;
     for setting in SETTINGS {
+        println!("every connection has {setting}"); // shown where something fails
         // As the superuser leaves it, who may set more than the role itself.
         database.run(&format!("ALTER DATABASE {} SET {setting}", database.name));
         for login in &mut two_logins(&database) {
@@ -90,6 +91,7 @@ fn settings_left_for_a_connection_change_no_answer() {
     }
     let mut logins = two_logins(&database);
     for setting in OF_A_ROLE {
+        println!("the role has {setting}");
         for login in &mut logins {
             let role = &login.role;
             database.run(&format!("ALTER ROLE {role} SET {setting}"));
