@@ -139,6 +139,8 @@ fn call(
     for _ in 0..calls {
         if dice.roll(200) == 0 {
             tidy(&mut client, "ROLLBACK; RESET ALL");
+            // A timeout that ran out with the last statement is reported with the next one.
+            tidy(&mut client, "RESET ALL");
             client.act_for(users[0]);
             known = new_known(&mut service);
         }
