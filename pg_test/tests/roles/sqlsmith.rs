@@ -39,7 +39,7 @@ fn look(log: impl Iterator<Item = String>) -> Found {
 }
 
 /// Of a crash.
-const SIGNS: [&str; 4] = ["panicked", "PANIC", "was terminated by signal", "TRAP"];
+const SIGNS: [&str; 4] = ["panicked", "PANIC: ", "was terminated by signal", "TRAP: "];
 
 /// Has sqlsmith ask so many queries as this role.
 fn smith(database: &Database, role: &str, queries: usize, seed: u32) {
