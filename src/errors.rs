@@ -64,6 +64,16 @@ pub fn out_of_memory() -> ! {
     )
 }
 
+/// 53200: the server cannot start.
+pub fn no_memory_for_roster() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+        "could not map memory for presence.max_sessions",
+        "",
+        "Lower presence.max_sessions, or set huge_pages = off.",
+    )
+}
+
 /// 42501: the caller has no identity, and the call needs one.
 pub fn no_identity() -> ! {
     raise(

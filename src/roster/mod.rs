@@ -9,6 +9,7 @@ mod flush;
 mod layout;
 mod load;
 mod lock;
+mod pages;
 mod session;
 mod space;
 mod stamp;
@@ -109,7 +110,7 @@ impl pgrx::PgSharedMemoryInitialization for Memory {
     unsafe fn on_shmem_request(&'static self) {
         // SAFETY: called from the request hook, as both functions ask.
         unsafe {
-            pg_sys::RequestAddinShmemSpace(plan().size);
+            pg_sys::RequestAddinShmemSpace(pages::with_room(plan().size));
             pg_sys::RequestNamedLWLockTranche(lock::TRANCHE.as_ptr(), lock::LOCKS as i32);
         }
     }
@@ -124,14 +125,16 @@ impl pgrx::PgSharedMemoryInitialization for Memory {
             pg_sys::LWLockAcquire(guard, pg_sys::LWLockMode::LW_EXCLUSIVE);
             let plan = plan();
             let mut found = false;
-            let base = pg_sys::ShmemInitStruct(c"pg_presence".as_ptr(), plan.size, &mut found)
-                .cast::<u8>();
-            lock::attach(pg_sys::GetNamedLWLockTranche(lock::TRANCHE.as_ptr()));
+            let room = pages::with_room(plan.size);
+            let mut base =
+                pg_sys::ShmemInitStruct(c"pg_presence".as_ptr(), room, &mut found).cast::<u8>();
             if !found {
-                // A fresh mapping is zero already; after a crash the postmaster makes a new one. Only the header
-                // and the spaces are cleared by hand, so that untouched memory stays unused memory.
+                base = pages::place(base, plan.size);
+                // A fresh mapping is zero already; after a crash the postmaster makes a new one. Only the header and the
+                // spaces are cleared by hand, so that untouched memory stays unused memory.
                 base.write_bytes(0, plan.by_id_at);
             }
+            lock::attach(pg_sys::GetNamedLWLockTranche(lock::TRANCHE.as_ptr()));
             let roster = Roster::attach(base, plan);
             if !found {
                 roster.clear(seeds(), compat::now());

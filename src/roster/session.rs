@@ -89,7 +89,7 @@ impl Roster {
     /// Whether no TRUNCATE has removed the session.
     #[inline]
     pub fn stands(&self, slot: &Slot) -> bool {
-        survives(slot.stamp.get(), self.space_of(slot).floor.get())
+        survives(slot, self.space_of(slot))
     }
 
     /// Writes down when the sweep has to look at a session, whose last activity is the latest thing known of it.

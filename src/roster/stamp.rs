@@ -5,7 +5,7 @@
 //! ignores older ones. What ended stays as a tombstone for as long as a transaction with an older stamp may still
 //! be told: each process publishes the first stamp of its transaction until it has told its writes.
 
-use super::layout::Roster;
+use super::layout::{Roster, Slot, SpaceEntry};
 use crate::compat;
 
 /// A slot filled from the table, not by a commit: any commit's word counts more. The low bits are the stamp
@@ -57,8 +57,10 @@ pub fn after(new: u64, old: u64) -> bool {
     old & LOADED != 0 || new > old
 }
 
-/// Whether something with this stamp is younger than the TRUNCATE with stamp `floor`.
+/// Whether the session is younger than the last TRUNCATE of its space. Stamps begin at 1, so where there was none, its
+/// own is not read: a beat spares the second line of the slot.
 #[inline]
-pub fn survives(stamp: u64, floor: u64) -> bool {
-    stamp & !LOADED > floor
+pub fn survives(slot: &Slot, space: &SpaceEntry) -> bool {
+    let floor = space.floor.get();
+    floor == 0 || slot.stamp.get() & !LOADED > floor
 }

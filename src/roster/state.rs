@@ -44,7 +44,7 @@ pub fn deadline(slot: &Slot, space: &SpaceEntry, timeout: Micros) -> Micros {
 #[inline]
 pub fn is_live(slot: &Slot, space: &SpaceEntry, timeout: Micros, now: Micros) -> bool {
     slot.state.get() == LIVE
-        && super::stamp::survives(slot.stamp.get(), space.floor.get())
+        && super::stamp::survives(slot, space)
         && now < deadline(slot, space, timeout)
 }
 

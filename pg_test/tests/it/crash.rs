@@ -101,11 +101,8 @@ fn sessions_survive_a_kill_of_the_server() {
     check(&database, &sessions);
 }
 
-#[test]
-fn sessions_survive_a_kill_of_a_backend() {
-    let cluster = Cluster::own(SETTINGS);
-    let database = cluster.database();
-    let sessions = set_up(&database);
+/// Makes the server start anew with fresh shared memory, by a process of it that dies.
+pub fn kill_a_backend(database: &Database) {
     let mut victim = database.connect();
     let pid: i32 = victim
         .query_one("SELECT pg_backend_pid()", &[])
@@ -117,9 +114,17 @@ fn sessions_survive_a_kill_of_a_backend() {
         witness.batch_execute("SELECT 1").is_err()
     });
     wait_until("the server answers again", || {
-        let config = cluster.config(&database.name, "postgres");
+        let config = database.cluster.config(&database.name, "postgres");
         config.connect(postgres::NoTls).is_ok()
     });
+}
+
+#[test]
+fn sessions_survive_a_kill_of_a_backend() {
+    let cluster = Cluster::own(SETTINGS);
+    let database = cluster.database();
+    let sessions = set_up(&database);
+    kill_a_backend(&database);
     check(&database, &sessions);
 }
 

@@ -18,6 +18,7 @@ mod notifications;
 mod obstacles;
 mod order;
 mod overflow;
+mod pages;
 mod readme;
 mod replication;
 mod rights;
