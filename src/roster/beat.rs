@@ -47,7 +47,7 @@ impl Owner {
 
 impl Space {
     /// Looks a session up, and gives the slot's id partition, shared, so that its state stays.
-    #[inline]
+    #[inline(always)]
     fn look(&self, key: &Key, owner: &Owner, now: Micros) -> (Found, Held) {
         let roster = self.roster();
         let (at, held) = match key {
@@ -90,7 +90,7 @@ impl Space {
     }
 
     /// Counts a heartbeat, if the roster knows the session and `owner` may.
-    #[inline]
+    #[inline(always)]
     pub fn beat(&self, key: &Key, owner: &Owner, now: Micros, timeout: Micros) -> Beat {
         let roster = self.roster();
         let stripe = &self.entry().stripes[compat::process_number() % STRIPES];

@@ -30,7 +30,9 @@ pub fn expect_heartbeat(id: &Uuid) {
 }
 
 /// Counts a heartbeat. Errors: 25006 on a standby, 55000 where the library is not preloaded.
-#[inline]
+///
+/// Always inlined, with what it calls: a backend has slept before a beat, and each page of code costs it a wait.
+#[inline(always)]
 pub fn heartbeat(key: Key, owner: Owner) -> Answer {
     let space = roster::space();
     if let Key::Id(id) = &key {
