@@ -119,7 +119,8 @@ impl pgrx::PgSharedMemoryInitialization for Memory {
         // AddinShmemInitLock has no binding; it is this one in every version since 9.5.
         const ADDIN_SHMEM_INIT: usize = 21;
         // SAFETY: called from the startup hook, with the block and the locks requested above. ShmemInitStruct gives
-        // memory aligned to a cache line that stays mapped for ever; a fresh block is zeroed by us.
+        // memory aligned to a cache line that stays mapped for ever; a fresh block is zeroed by us. It is found fresh
+        // by the postmaster alone, which has no children that share it yet.
         unsafe {
             let guard = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT)).lock;
             pg_sys::LWLockAcquire(guard, pg_sys::LWLockMode::LW_EXCLUSIVE);
@@ -131,7 +132,7 @@ impl pgrx::PgSharedMemoryInitialization for Memory {
             if !found {
                 base = pages::place(base, plan.size);
                 // A fresh mapping is zero already; after a crash the postmaster makes a new one. Only the header and the
-                // spaces are cleared by hand, so that untouched memory stays unused memory.
+                // spaces are cleared by hand, so that small pages nobody has touched stay unused memory.
                 base.write_bytes(0, plan.by_id_at);
             }
             lock::attach(pg_sys::GetNamedLWLockTranche(lock::TRANCHE.as_ptr()));

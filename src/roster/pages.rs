@@ -43,7 +43,7 @@ mod linux {
 
     use super::{LARGE, is_worth_it};
 
-    /// Gathers memory into large pages; see madvise(2). libc has no name for it.
+    /// Gathers memory into large pages; see madvise(2). The libc crate names it for glibc, but not for musl.
     const MADV_COLLAPSE: libc::c_int = 25;
 
     /// Where to lay out a block of `size` bytes, all zero, in fresh shared memory: in large pages if that is possible,
@@ -79,7 +79,7 @@ mod linux {
             crate::errors::no_memory_for_roster();
         }
         for offset in (0..length).step_by(LARGE) {
-            // Nothing is gathered where there is nothing yet.
+            // Linux gathers only where at least one page is there already.
             // SAFETY: within the mapping, which nobody else has.
             unsafe { at.add(offset).write_volatile(0) };
         }
