@@ -65,7 +65,7 @@ mod benches {
         let space = roster::space();
         b.iter(move || {
             let key = Key::Id(any().0);
-            black_box(space.beat(&key, &stranger, compat::now(), settings::active_timeout()))
+            black_box(space.beat(&key, &stranger, compat::now(), settings::active_timeout))
         });
     }
 

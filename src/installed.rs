@@ -5,6 +5,7 @@
 //! relcache invalidation for one of the four tables, to other backends at commit and to this one at once; nothing
 //! but such a message empties the cache. "Not installed" is never kept: there is no table whose message could end it.
 
+use crate::local::Local;
 use crate::text;
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -33,12 +34,10 @@ pub struct Installed {
     pub marker: pg_sys::Oid,
 }
 
-thread_local! {
-    static CACHE: Cell<Option<Installed>> = const { Cell::new(None) };
-    /// Counts invalidations, so that a look-up overtaken by one is not kept.
-    static GENERATION: Cell<u64> = const { Cell::new(0) };
-    static LISTENING: Cell<bool> = const { Cell::new(false) };
-}
+static CACHE: Local<Cell<Option<Installed>>> = Local::new(Cell::new(None));
+/// Counts invalidations, so that a look-up overtaken by one is not kept.
+static GENERATION: Local<Cell<u64>> = Local::new(Cell::new(0));
+static LISTENING: Local<Cell<bool>> = Local::new(Cell::new(false));
 
 /// The extension in this database, or `None` where it is not installed. Needs a transaction unless cached.
 #[inline]

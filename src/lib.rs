@@ -12,6 +12,7 @@ mod faults;
 mod guard;
 mod identity;
 mod installed;
+mod local;
 mod random;
 mod roster;
 mod settings;

@@ -54,7 +54,7 @@ pub fn user_key() -> Option<String> {
 }
 
 /// Whose sessions the caller may touch.
-#[inline]
+#[inline(always)]
 pub fn owner() -> Owner {
     if is_service() {
         return Owner::Any;

@@ -5,7 +5,11 @@
 
 use uuid::Uuid;
 
-use super::{Space, cell::uuid_words};
+use super::{
+    Space,
+    cell::uuid_words,
+    lock::{self, Index},
+};
 
 /// How many beats ahead a slot is asked for, and its bucket twice as many: as much as processors keep in flight.
 const AHEAD: usize = 12;
@@ -26,6 +30,13 @@ impl Space {
         if let Some(id) = ids.get(now + AHEAD) {
             self.ask_for_slot(id);
         }
+    }
+
+    /// Asks for the lock that a beat of a session takes.
+    #[inline]
+    pub fn ask_for_lock(&self, id: &Uuid) {
+        let bucket = self.roster().id_bucket(self.index(), uuid_words(id));
+        lock::ask_for(Index::Id, bucket);
     }
 
     /// Asks for the bucket of a session, which a beat needs first.
@@ -51,8 +62,7 @@ impl Space {
 
 /// Has the processor fetch the cache line where a value begins, and does not wait for it.
 #[inline]
-fn ask_for<T>(value: &T) {
-    let address: *const T = value;
+pub(super) fn ask_for<T>(address: *const T) {
     // SAFETY: a hint, which reads and writes nothing and may be given any address.
     #[cfg(target_arch = "x86_64")]
     unsafe {

@@ -89,9 +89,10 @@ impl Space {
         (found, held)
     }
 
-    /// Counts a heartbeat, if the roster knows the session and `owner` may.
+    /// Counts a heartbeat, if the roster knows the session and `owner` may. `timeout` is the silence that is too long;
+    /// it is asked only where somebody comes back.
     #[inline(always)]
-    pub fn beat(&self, key: &Key, owner: &Owner, now: Micros, timeout: Micros) -> Beat {
+    pub fn beat(&self, key: &Key, owner: &Owner, now: Micros, timeout: fn() -> Micros) -> Beat {
         let roster = self.roster();
         let stripe = &self.entry().stripes[compat::process_number() % STRIPES];
         let (found, held) = self.look(key, owner, now);
@@ -104,7 +105,7 @@ impl Space {
             }
             Found::TimedOut(_) => {
                 drop(held);
-                self.resume(key, owner, now, timeout)
+                self.resume(key, owner, now, timeout())
             }
             Found::Ended => {
                 drop(held);

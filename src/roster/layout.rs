@@ -3,14 +3,19 @@
 //! One block, sized at server start from `presence.max_sessions`:
 //!
 //! ```text
-//! Header │ Space × SPACES │ in-flight stamps │ 3 × buckets │ seen │ Slot × N │ User × M
+//! Header │ locks │ Space × SPACES │ in-flight stamps │ 3 × buckets │ seen │ Slot × N │ User × M
 //! ```
 //!
 //! `seen` stands apart from the slots so that the sweep reads four bytes a session, one after the other.
 
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::{cell::UnsafeCell, sync::atomic::AtomicPtr};
 
-use super::cell::{Bytes, Time, W8, W16, W32, W64};
+use super::{
+    cell::{Bytes, Time, W8, W16, W32, W64},
+    lock::LOCKS,
+};
+use crate::local::Local;
+use pgrx::pg_sys::LWLockPadded;
 
 /// "No such slot, user or space": the end of a chain.
 pub const NONE: u32 = u32::MAX;
@@ -180,6 +185,7 @@ pub struct Plan {
     pub slots: usize,
     pub users: usize,
     pub processes: usize,
+    pub locks_at: usize,
     pub spaces_at: usize,
     pub inflight_at: usize,
     pub by_id_at: usize,
@@ -202,6 +208,7 @@ impl Plan {
             at = start + bytes;
             start
         };
+        let locks_at = place(LOCKS * size_of::<LWLockPadded>());
         let spaces_at = place(SPACES * size_of::<SpaceEntry>());
         let inflight_at = place(processes * 8);
         let by_id_at = place(BUCKETS * slots * 4);
@@ -214,6 +221,7 @@ impl Plan {
             slots,
             users,
             processes,
+            locks_at,
             spaces_at,
             inflight_at,
             by_id_at,
@@ -227,34 +235,35 @@ impl Plan {
     }
 }
 
-/// The arrays of the block, found once per process and handed out as plain slices of atomics.
+/// The arrays of the block, handed out as plain slices of atomics. What a beat by id needs is the first cache line.
+#[repr(C, align(64))]
 pub struct Roster {
     pub header: &'static Header,
     pub spaces: &'static [SpaceEntry],
-    pub inflight: &'static [W64],
     pub by_id: &'static [W32],
+    pub slots: &'static [Slot],
     pub by_digest: &'static [W32],
     pub by_user: &'static [W32],
-    pub seen: &'static [W32],
-    pub slots: &'static [Slot],
     pub users: &'static [User],
+    pub seen: &'static [W32],
+    pub inflight: &'static [W64],
 }
 
-static ROSTER: AtomicPtr<Roster> = AtomicPtr::new(std::ptr::null_mut());
+static ROSTER: Local<UnsafeCell<Option<Roster>>> = Local::new(UnsafeCell::new(None));
 
 impl Roster {
     /// The roster, or nothing where the library was not preloaded.
     #[inline]
     pub fn attached() -> Option<&'static Roster> {
-        // SAFETY: null, or a leaked box that lives for ever.
-        unsafe { ROSTER.load(Ordering::Relaxed).as_ref() }
+        // SAFETY: written by `attach` alone, which nobody's reference outlives.
+        unsafe { (*ROSTER.get()).as_ref() }
     }
 
     /// Makes the block at `base` this process's roster (and, by fork, that of all its children).
     ///
     /// # Safety
     /// `base` is 64-byte aligned shared memory of `plan.size` bytes that stays mapped for the life of the process,
-    /// and holds zeroes or what an earlier call on the same plan left.
+    /// and holds zeroes or what an earlier call on the same plan left. Nobody still uses an earlier call's roster.
     pub unsafe fn attach(base: *mut u8, plan: Plan) -> &'static Roster {
         // SAFETY: the plan keeps every array inside the block, aligned and apart; all fields are atomics, for
         // which any bit pattern is valid, so shared references to them may be handed out freely.
@@ -275,9 +284,8 @@ impl Roster {
                 users: array(base, plan.users_at, plan.users),
             }
         };
-        let roster = Box::leak(Box::new(roster));
-        ROSTER.store(roster, Ordering::Relaxed);
-        roster
+        // SAFETY: as the caller promises.
+        unsafe { (*ROSTER.get()).insert(roster) }
     }
 
     /// Fills a block of zeroes: empty chains, no users, `now` as the clock's reading.

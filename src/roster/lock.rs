@@ -24,7 +24,7 @@ use crate::compat;
 
 /// The tranche's name, as `pg_stat_activity.wait_event` shows it.
 pub const TRANCHE: &std::ffi::CStr = c"pg_presence";
-/// How many locks the roster asks the server for.
+/// How many locks the roster has.
 pub const LOCKS: usize = 1 + 3 * PARTITIONS;
 
 static BASE: AtomicPtr<pg_sys::LWLockPadded> = AtomicPtr::new(std::ptr::null_mut());
@@ -40,18 +40,41 @@ pub enum Index {
 /// A lock held, until it is dropped.
 pub struct Held(*mut pg_sys::LWLock);
 
-/// Remembers where the locks are.
+/// Makes the locks: in the roster's own memory and not among PostgreSQL's, as the roster lies in large pages.
 ///
 /// # Safety
-/// `base` is the roster's tranche of [`LOCKS`] locks.
+/// `base` is shared memory for [`LOCKS`] locks, which nobody uses yet.
+pub unsafe fn init(base: *mut pg_sys::LWLockPadded) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let tranche = pg_sys::LWLockNewTrancheId();
+        for number in 0..LOCKS {
+            pg_sys::LWLockInitialize(&raw mut (*base.add(number)).lock, tranche);
+        }
+    }
+}
+
+/// Remembers where the locks are, and tells this process their name.
+///
+/// # Safety
+/// `base` is the roster's [`LOCKS`] locks, made by [`init`].
 pub unsafe fn attach(base: *mut pg_sys::LWLockPadded) {
+    // SAFETY: reads a number that never changes; the name is a static.
+    unsafe { pg_sys::LWLockRegisterTranche((*base).lock.tranche.into(), TRANCHE.as_ptr()) };
     BASE.store(base, Ordering::Relaxed);
+}
+
+/// Has the processor fetch the lock of a bucket that is about to be taken.
+#[inline]
+pub fn ask_for(index: Index, bucket: usize) {
+    let number = index as usize + bucket % PARTITIONS;
+    super::ahead::ask_for(BASE.load(Ordering::Relaxed).wrapping_add(number));
 }
 
 #[inline]
 fn take(number: usize, mode: pg_sys::LWLockMode::Type) -> Held {
     debug_assert!(number < LOCKS);
-    // SAFETY: the tranche has LOCKS locks, attached before the roster is; the order above keeps us from taking one
+    // SAFETY: there are LOCKS locks, made and attached before the roster is; the order above keeps us from taking one
     // twice.
     unsafe {
         let lock = &raw mut (*BASE.load(Ordering::Relaxed).add(number)).lock;

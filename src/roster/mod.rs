@@ -108,19 +108,16 @@ impl pgrx::PgSharedMemoryInitialization for Memory {
     type Value = Nothing;
 
     unsafe fn on_shmem_request(&'static self) {
-        // SAFETY: called from the request hook, as both functions ask.
-        unsafe {
-            pg_sys::RequestAddinShmemSpace(pages::with_room(plan().size));
-            pg_sys::RequestNamedLWLockTranche(lock::TRANCHE.as_ptr(), lock::LOCKS as i32);
-        }
+        // SAFETY: called from the request hook, as the function asks.
+        unsafe { pg_sys::RequestAddinShmemSpace(pages::with_room(plan().size)) };
     }
 
     unsafe fn on_shmem_startup(&'static self, _: Nothing) {
         // AddinShmemInitLock has no binding; it is this one in every version since 9.5.
         const ADDIN_SHMEM_INIT: usize = 21;
-        // SAFETY: called from the startup hook, with the block and the locks requested above. ShmemInitStruct gives
-        // memory aligned to a cache line that stays mapped for ever; a fresh block is zeroed by us. It is found fresh
-        // by the postmaster alone, which has no children that share it yet.
+        // SAFETY: called from the startup hook, with the block requested above. ShmemInitStruct gives memory aligned to a
+        // cache line that stays mapped for ever; a fresh block is zeroed by us. It is found fresh by the postmaster alone,
+        // which has no children that share it yet, and itself uses no roster but here.
         unsafe {
             let guard = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT)).lock;
             pg_sys::LWLockAcquire(guard, pg_sys::LWLockMode::LW_EXCLUSIVE);
@@ -131,11 +128,15 @@ impl pgrx::PgSharedMemoryInitialization for Memory {
                 pg_sys::ShmemInitStruct(c"pg_presence".as_ptr(), room, &mut found).cast::<u8>();
             if !found {
                 base = pages::place(base, plan.size);
-                // A fresh mapping is zero already; after a crash the postmaster makes a new one. Only the header and the
-                // spaces are cleared by hand, so that small pages nobody has touched stay unused memory.
+                // A fresh mapping is zero already; after a crash the postmaster makes a new one. Only what comes before the
+                // arrays is cleared by hand, so that small pages nobody has touched stay unused memory.
                 base.write_bytes(0, plan.by_id_at);
             }
-            lock::attach(pg_sys::GetNamedLWLockTranche(lock::TRANCHE.as_ptr()));
+            let locks = base.add(plan.locks_at).cast::<pg_sys::LWLockPadded>();
+            if !found {
+                lock::init(locks);
+            }
+            lock::attach(locks);
             let roster = Roster::attach(base, plan);
             if !found {
                 roster.clear(seeds(), compat::now());

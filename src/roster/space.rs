@@ -19,7 +19,9 @@ use super::{
 use crate::{
     compat,
     core::{status::Reason, time::Micros},
-    installed, settings,
+    installed,
+    local::Local,
+    settings,
 };
 
 // A space is 0 until it is first used.
@@ -35,10 +37,8 @@ pub struct Space {
     index: u16,
 }
 
-thread_local! {
-    /// The relation whose space this process last asked for, and that space.
-    static CACHED: Cell<Option<(pg_sys::Oid, Space)>> = const { Cell::new(None) };
-}
+/// The relation whose space this process last asked for, and that space.
+static CACHED: Local<Cell<Option<(pg_sys::Oid, Space)>>> = Local::new(Cell::new(None));
 
 /// The space of the current database. Errors: 55000 where the library is not preloaded or the extension not there.
 #[inline]

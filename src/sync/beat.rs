@@ -26,7 +26,9 @@ pub enum Answer {
 /// Has memory fetched that a heartbeat of this session is about to need, while it is found out who is calling.
 #[inline]
 pub fn expect_heartbeat(id: &Uuid) {
-    roster::space().ask_for_bucket(id);
+    let space = roster::space();
+    space.ask_for_bucket(id);
+    space.ask_for_lock(id);
 }
 
 /// Counts a heartbeat. Errors: 25006 on a standby, 55000 where the library is not preloaded.
@@ -39,7 +41,7 @@ pub fn heartbeat(key: Key, owner: Owner) -> Answer {
         // It arrives while the clock is read and the lock taken.
         space.ask_for_slot(id);
     }
-    match space.beat(&key, &owner, compat::now(), settings::active_timeout()) {
+    match space.beat(&key, &owner, compat::now(), settings::active_timeout) {
         Beat::Counted if pending::is_empty() => Answer::Ok,
         Beat::Ended if pending::is_empty() => Answer::Ended,
         _ => slow_heartbeat(space, &key, &owner),
@@ -49,12 +51,12 @@ pub fn heartbeat(key: Key, owner: Owner) -> Answer {
 /// Counts heartbeats; gives the ids that were not counted, in the order of the call.
 pub fn heartbeat_many(ids: &[Uuid], owner: Owner) -> Vec<Uuid> {
     let space = roster::space();
-    let (now, timeout) = (compat::now(), settings::active_timeout());
+    let now = compat::now();
     let mut missed = Vec::new();
     for (n, id) in ids.iter().enumerate() {
         space.ask_ahead(ids, n);
         let key = Key::Id(*id);
-        let counted = match space.beat(&key, &owner, now, timeout) {
+        let counted = match space.beat(&key, &owner, now, settings::active_timeout) {
             Beat::Counted if pending::is_empty() => true,
             _ => slow_heartbeat(space, &key, &owner) == Answer::Ok,
         };
@@ -91,7 +93,7 @@ fn slow_heartbeat(space: Space, key: &Key, owner: &Owner) -> Answer {
     }
     // Twice at most: what is evicted between being filled and being beaten is very unlucky to be evicted again.
     for _ in 0..2 {
-        let beat = space.beat(key, owner, compat::now(), settings::active_timeout());
+        let beat = space.beat(key, owner, compat::now(), settings::active_timeout);
         match beat {
             Beat::Counted => return Answer::Ok,
             Beat::Ended => return Answer::Ended,

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use pgrx::pg_sys;
 use uuid::Uuid;
 
+use crate::local::Local;
 use crate::roster::{self, Image, Reserved, Space, Write};
 
 /// One entry.
@@ -38,81 +39,77 @@ impl Entry {
     }
 }
 
-thread_local! {
-    static PENDING: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
-}
+static PENDING: Local<RefCell<Vec<Entry>>> = Local::new(RefCell::new(Vec::new()));
 
 /// Whether the transaction has written anything.
 pub fn is_empty() -> bool {
-    PENDING.with_borrow(Vec::is_empty)
+    PENDING.borrow().is_empty()
 }
 
 /// Makes room for one more entry, so that [`push`] cannot fail. False when there is no memory.
 pub fn make_room() -> bool {
-    PENDING.with_borrow_mut(|pending| pending.try_reserve(1).is_ok())
+    PENDING.borrow_mut().try_reserve(1).is_ok()
 }
 
 /// Adds an entry, for which [`make_room`] has made room.
 pub fn push(space: Space, op: Op) {
     // SAFETY: reads the number of the running subtransaction.
     let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
-    PENDING.with_borrow_mut(|pending| {
-        pending.push(Entry {
-            subtransaction,
-            space,
-            op,
-        })
+    PENDING.borrow_mut().push(Entry {
+        subtransaction,
+        space,
+        op,
     });
 }
 
 /// What this transaction made of a session, if it wrote it: its last image, and whether it deleted it.
 pub fn last_write(matches: impl Fn(&Image) -> bool) -> Option<Write> {
-    PENDING.with_borrow(|pending| {
-        pending.iter().rev().find_map(|entry| match &entry.op {
+    PENDING
+        .borrow()
+        .iter()
+        .rev()
+        .find_map(|entry| match &entry.op {
             Op::Row(write, _) if matches(&write.image) => Some(*write),
             _ => None,
         })
-    })
 }
 
 /// Gives up what the subtransaction `from` and all later ones wrote. Cannot fail.
 pub fn roll_back(from: pg_sys::SubTransactionId) {
-    PENDING.with_borrow_mut(|pending| {
-        while let Some(entry) = pending.pop_if(|entry| entry.subtransaction >= from) {
-            if let Op::Row(_, Some(reserved)) = entry.op {
-                entry.space.release_reservation(reserved);
-            }
+    let mut pending = PENDING.borrow_mut();
+    while let Some(entry) = pending.pop_if(|entry| entry.subtransaction >= from) {
+        if let Op::Row(_, Some(reserved)) = entry.op {
+            entry.space.release_reservation(reserved);
         }
-    });
-    if is_empty() {
+    }
+    if pending.is_empty() {
         roster::stamps_told();
     }
 }
 
 /// Applies everything, in order. Cannot fail.
 pub fn apply(timeout: i64) {
-    PENDING.with_borrow_mut(|pending| {
-        let together = |a: &Entry, b: &Entry| {
-            a.space.index() == b.space.index() && a.row().is_some() == b.row().is_some()
-        };
-        for entries in pending.chunk_by(together) {
-            for entries in entries.chunks(TOGETHER) {
-                entries[0]
-                    .space
-                    .apply(entries.iter().filter_map(Entry::row), timeout);
-            }
-            for entry in entries {
-                if let Op::Truncate(stamp) = entry.op {
-                    entry.space.truncate(stamp);
-                }
+    let mut pending = PENDING.borrow_mut();
+    let together = |a: &Entry, b: &Entry| {
+        a.space.index() == b.space.index() && a.row().is_some() == b.row().is_some()
+    };
+    for entries in pending.chunk_by(together) {
+        for entries in entries.chunks(TOGETHER) {
+            entries[0]
+                .space
+                .apply(entries.iter().filter_map(Entry::row), timeout);
+        }
+        for entry in entries {
+            if let Op::Truncate(stamp) = entry.op {
+                entry.space.truncate(stamp);
             }
         }
-        pending.clear();
-        // A transaction that wrote millions of rows leaves no such buffer behind.
-        if pending.capacity() > 1024 {
-            *pending = Vec::new();
-        }
-    });
+    }
+    pending.clear();
+    // A transaction that wrote millions of rows leaves no such buffer behind.
+    if pending.capacity() > 1024 {
+        *pending = Vec::new();
+    }
 }
 
 /// Whether the transaction wrote the session `id`.
