@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pg_presence_dashboard::follow::{Change, Event, follow};
 use tokio::sync::mpsc::{self, Receiver};
-use tokio::time::interval;
+use tokio::time::sleep;
 use tokio_postgres::{Config, NoTls};
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -28,17 +28,15 @@ async fn main() -> Result<(), Failed> {
         "SELECT session_id::text, heartbeat_ms FROM presence.start_session(user_key => 'rust')";
     let session = client.query_one(start, &[]).await?;
     let (id, heartbeat_ms): (String, i32) = (session.get(0), session.get(1));
-    let mut beats = interval(Duration::from_millis(heartbeat_ms.try_into()?));
+    let every = Duration::from_millis(heartbeat_ms.try_into()?);
     {
         let mut is_told = pin!(until(&mut events, &me, "active"));
         loop {
+            let beat = "SELECT presence.heartbeat($1::text::uuid)";
+            let beat = client.query_one(beat, &[&id]).await?;
+            println!("heartbeat: {}", beat.get::<_, &str>(0));
             tokio::select! {
-                // A beat that is due comes first; the first is due at once.
-                biased;
-                _ = beats.tick() => {
-                    let beat = client.query_one("SELECT presence.heartbeat($1::text::uuid)", &[&id]).await?;
-                    println!("heartbeat: {}", beat.get::<_, &str>(0));
-                }
+                () = sleep(every) => {}
                 () = &mut is_told => break,
             }
         }
