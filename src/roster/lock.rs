@@ -23,7 +23,7 @@ use super::layout::PARTITIONS;
 use crate::compat;
 
 /// The tranche's name, as `pg_stat_activity.wait_event` shows it.
-pub const TRANCHE: &std::ffi::CStr = c"pg_presence";
+const TRANCHE: &std::ffi::CStr = c"pg_presence";
 /// How many locks the roster has.
 pub const LOCKS: usize = 1 + 3 * PARTITIONS;
 
@@ -35,6 +35,14 @@ pub enum Index {
     Id = 1,
     Digest = 1 + PARTITIONS as isize,
     User = 1 + 2 * PARTITIONS as isize,
+}
+
+impl Index {
+    /// The number of the lock for a bucket.
+    #[inline]
+    fn lock(self, bucket: usize) -> usize {
+        self as usize + bucket % PARTITIONS
+    }
 }
 
 /// A lock held, until it is dropped.
@@ -67,8 +75,8 @@ pub unsafe fn attach(base: *mut pg_sys::LWLockPadded) {
 /// Has the processor fetch the lock of a bucket that is about to be taken.
 #[inline]
 pub fn ask_for(index: Index, bucket: usize) {
-    let number = index as usize + bucket % PARTITIONS;
-    super::ahead::ask_for(BASE.load(Ordering::Relaxed).wrapping_add(number));
+    let base = BASE.load(Ordering::Relaxed);
+    super::ahead::ask_for(base.wrapping_add(index.lock(bucket)));
 }
 
 #[inline]
@@ -86,19 +94,13 @@ fn take(number: usize, mode: pg_sys::LWLockMode::Type) -> Held {
 /// Shared hold on the partition of a bucket.
 #[inline]
 pub fn shared(index: Index, bucket: usize) -> Held {
-    take(
-        index as usize + bucket % PARTITIONS,
-        pg_sys::LWLockMode::LW_SHARED,
-    )
+    take(index.lock(bucket), pg_sys::LWLockMode::LW_SHARED)
 }
 
 /// Exclusive hold on the partition of a bucket. The caller holds the writers' lock.
 #[inline]
 pub fn exclusive(index: Index, bucket: usize) -> Held {
-    take(
-        index as usize + bucket % PARTITIONS,
-        pg_sys::LWLockMode::LW_EXCLUSIVE,
-    )
+    take(index.lock(bucket), pg_sys::LWLockMode::LW_EXCLUSIVE)
 }
 
 /// The writers' lock.
