@@ -6,14 +6,11 @@
 use super::{
     Key, Owner, Space,
     cell::{digest_words, uuid_words},
-    layout::{Roster, STRIPES, Slot},
+    layout::{Roster, Slot},
     lock::{self, Held, Index},
     state::{DELETED, ENDED, LIVE, RECOVERED, TIMED_OUT},
 };
-use crate::{
-    compat,
-    core::{status::Reason, time::Micros},
-};
+use crate::core::{status::Reason, time::Micros};
 
 /// What the roster says to a beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,13 +91,13 @@ impl Space {
     #[inline(always)]
     pub fn beat(&self, key: &Key, owner: &Owner, now: Micros, timeout: fn() -> Micros) -> Beat {
         let roster = self.roster();
-        let stripe = &self.entry().stripes[compat::process_number() % STRIPES];
+        let tally = self.tally();
         let (found, held) = self.look(key, owner, now);
         match found {
             Found::Live(at) => {
                 roster.touch(at, now);
                 drop(held);
-                stripe.beats.add(1);
+                tally.count_beat();
                 Beat::Counted
             }
             Found::TimedOut(_) => {
@@ -109,7 +106,7 @@ impl Space {
             }
             Found::Ended => {
                 drop(held);
-                stripe.rejected.add(1);
+                tally.count_rejected();
                 Beat::Ended
             }
             Found::Missing => Beat::Missing,
@@ -137,10 +134,10 @@ impl Space {
             Found::Missing => Beat::Missing,
         };
         writer.done();
-        if beat == Beat::Counted {
-            self.entry().stripes[compat::process_number() % STRIPES]
-                .beats
-                .add(1);
+        match beat {
+            Beat::Counted => self.tally().count_beat(),
+            Beat::Ended => self.tally().count_rejected(),
+            Beat::Missing => {}
         }
         beat
     }

@@ -3,7 +3,7 @@
 //! One block, sized at server start from `presence.max_sessions`:
 //!
 //! ```text
-//! Header │ locks │ Space × SPACES │ in-flight stamps │ 3 × buckets │ seen │ Slot × N │ User × M
+//! Header │ locks │ Space × SPACES │ in-flight stamps │ tallies │ 3 × buckets │ seen │ Slot × N │ User × M
 //! ```
 //!
 //! `seen` stands apart from the slots so that the sweep reads four bytes a session, one after the other.
@@ -26,8 +26,6 @@ pub const PARTITIONS: usize = 128;
 pub const BUCKETS: usize = 2;
 /// Databases (more exactly: installs of the extension) that one server keeps apart until it restarts.
 pub const SPACES: usize = 1024;
-/// Counters that processes share out among themselves, so that a beat writes no line that another one writes.
-pub const STRIPES: usize = 8;
 
 /// One session. The first cache line is all a heartbeat by id touches, the second is for tokens and lists.
 #[repr(C, align(64))]
@@ -74,11 +72,13 @@ pub struct User {
     pub reason: W8,
 }
 
-/// Counters of one stripe: what heartbeats count.
+/// What the heartbeats of one process have counted; see [`super::tally`].
 #[repr(C, align(64))]
-pub struct Stripe {
+pub struct Tally {
     pub beats: W64,
     pub rejected: W64,
+    /// The space that they were counted in.
+    pub space: W32,
 }
 
 /// One install of the extension in one database.
@@ -100,7 +100,6 @@ pub struct SpaceEntry {
     pub dirty: Dirty,
     pub counts: Counts,
     pub worker: WorkerEntry,
-    pub stripes: [Stripe; STRIPES],
 }
 
 /// The queue of users whose status may have changed.
@@ -122,6 +121,9 @@ pub struct Counts {
     pub slow_paths: W64,
     pub overflowed: W64,
     pub evicted: W64,
+    /// Heartbeats of processes that count for another space by now.
+    pub beats: W64,
+    pub rejected: W64,
 }
 
 /// What the worker of a database tells about itself.
@@ -188,6 +190,7 @@ pub struct Plan {
     pub locks_at: usize,
     pub spaces_at: usize,
     pub inflight_at: usize,
+    pub tallies_at: usize,
     pub by_id_at: usize,
     pub by_digest_at: usize,
     pub by_user_at: usize,
@@ -211,6 +214,7 @@ impl Plan {
         let locks_at = place(LOCKS * size_of::<LWLockPadded>());
         let spaces_at = place(SPACES * size_of::<SpaceEntry>());
         let inflight_at = place(processes * 8);
+        let tallies_at = place(processes * size_of::<Tally>());
         let by_id_at = place(BUCKETS * slots * 4);
         let by_digest_at = place(BUCKETS * slots * 4);
         let by_user_at = place(BUCKETS * users * 4);
@@ -224,6 +228,7 @@ impl Plan {
             locks_at,
             spaces_at,
             inflight_at,
+            tallies_at,
             by_id_at,
             by_digest_at,
             by_user_at,
@@ -247,6 +252,7 @@ pub struct Roster {
     pub users: &'static [User],
     pub seen: &'static [W32],
     pub inflight: &'static [W64],
+    pub tallies: &'static [Tally],
 }
 
 static ROSTER: Local<UnsafeCell<Option<Roster>>> = Local::new(UnsafeCell::new(None));
@@ -276,6 +282,7 @@ impl Roster {
                 header: &*base.cast::<Header>(),
                 spaces: array(base, plan.spaces_at, SPACES),
                 inflight: array(base, plan.inflight_at, plan.processes),
+                tallies: array(base, plan.tallies_at, plan.processes),
                 by_id: array(base, plan.by_id_at, BUCKETS * plan.slots),
                 by_digest: array(base, plan.by_digest_at, BUCKETS * plan.slots),
                 by_user: array(base, plan.by_user_at, BUCKETS * plan.users),

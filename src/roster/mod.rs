@@ -16,6 +16,7 @@ mod stamp;
 mod state;
 mod stats;
 mod sweep;
+mod tally;
 mod units;
 mod user;
 mod views;

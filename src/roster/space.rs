@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     attached,
     cell::uuid_words,
-    layout::{NONE, Roster, SPACES, SpaceEntry},
+    layout::{NONE, Roster, SPACES, SpaceEntry, Tally},
     state::{EMPTY, ENDED},
     write::Writer,
 };
@@ -37,15 +37,23 @@ pub struct Space {
     index: u16,
 }
 
-/// The relation whose space this process last asked for, and that space.
-static CACHED: Local<Cell<Option<(pg_sys::Oid, Space)>>> = Local::new(Cell::new(None));
+/// The space that this process last asked for.
+#[derive(Clone, Copy)]
+struct Known {
+    relation: pg_sys::Oid,
+    space: Space,
+    /// This process's, which counts for that space.
+    tally: &'static Tally,
+}
+
+static KNOWN: Local<Cell<Option<Known>>> = Local::new(Cell::new(None));
 
 /// The space of the current database. Errors: 55000 where the library is not preloaded or the extension not there.
 #[inline]
 pub fn space() -> Space {
     let relation = installed::get().sessions;
-    match CACHED.get() {
-        Some((known, space)) if known == relation => space,
+    match KNOWN.get() {
+        Some(known) if known.relation == relation => known.space,
         _ => find_or_register(relation),
     }
 }
@@ -70,9 +78,7 @@ fn find_or_register(relation: pg_sys::Oid) -> Space {
     let Some(index) = index else {
         crate::errors::no_room_for_database();
     };
-    let space = Space { roster, index };
-    CACHED.set(Some((relation, space)));
-    space
+    Space { roster, index }.remember(relation).space
 }
 
 impl Roster {
@@ -96,6 +102,7 @@ impl Roster {
                         .position(|entry| entry.state.get() == PURGED)
                 };
                 if let Some(index) = index {
+                    writer.forget_tallies(index);
                     self.spaces[index].start(database, relation, grace_until);
                 }
                 index
@@ -122,14 +129,12 @@ impl SpaceEntry {
         self.worker.pid.set(0);
         self.worker.asleep.set(0);
         self.worker.last_tick.set(0);
-        for stripe in &self.stripes {
-            stripe.beats.set(0);
-            stripe.rejected.set(0);
-        }
         for count in [
             &self.counts.slow_paths,
             &self.counts.overflowed,
             &self.counts.evicted,
+            &self.counts.beats,
+            &self.counts.rejected,
         ] {
             count.set(0);
         }
@@ -151,6 +156,25 @@ impl Space {
     #[inline]
     pub fn entry(&self) -> &'static SpaceEntry {
         &self.roster.spaces[self.index as usize]
+    }
+
+    fn remember(self, relation: pg_sys::Oid) -> Known {
+        let known = Known {
+            relation,
+            space: self,
+            tally: self.take_tally(),
+        };
+        KNOWN.set(Some(known));
+        known
+    }
+
+    /// Where this process counts heartbeats of the space.
+    #[inline]
+    pub(super) fn tally(&self) -> &'static Tally {
+        match KNOWN.get() {
+            Some(known) if known.space.index == self.index => known.tally,
+            _ => self.remember(self.relation()).tally,
+        }
     }
 
     /// A number for a user that does not tell whose it is, the same until the server restarts.

@@ -1,10 +1,7 @@
 //! Figures for `presence_stats`.
 
-use super::{
-    Space,
-    layout::{STRIPES, WorkerEntry},
-};
-use crate::{compat, core::time::Micros};
+use super::{Space, layout::WorkerEntry};
+use crate::core::time::Micros;
 
 /// What the roster can tell of a space, without its tables.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +33,7 @@ impl Space {
     pub fn stats(&self) -> SpaceStats {
         let entry = self.entry();
         let heap = &self.roster().header.heap;
+        let (beats, rejected_beats) = self.tallied();
         SpaceStats {
             live_sessions: entry.counts.live.get(),
             known_sessions: entry
@@ -52,12 +50,8 @@ impl Space {
             overflowed: entry.counts.overflowed.get(),
             evicted: entry.counts.evicted.get(),
             slow_paths: entry.counts.slow_paths.get(),
-            beats: entry.stripes.iter().map(|stripe| stripe.beats.get()).sum(),
-            rejected_beats: entry
-                .stripes
-                .iter()
-                .map(|stripe| stripe.rejected.get())
-                .sum(),
+            beats,
+            rejected_beats,
             dirty_users: u64::from(entry.dirty.length.get()),
             worker_pid: entry.worker.pid.get(),
         }
@@ -70,9 +64,7 @@ impl Space {
 
     /// Counts a heartbeat of a session that is not there, or has ended.
     pub fn count_rejected(&self) {
-        self.entry().stripes[compat::process_number() % STRIPES]
-            .rejected
-            .add(1);
+        self.tally().count_rejected();
     }
 
     /// Counts a call that had to go to the table.

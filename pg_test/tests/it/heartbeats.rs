@@ -1,6 +1,6 @@
 //! What a heartbeat costs the database: nothing.
 
-use pg_presence_test::{Cluster, Presence, wait_until};
+use pg_presence_test::{Cluster, Database, Presence, wait_until};
 use uuid::Uuid;
 
 #[test]
@@ -67,4 +67,53 @@ fn a_beat_counts_in_a_read_only_transaction_and_when_it_is_rolled_back() {
     let after: chrono::DateTime<chrono::Utc> =
         service.query_one(last_seen, &[&user]).unwrap().get(0);
     assert!(after > before);
+}
+
+/// Heartbeats counted and refused, as `presence_stats` has them.
+fn counted(database: &Database) -> (i64, i64) {
+    let sql = "SELECT beats, rejected_beats FROM presence.presence_stats";
+    let row = database.connect().query_one(sql, &[]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+#[test]
+fn beats_of_many_connections_at_once_are_each_counted_once() {
+    const CONNECTIONS: i64 = 20;
+    const BEATS: i64 = 20_000;
+    let database = Cluster::shared().database();
+    let session = database.connect().start(Uuid::new_v4()).id;
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| {
+                let sql = "SELECT count(*) FILTER (WHERE presence.heartbeat($1) = 'ok')
+                     FROM generate_series(1, $2::bigint)";
+                let row = database.connect().query_one(sql, &[&session, &BEATS]);
+                assert_eq!(row.unwrap().get::<_, i64>(0), BEATS);
+            });
+        }
+    });
+    assert_eq!(counted(&database), (CONNECTIONS * BEATS, 0));
+}
+
+#[test]
+fn beats_stay_counted_when_another_databases_connection_takes_the_place_of_theirs() {
+    // A server of its own: a process gets the number of the one that left last.
+    let cluster = Cluster::own(&[]);
+    let databases = [cluster.database(), cluster.database()];
+    let sessions = databases
+        .each_ref()
+        .map(|database| database.connect().start(Uuid::new_v4()).id);
+    let mut expected = [(0, 0); 2];
+    for _ in 0..10 {
+        for (n, database) in databases.iter().enumerate() {
+            let mut service = database.connect();
+            assert_eq!(service.beat(sessions[n]), "ok");
+            assert_eq!(service.beat(sessions[n]), "ok");
+            assert_eq!(service.beat(Uuid::new_v4()), "unknown");
+            expected[n].0 += 2;
+            expected[n].1 += 1;
+            drop(service);
+            assert_eq!(databases.each_ref().map(counted), expected);
+        }
+    }
 }
