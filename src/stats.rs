@@ -49,6 +49,7 @@ fn presence_stats_raw() -> TableIterator<
 > {
     let space = roster::space();
     let (stats, worker) = (space.stats(), space.worker());
+    let (beats, rejected_beats) = space.tallied();
     let unflushed = space
         .oldest_unflushed()
         .map(|at| (compat::now() - at).max(0) / 1000);
@@ -64,8 +65,8 @@ fn presence_stats_raw() -> TableIterator<
         signed(stats.overflowed),
         signed(stats.evicted),
         signed(stats.slow_paths),
-        signed(stats.beats),
-        signed(stats.rejected_beats),
+        signed(beats),
+        signed(rejected_beats),
         signed(stats.dirty_users),
         signed(worker.changes.get()),
         signed(worker.notifications.get()),

@@ -9,7 +9,7 @@
 //!
 //! Whoever changes a chain, list or state holds the writers' lock *and*, exclusively, the partition it lies in. So a
 //! writer may read everything, and a reader needs just the one partition, shared. A beat writes only atomics of its
-//! own session, under the shared id partition: a state cannot change under it.
+//! own session, under the shared id partition: a state cannot change under it; and, under none, its process's tally.
 //!
 //! Order: writers before any partition, and a writer holds one partition at a time. A beat by token holds a digest
 //! partition and then an id partition, both shared; as no writer waits for a partition while it holds another, no

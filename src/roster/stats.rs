@@ -22,8 +22,6 @@ pub struct SpaceStats {
     pub evicted: u64,
     /// Calls that had to read or write the table.
     pub slow_paths: u64,
-    pub beats: u64,
-    pub rejected_beats: u64,
     pub dirty_users: u64,
     pub worker_pid: u32,
 }
@@ -33,7 +31,6 @@ impl Space {
     pub fn stats(&self) -> SpaceStats {
         let entry = self.entry();
         let heap = &self.roster().header.heap;
-        let (beats, rejected_beats) = self.tallied();
         SpaceStats {
             live_sessions: entry.counts.live.get(),
             known_sessions: entry
@@ -50,8 +47,6 @@ impl Space {
             overflowed: entry.counts.overflowed.get(),
             evicted: entry.counts.evicted.get(),
             slow_paths: entry.counts.slow_paths.get(),
-            beats,
-            rejected_beats,
             dirty_users: u64::from(entry.dirty.length.get()),
             worker_pid: entry.worker.pid.get(),
         }

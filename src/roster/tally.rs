@@ -1,6 +1,6 @@
 //! Tallies: how many heartbeats came.
 //!
-//! Each process counts in a cache line of its own, which nobody else writes, so that a beat neither waits for another
+//! Each process counts in a cache line of its own, whose counts nobody else writes, so that a beat neither waits for another
 //! processor nor takes an atomic step for it. The line says which space its counts belong to. A process that comes to
 //! another space, or gets the number of one that has gone, first settles what the line holds with the old space's
 //! totals. It does so, and whoever adds the lines up does that, under the writers' lock: a sum never goes back.
@@ -48,7 +48,7 @@ impl Space {
     }
 
     /// How many heartbeats were counted, and how many were refused, since the space began.
-    pub(super) fn tallied(&self) -> (u64, u64) {
+    pub fn tallied(&self) -> (u64, u64) {
         let roster = self.roster();
         let counts = &self.entry().counts;
         let writer = roster.write();
