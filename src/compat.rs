@@ -19,6 +19,11 @@ mod unguarded {
         pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
         pub fn RecoveryInProgress() -> bool;
         pub fn SetLatch(latch: *mut pg_sys::Latch);
+        pub fn ExecStoreVirtualTuple(
+            slot: *mut pg_sys::TupleTableSlot,
+        ) -> *mut pg_sys::TupleTableSlot;
+        pub fn palloc(size: pg_sys::Size) -> *mut std::ffi::c_void;
+        pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: i32);
     }
 }
 
@@ -56,6 +61,51 @@ pub unsafe fn lwlock_acquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode
 pub unsafe fn lwlock_release(lock: *mut pg_sys::LWLock) {
     // SAFETY: as the caller promises.
     unsafe { unguarded::LWLockRelease(lock) };
+}
+
+/// Memory of the current context.
+///
+/// # Safety
+/// Where there is none, PostgreSQL's error jumps over the caller and its callers up to PostgreSQL: nothing in their
+/// frames may have to be dropped.
+#[inline]
+pub unsafe fn allocate(size: usize) -> *mut std::ffi::c_void {
+    // SAFETY: as the caller promises.
+    unsafe { unguarded::palloc(size) }
+}
+
+/// Starts a query as PostgreSQL does where nobody has a hook.
+///
+/// # Safety
+/// As for the hook that it stands for; errors as in [`allocate`].
+#[inline]
+pub unsafe fn standard_executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
+    // SAFETY: as the caller promises.
+    unsafe { unguarded::standard_ExecutorStart(query, flags) };
+}
+
+/// Says that the values of a slot are a row.
+///
+/// # Safety
+/// The slot is empty and virtual, and all its values are written.
+#[inline]
+pub unsafe fn store_virtual_tuple(
+    slot: *mut pg_sys::TupleTableSlot,
+) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: as the caller promises; it sets two fields and raises nothing.
+    unsafe { unguarded::ExecStoreVirtualTuple(slot) }
+}
+
+/// Whether somebody wants to know of each call of a function: `track_functions`, or a module for access control.
+#[inline]
+pub fn calls_are_watched() -> bool {
+    // SAFETY: plain globals of this process.
+    unsafe {
+        pg_sys::pgstat_track_functions != 0 || { pg_sys::object_access_hook }.is_some() || {
+            pg_sys::needs_fmgr_hook
+        }
+        .is_some()
+    }
 }
 
 /// Wakes the process that waits on `latch`.

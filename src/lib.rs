@@ -63,6 +63,7 @@ extern "C-unwind" fn _PG_init() {
     if unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {
         roster::init();
         sync::init();
+        api::shortcut::init();
         worker::register();
     }
 }

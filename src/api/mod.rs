@@ -11,6 +11,7 @@ mod presence;
 mod reading;
 mod release;
 mod rows;
+pub mod shortcut;
 mod start;
 mod status;
 mod token;

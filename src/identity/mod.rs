@@ -5,6 +5,7 @@
 
 mod mapped;
 mod reader;
+mod right;
 mod service;
 mod sql;
 
@@ -21,6 +22,7 @@ use crate::settings::{self, ClaimFormat};
 use crate::text;
 
 pub use reader::is_reader;
+pub use right::{learn, may_call};
 pub use service::is_service;
 
 /// The identity of the caller, if it has a valid one: the claim, or where there are no claims `presence.user_id`.

@@ -44,7 +44,9 @@ impl Space {
     pub fn ask_for_bucket(&self, id: &Uuid) {
         let roster = self.roster();
         let bucket = roster.id_bucket(self.index(), uuid_words(id));
-        ask_for(&roster.by_id[bucket]);
+        if let Some(bucket) = roster.by_id.get(bucket) {
+            ask_for(bucket);
+        }
     }
 
     /// Asks for what the bucket of a session names. Without the bucket's lock, as it does not matter whose slot this is
@@ -53,8 +55,8 @@ impl Space {
     pub fn ask_for_slot(&self, id: &Uuid) {
         let roster = self.roster();
         let bucket = roster.id_bucket(self.index(), uuid_words(id));
-        let at = roster.by_id[bucket].get() as usize;
-        if let Some(slot) = roster.slots.get(at) {
+        let at = roster.by_id.get(bucket).map(|bucket| bucket.get() as usize);
+        if let Some(slot) = at.and_then(|at| roster.slots.get(at)) {
             ask_for(slot);
         }
     }

@@ -31,7 +31,7 @@ pub use beat::Beat;
 pub use flush::{FlushRow, Which};
 
 pub use load::{LoadedRow, Pinned};
-pub use space::{Space, purge, space, spaces, try_space};
+pub use space::{Space, known_space, purge, space, spaces, try_space};
 pub use user::Dirty;
 pub use views::UserView;
 pub use write::{Image, Reserved, What, Write};

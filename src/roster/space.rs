@@ -58,6 +58,12 @@ pub fn space() -> Space {
     }
 }
 
+/// The space that this process last asked for. Looks nothing up, and so cannot fail.
+#[inline]
+pub fn known_space() -> Option<Space> {
+    KNOWN.get().map(|known| known.space)
+}
+
 /// The space of the current database, if there is a roster and the extension is installed.
 pub fn try_space() -> Option<Space> {
     Roster::attached()?;

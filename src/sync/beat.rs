@@ -26,9 +26,18 @@ pub enum Answer {
 /// Has memory fetched that a heartbeat of this session is about to need, while it is found out who is calling.
 #[inline]
 pub fn expect_heartbeat(id: &Uuid) {
-    let space = roster::space();
-    space.ask_for_bucket(id);
-    space.ask_for_lock(id);
+    if let Some(space) = roster::known_space() {
+        space.ask_for_bucket(id);
+        space.ask_for_lock(id);
+    }
+}
+
+/// Has the session itself fetched, once what [`expect_heartbeat`] asked for has come.
+#[inline]
+pub fn expect_slot(id: &Uuid) {
+    if let Some(space) = roster::known_space() {
+        space.ask_for_slot(id);
+    }
 }
 
 /// Counts a heartbeat. Errors: 25006 on a standby, 55000 where the library is not preloaded.

@@ -7,7 +7,7 @@ mod pending;
 
 use std::cell::Cell;
 
-pub use beat::{Answer, expect_heartbeat, heartbeat, heartbeat_many, release};
+pub use beat::{Answer, expect_heartbeat, expect_slot, heartbeat, heartbeat_many, release};
 
 thread_local! {
     static IGNORED: Cell<bool> = const { Cell::new(false) };

@@ -26,6 +26,7 @@ mod rows;
 mod secrets;
 mod sessions;
 mod settings;
+mod shortcut;
 mod status;
 mod timeouts;
 mod tokens;
