@@ -23,17 +23,18 @@ fn heartbeat(session_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -
     if let Some(called) = unsafe { (*fcinfo).flinfo.as_ref() } {
         identity::learn(called.fn_oid, "heartbeat_wrapper");
     }
-    beat(session_id.map(|id| Uuid::from_bytes(*id)))
+    let session = session_id.map(|id| Uuid::from_bytes(*id));
+    if let Some(id) = &session {
+        sync::expect_heartbeat(id);
+    }
+    beat(session)
 }
 
-/// One heartbeat, however it was asked for; see [`super::shortcut`].
+/// One heartbeat, however it was asked for; see [`super::shortcut`]. What it needs of memory has been asked for.
 #[inline(always)]
 pub(super) fn beat(session: Option<Uuid>) -> Answer {
     match session {
-        Some(id) => {
-            sync::expect_heartbeat(&id);
-            sync::heartbeat(Key::Id(id), identity::owner())
-        }
+        Some(id) => sync::heartbeat(Key::Id(id), identity::owner()),
         None => Answer::Unknown,
     }
 }
