@@ -22,6 +22,7 @@ mod unguarded {
         pub fn ExecStoreVirtualTuple(
             slot: *mut pg_sys::TupleTableSlot,
         ) -> *mut pg_sys::TupleTableSlot;
+        pub fn pfree(memory: *mut std::ffi::c_void);
         pub fn palloc(size: pg_sys::Size) -> *mut std::ffi::c_void;
         pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: i32);
     }
@@ -72,6 +73,16 @@ pub unsafe fn lwlock_release(lock: *mut pg_sys::LWLock) {
 pub unsafe fn allocate(size: usize) -> *mut std::ffi::c_void {
     // SAFETY: as the caller promises.
     unsafe { unguarded::palloc(size) }
+}
+
+/// Gives memory back.
+///
+/// # Safety
+/// [`allocate`] gave it, and nobody uses it any more.
+#[inline]
+pub unsafe fn free(memory: *mut std::ffi::c_void) {
+    // SAFETY: as the caller promises; raises nothing but about what was not allocated.
+    unsafe { unguarded::pfree(memory) }
 }
 
 /// Starts a query as PostgreSQL does where nobody has a hook.

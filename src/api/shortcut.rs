@@ -1,9 +1,9 @@
 //! The shortcut: how a statement that is one heartbeat, and nothing else, is run.
 //!
 //! `SELECT heartbeat($1)` is what clients send all the time. To call a function, PostgreSQL reads its row, its rights and
-//! its address from the catalogs anew for each statement, which takes longer than the beat. So when such a statement is
+//! its address from the catalogs anew for each statement, which takes about as long as the beat. So when such a statement is
 //! started, its plan is exchanged for a custom scan that beats; everything about it, its plan's cache and its result stay
-//! as they are. Only where the outcome is certain to be the same: [`right::may_call`] knows the function and the caller's
+//! as they are. Only where the outcome is certain to be the same: [`identity::may_call`] knows the function and the caller's
 //! right, nobody watches calls of functions, and the statement is not EXPLAINed. Everywhere else PostgreSQL calls the
 //! function, which is also how the right is learnt.
 //!
@@ -23,7 +23,8 @@ use crate::{compat, identity, local::Local, sync};
 /// The hook that was there before ours.
 static NEXT: Local<Cell<pg_sys::ExecutorStart_hook_type>> = Local::new(Cell::new(None));
 
-/// What a statement is run by instead: lives as long as the statement, in the memory that its start is called in.
+/// What a statement is run by instead. It lies in the memory that the statement's start is called in, which can outlive the
+/// statement by far, and so is freed with the scan.
 #[repr(C)]
 struct Shortcut {
     statement: pg_sys::PlannedStmt,
@@ -40,7 +41,6 @@ struct Shortcut {
 #[repr(C)]
 struct State {
     node: pg_sys::CustomScanState,
-    session: Option<Uuid>,
     done: bool,
 }
 
@@ -265,21 +265,28 @@ impl Shortcut {
     }
 }
 
-unsafe extern "C-unwind" fn create(scan: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
-    // SAFETY: the scan is part of a shortcut, as nobody else has these methods and a started plan is not copied. An error
-    // of the allocation jumps over this frame, in which nothing has to be dropped.
+unsafe extern "C-unwind" fn create(_: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
+    // SAFETY: an error of the allocation jumps over this frame, in which nothing has to be dropped.
     unsafe {
-        let shortcut = scan.byte_sub(offset_of!(Shortcut, scan)).cast::<Shortcut>();
         let mut node = pg_sys::CustomScanState::default();
         node.ss.ps.type_ = pg_sys::NodeTag::T_CustomScanState;
         node.methods = &raw const *EXECUTION;
         let state = compat::allocate(size_of::<State>()).cast::<State>();
-        state.write(State {
-            node,
-            session: (*shortcut).session,
-            done: false,
-        });
+        state.write(State { node, done: false });
         state.cast()
+    }
+}
+
+/// The shortcut whose scan is executed.
+///
+/// # Safety
+/// The state is one that [`create`] made, and has not ended.
+#[inline(always)]
+unsafe fn shortcut_of(node: *mut pg_sys::CustomScanState) -> *mut Shortcut {
+    // SAFETY: the scan is part of a shortcut, as nobody else has these methods, and a started plan is not copied.
+    unsafe {
+        let scan = (*node).ss.ps.plan;
+        scan.byte_sub(offset_of!(Shortcut, scan)).cast()
     }
 }
 
@@ -297,7 +304,7 @@ unsafe extern "C-unwind" fn execute(
             return ptr::null_mut();
         }
         state.done = true;
-        let answer = heartbeat::beat(state.session);
+        let answer = heartbeat::beat((*shortcut_of(node)).session);
         let slot = (*node).ss.ss_ScanTupleSlot;
         *(*slot).tts_values = answer.datum();
         *(*slot).tts_isnull = false;
@@ -305,7 +312,11 @@ unsafe extern "C-unwind" fn execute(
     }
 }
 
-unsafe extern "C-unwind" fn end(_: *mut pg_sys::CustomScanState) {}
+unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: `start` allocated it, and the executor is done with plan and statement when it ends their only node. What is
+    // left after an error goes with the memory it lies in.
+    unsafe { compat::free(shortcut_of(node).cast()) }
+}
 
 #[pg_guard]
 unsafe extern "C-unwind" fn again(node: *mut pg_sys::CustomScanState) {

@@ -366,3 +366,38 @@ fn calls_are_counted_where_functions_are_tracked() {
         row.is_some_and(|row| row.get::<_, i64>(0) == 5)
     });
 }
+
+#[test]
+fn a_function_that_beats_for_row_after_row_keeps_no_memory() {
+    let database = Cluster::shared().database();
+    let mut client = database.connect();
+    let session = client.start(Uuid::new_v4()).id;
+    client.beat(session);
+    // PostgreSQL starts each statement of such a function in memory that lasts as long as the caller's statement.
+    client
+        .batch_execute(
+            "CREATE FUNCTION public.beaten(session uuid) RETURNS text LANGUAGE sql
+             AS $$ SELECT presence.heartbeat($1); SELECT 'beaten' $$",
+        )
+        .unwrap();
+    let pid: i32 = client
+        .query_one("SELECT pg_backend_pid()", &[])
+        .unwrap()
+        .get(0);
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
+        kilobytes.unwrap().parse::<i64>().unwrap()
+    };
+    let many = "SELECT count(public.beaten($1)) FROM generate_series(1, $2::int)";
+    client.query_one(many, &[&session, &1000]).unwrap();
+    let before = peak();
+    let counted: i64 = client
+        .query_one(many, &[&session, &100_000])
+        .unwrap()
+        .get(0);
+    assert_eq!(counted, 100_000);
+    let grown = peak() - before;
+    assert!(grown < 20_000, "{grown} kB for 100,000 beats");
+}
