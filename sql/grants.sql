@@ -3,7 +3,7 @@
 -- Each looks up the name of the schema, as that may have been changed since the install.
 
 -- What every one of them needs first: a role that may look into the schema.
-CREATE FUNCTION @extschema@.presence_grant_usage(role pg_catalog.regrole) RETURNS pg_catalog.void
+CREATE FUNCTION @extschema@._grant_usage(role pg_catalog.regrole) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -30,7 +30,7 @@ AS $function$
 DECLARE
     home text := (SELECT e.extnamespace::regnamespace::text FROM pg_extension e WHERE e.extname = 'pg_presence');
 BEGIN
-    EXECUTE format('SELECT %s.presence_grant_usage(%L)', home, role);
+    EXECUTE format('SELECT %s._grant_usage(%L)', home, role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION
         %1$s.heartbeat_by_token(text),
         %1$s.end_session_by_token(text),
@@ -47,7 +47,7 @@ AS $function$
 DECLARE
     home text := (SELECT e.extnamespace::regnamespace::text FROM pg_extension e WHERE e.extname = 'pg_presence');
 BEGIN
-    EXECUTE format('SELECT %s.presence_grant_usage(%L)', home, role);
+    EXECUTE format('SELECT %s._grant_usage(%L)', home, role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION
         %1$s.start_session(uuid, text, jsonb, text, interval, uuid),
         %1$s.heartbeat(uuid),
@@ -76,12 +76,12 @@ AS $function$
 DECLARE
     home text := (SELECT e.extnamespace::regnamespace::text FROM pg_extension e WHERE e.extname = 'pg_presence');
 BEGIN
-    EXECUTE format('SELECT %s.presence_grant_usage(%L)', home, role);
+    EXECUTE format('SELECT %s._grant_usage(%L)', home, role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION
         %1$s.user_status(uuid),
         %1$s.is_online(uuid),
         %1$s.last_seen(uuid),
-        %1$s.presence_of(uuid[]),
+        %1$s.presence_of(uuid[], text[]),
         %1$s.online_users(),
         %1$s.online_count(),
         %1$s.presence_cursor(),
@@ -100,11 +100,11 @@ DECLARE
 BEGIN
     EXECUTE format('SELECT %1$s.grant_holder(%2$L), %1$s.grant_client(%2$L), %1$s.grant_reader(%2$L)', home, role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION
-        %1$s.presence_service_marker(),
-        %1$s.start_sessions(uuid[], jsonb),
+        %1$s._service_marker(),
+        %1$s.start_sessions(uuid[], text[], text[], jsonb[]),
         %1$s.forget_user(uuid),
         %1$s.cleanup_sessions(),
-        %1$s.presence_stats_raw(),
+        %1$s._stats(),
         %1$s.presence_health()
         TO %2$s', home, role);
     EXECUTE format('GRANT SELECT ON TABLE %1$s.presence_stats TO %2$s', home, role);

@@ -114,7 +114,7 @@ BEGIN
       INTO found, ok
       FROM pg_class c
      WHERE c.relnamespace = home
-       AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', 'presence_state');
+       AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state');
     detail := CASE WHEN ok THEN 'All tables have one owner.' ELSE 'The tables have several owners: ' || found || '.' END;
     hint := CASE WHEN NOT ok
         THEN 'The worker writes as the owner of user_sessions: ALTER TABLE ... OWNER TO the same role for all four.' END;
@@ -124,7 +124,7 @@ BEGIN
     SELECT string_agg(c.relname, ', ' ORDER BY c.relname) INTO found
       FROM pg_class c
      WHERE c.relnamespace = home
-       AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', 'presence_state')
+       AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state')
        AND NOT c.relrowsecurity;
     ok := found IS NULL;
     detail := CASE WHEN ok THEN 'Row level security is on for every table.'
@@ -134,7 +134,7 @@ BEGIN
 
     check_name := 'triggers';
     SELECT string_agg(wanted.name, ', ' ORDER BY wanted.name) INTO found
-      FROM (VALUES ('presence_guard', 'O'), ('presence_feed', 'A'), ('presence_feed_truncate', 'A')) wanted (name, enabled)
+      FROM (VALUES ('presence_before_write', 'O'), ('presence_capture', 'A'), ('presence_capture_truncate', 'A')) wanted (name, enabled)
      WHERE NOT EXISTS (
          SELECT FROM pg_trigger t
           WHERE t.tgrelid = to_regclass(home || '.user_sessions') AND t.tgname = wanted.name
@@ -143,8 +143,8 @@ BEGIN
     detail := CASE WHEN ok THEN 'The triggers of user_sessions are as they were made.'
                    ELSE format('Not as they were made: %s.', found) END;
     hint := CASE WHEN NOT ok THEN
-        'ALTER TABLE ... ENABLE TRIGGER presence_guard, ENABLE ALWAYS TRIGGER presence_feed, '
-        'ENABLE ALWAYS TRIGGER presence_feed_truncate, as the owner. pg_restore --disable-triggers leaves them like this.' END;
+        'ALTER TABLE ... ENABLE TRIGGER presence_before_write, ENABLE ALWAYS TRIGGER presence_capture, '
+        'ENABLE ALWAYS TRIGGER presence_capture_truncate, as the owner. pg_restore --disable-triggers leaves them like this.' END;
     RETURN NEXT;
 
     check_name := 'services';
@@ -152,10 +152,10 @@ BEGIN
            COALESCE(bool_and(a.grantee <> 0 AND pg_get_userbyid(a.grantee) NOT IN ('anon', 'authenticated')), true)
       INTO found, ok
       FROM pg_proc p, LATERAL aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a
-     WHERE p.oid = to_regprocedure(home || '.presence_service_marker()') AND a.grantee <> p.proowner;
+     WHERE p.oid = to_regprocedure(home || '._service_marker()') AND a.grantee <> p.proowner;
     detail := CASE WHEN found IS NULL THEN 'Nobody but owner, superusers and BYPASSRLS acts for everybody.'
                    ELSE format('These act for everybody: %s.', found) END;
-    hint := CASE WHEN NOT ok THEN format('REVOKE EXECUTE ON FUNCTION %s.presence_service_marker() FROM ...', home) END;
+    hint := CASE WHEN NOT ok THEN format('REVOKE EXECUTE ON FUNCTION %s._service_marker() FROM ...', home) END;
     RETURN NEXT;
 
     check_name := 'grants';
@@ -166,14 +166,14 @@ BEGIN
               SELECT a.privilege_type AS privilege, c.relname::text AS object, a.grantee
                 FROM pg_class c, LATERAL aclexplode(c.relacl) a
                WHERE c.relnamespace = home
-                 AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', 'presence_state')
+                 AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state')
                  AND a.grantee <> c.relowner
                  AND (a.grantee = 0
-                      OR c.relname = 'presence_state'
+                      OR c.relname = '_feed_state'
                       OR a.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER', 'MAINTAIN')
                       OR (c.relname <> 'user_sessions' AND a.privilege_type <> 'SELECT')
                       OR (a.privilege_type IN ('UPDATE', 'DELETE')
-                          AND NOT has_function_privilege(a.grantee, home || '.presence_service_marker()', 'EXECUTE')))
+                          AND NOT has_function_privilege(a.grantee, home || '._service_marker()', 'EXECUTE')))
               UNION ALL
               SELECT a.privilege_type, p.oid::regprocedure::text, a.grantee
                 FROM pg_proc p
@@ -184,10 +184,10 @@ BEGIN
                WHERE a.grantee <> p.proowner
                  AND (p.prorettype = 'trigger'::regtype
                       OR p.proname LIKE 'grant\_%'
-                      OR p.proname = 'presence_grant_usage'
+                      OR p.proname = '_grant_usage'
                       OR (a.grantee = 0
                           AND p.proname NOT IN ('is_service', 'presence_user_id', 'presence_auth_id', 'presence_id',
-                                                'token_digest', 'presence_service_marker')))
+                                                'token_digest', '_service_marker')))
           ) g);
     ok := found IS NULL;
     detail := CASE WHEN ok THEN 'Nobody has a right that the grant_ functions do not give.'

@@ -3,7 +3,7 @@
 ALTER TABLE @extschema@.user_sessions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE @extschema@.user_presence ENABLE ROW LEVEL SECURITY;
 ALTER TABLE @extschema@.presence_changes ENABLE ROW LEVEL SECURITY;
-ALTER TABLE @extschema@.presence_state ENABLE ROW LEVEL SECURITY;
+ALTER TABLE @extschema@._feed_state ENABLE ROW LEVEL SECURITY;
 
 -- Sessions: a service sees and writes all, everybody else their own. The sub-selects are evaluated once per statement.
 

@@ -7,8 +7,10 @@
 --   * pages are filled by half, so that all rows of one page can be written in one batch and stay on it.
 CREATE TABLE @extschema@.user_sessions (
     id pg_catalog.uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
-    user_id pg_catalog.uuid NOT NULL,
-    auth_id pg_catalog.uuid NOT NULL,
+    user_id pg_catalog.uuid NOT NULL DEFAULT
+        CASE WHEN NOT @extschema@.is_service() THEN @extschema@.presence_user_id() END,
+    auth_id pg_catalog.uuid NOT NULL DEFAULT
+        CASE WHEN NOT @extschema@.is_service() THEN @extschema@.presence_auth_id() END,
     session_token pg_catalog.text NOT NULL DEFAULT
         'sha256:' OPERATOR(pg_catalog.||) pg_catalog.encode(pg_catalog.sha256(
             pg_catalog.uuid_send(pg_catalog.gen_random_uuid())
@@ -83,7 +85,7 @@ CREATE TABLE @extschema@.presence_changes (
 -- Where the feed stands. The worker keeps it to one row, and makes that row when there is none. It is not unique by
 -- constraint: a restore adds the dumped row to the one that is there, and the worker then joins the two in a new epoch.
 -- origin names the place the epoch belongs to (server, timeline, table), so that a copy of the database knows it is one.
-CREATE TABLE @extschema@.presence_state (
+CREATE TABLE @extschema@._feed_state (
     epoch pg_catalog.text NOT NULL,
     seq pg_catalog.int8 NOT NULL,
     oldest_seq pg_catalog.int8 NOT NULL,
@@ -93,11 +95,11 @@ CREATE TABLE @extschema@.presence_state (
     autovacuum_vacuum_scale_factor = 0
 );
 -- Without a key of its own, so that it can be written also where somebody publishes all tables of the database.
-ALTER TABLE @extschema@.presence_state REPLICA IDENTITY FULL;
+ALTER TABLE @extschema@._feed_state REPLICA IDENTITY FULL;
 
-INSERT INTO @extschema@.presence_state (epoch, seq, oldest_seq)
+INSERT INTO @extschema@._feed_state (epoch, seq, oldest_seq)
 VALUES (pg_catalog.gen_random_uuid()::pg_catalog.text, 0, 1);
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.user_sessions', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.user_presence', '');
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.presence_state', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@._feed_state', '');

@@ -24,9 +24,41 @@ CREATE TYPE @extschema@.presence_user AS (
 );
 
 -- presence_cursor()
-CREATE TYPE @extschema@.presence_position AS (
+CREATE TYPE @extschema@.presence_feed_cursor AS (
     epoch pg_catalog.text,
     seq pg_catalog.int8
+);
+
+-- _stats(), and the view presence_stats
+CREATE TYPE @extschema@._stats_row AS (
+    live_sessions pg_catalog.int8,
+    known_sessions pg_catalog.int8,
+    users_online pg_catalog.int8,
+    known_users pg_catalog.int8,
+    capacity pg_catalog.int8,
+    used pg_catalog.int8,
+    is_complete pg_catalog.bool,
+    in_overflow pg_catalog.bool,
+    overflowed pg_catalog.int8,
+    evicted pg_catalog.int8,
+    slow_calls pg_catalog.int8,
+    beats pg_catalog.int8,
+    rejected_beats pg_catalog.int8,
+    unwritten_users pg_catalog.int8,
+    changes pg_catalog.int8,
+    notifications pg_catalog.int8,
+    flushed_rows pg_catalog.int8,
+    deactivated_rows pg_catalog.int8,
+    deleted_rows pg_catalog.int8,
+    worker_pid pg_catalog.int4,
+    worker_started_at pg_catalog.timestamptz,
+    last_tick_at pg_catalog.timestamptz,
+    last_flush_at pg_catalog.timestamptz,
+    last_cleanup_at pg_catalog.timestamptz,
+    tick_ms pg_catalog.float8,
+    flush_ms pg_catalog.float8,
+    cleanup_ms pg_catalog.float8,
+    oldest_unflushed_ms pg_catalog.int8
 );
 
 -- cleanup_sessions()

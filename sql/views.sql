@@ -32,7 +32,7 @@ SELECT s.live_sessions,
        pg_catalog.pg_notification_queue_usage() AS notification_queue_usage,
        p.epoch,
        p.seq
-  FROM @extschema@.presence_stats_raw() s
+  FROM @extschema@._stats() s
   LEFT JOIN (
-      SELECT epoch, seq FROM @extschema@.presence_state ORDER BY seq DESC LIMIT 1
+      SELECT epoch, seq FROM @extschema@._feed_state ORDER BY seq DESC LIMIT 1
   ) p ON true;

@@ -8,9 +8,9 @@ use pgrx_bench::{Bencher, black_box};
 use uuid::Uuid;
 
 use crate::{
-    compat, installed,
+    pg::{compat, installed},
     roster::{self, Key, Owner},
-    settings, sync,
+    session, settings,
 };
 
 thread_local! {
@@ -39,15 +39,8 @@ fn prepare() {
 }
 
 fn any() -> (Uuid, Uuid) {
-    RANDOM.set(
-        RANDOM
-            .get()
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1),
-    );
-    SESSIONS.with_borrow(|sessions| {
-        sessions[((u128::from(RANDOM.get()) * sessions.len() as u128) >> 64) as usize]
-    })
+    RANDOM.set(RANDOM.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    SESSIONS.with_borrow(|sessions| sessions[((u128::from(RANDOM.get()) * sessions.len() as u128) >> 64) as usize])
 }
 
 #[pg_schema]
@@ -56,16 +49,16 @@ mod benches {
 
     #[pg_bench(setup = prepare)]
     fn heartbeat(b: &mut Bencher) {
-        b.iter(|| black_box(sync::heartbeat(Key::Id(any().0), Owner::Any)));
+        b.iter(|| black_box(session::heartbeat(Key::Id(any().0), Owner::Any)));
     }
 
     #[pg_bench(setup = prepare)]
     fn heartbeat_of_a_client(b: &mut Bencher) {
         let stranger = Owner::Auth(Uuid::nil());
-        let space = roster::space();
+        let tenant = roster::tenant();
         b.iter(move || {
             let key = Key::Id(any().0);
-            black_box(space.beat(&key, &stranger, compat::now(), settings::active_timeout))
+            black_box(tenant.beat(&key, &stranger, compat::now(), settings::active_timeout))
         });
     }
 
@@ -73,15 +66,13 @@ mod benches {
     #[pg_bench(setup = prepare)]
     fn heartbeat_many(b: &mut Bencher) {
         let ids: Vec<Uuid> = (0..1000).map(|_| any().0).collect();
-        b.iter(move || black_box(sync::heartbeat_many(&ids, Owner::Any)));
+        b.iter(move || black_box(session::heartbeat_many(&ids, Owner::Any)));
     }
 
     #[pg_bench(setup = prepare)]
     fn is_online(b: &mut Bencher) {
-        let space = roster::space();
-        b.iter(move || {
-            black_box(space.is_online(&any().1, compat::now(), settings::active_timeout()))
-        });
+        let tenant = roster::tenant();
+        b.iter(move || black_box(tenant.is_online(&any().1, compat::now(), settings::active_timeout())));
     }
 
     /// The least that a function of ours can cost: what a heartbeat is beside.
@@ -91,13 +82,13 @@ mod benches {
     /// One look at every session, none of them due; how many were.
     #[pg_extern]
     fn sweep_once() -> i64 {
-        roster::space().sweep(compat::now(), settings::active_timeout()) as i64
+        roster::tenant().sweep(compat::now(), settings::active_timeout()) as i64
     }
 
     /// One look at every session, none of them due.
     #[pg_bench(setup = prepare)]
     fn sweep(b: &mut Bencher) {
-        let space = roster::space();
-        b.iter(move || black_box(space.sweep(compat::now(), settings::active_timeout())));
+        let tenant = roster::tenant();
+        b.iter(move || black_box(tenant.sweep(compat::now(), settings::active_timeout())));
     }
 }

@@ -1,69 +1,81 @@
 //! pg_presence: who is online, right now, for any client, with nothing but PostgreSQL.
+//!
+//! The modules from the ground up; each uses only those above it in this list. `docs/architecture.md` describes them.
 
 ::pgrx::pg_module_magic!(name, version);
 
-mod api;
-#[cfg(feature = "pg_bench")]
-mod benches;
-mod compat;
-mod core;
-mod errors;
-mod faults;
-mod guard;
-mod identity;
-mod installed;
-mod local;
-mod random;
-mod roster;
+mod rules;
+
+mod pg;
+
 mod settings;
-mod stats;
+
+mod roster;
+
 mod store;
-mod sync;
-mod text;
+
+mod identity;
+
+mod triggers;
+
+mod session;
+
+mod api;
+
+mod launcher;
+
 mod worker;
 
-// The install script, in order. An upgrade is a script of its own: sql/pg_presence--FROM--TO.sql, which cargo-pgrx installs
-// beside it.
+#[cfg(feature = "pg_bench")]
+mod benches;
+
+// The install script, in order. An upgrade is a script of its own: sql/pg_presence--FROM--TO.sql, which cargo-pgrx
+// installs beside it.
 ::pgrx::extension_sql_file!("../sql/preflight.sql", name = "preflight", bootstrap);
 ::pgrx::extension_sql_file!("../sql/types.sql", name = "types", requires = ["preflight"]);
-::pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["types"]);
+::pgrx::extension_sql_file!(
+    "../sql/tables.sql",
+    name = "tables",
+    requires = [
+        "types",
+        api::identity::is_service,
+        api::identity::presence_user_id,
+        api::identity::presence_auth_id
+    ]
+);
 ::pgrx::extension_sql_file!(
     "../sql/triggers.sql",
     name = "triggers",
     requires = [
         "tables",
-        guard::presence_guard,
-        guard::restored::presence_restore,
-        sync::feed::presence_feed
+        triggers::before_write::_before_write,
+        triggers::restore::_restore,
+        triggers::capture::_capture
     ]
 );
 ::pgrx::extension_sql_file!(
     "../sql/policies.sql",
     name = "policies",
-    requires = [
-        "tables",
-        identity::sql::is_service,
-        identity::sql::presence_auth_id
-    ]
+    requires = ["tables", api::identity::is_service, api::identity::presence_auth_id]
 );
 ::pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["tables"]);
 ::pgrx::extension_sql_file!(
     "../sql/views.sql",
     name = "views",
-    requires = ["tables", stats::presence_stats_raw]
+    requires = ["tables", api::stats::_stats]
 );
 ::pgrx::extension_sql_file!("../sql/health.sql", name = "health", requires = ["views"]);
 ::pgrx::extension_sql_file!("../sql/closing.sql", name = "closing", finalize);
 
-/// Called by the server when it loads the library; quiet where the library is not preloaded.
+/// Called by the server when it loads the library; does nothing where the library is not preloaded.
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
     settings::init();
-    // SAFETY: a plain global of the process that loads us.
+    // SAFETY: reads a global variable of this process.
     if unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {
         roster::init();
-        sync::init();
-        api::shortcut::init();
-        worker::register();
+        triggers::init();
+        api::fast_path::init();
+        launcher::init();
     }
 }

@@ -1,13 +1,48 @@
-//! Charts as SVG.
+//! A chart, drawn as SVG.
 
 use std::{error::Error, ops::Range, path::Path};
 
 use plotters::{coord::Shift, prelude::*};
+use serde::{Deserialize, Serialize};
 
-use crate::{
-    chapter::{Chart, Kind},
-    numbers::short,
-};
+use crate::{json, summary::format_number};
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Chart {
+    /// The file's name without its extension.
+    pub name: String,
+    pub title: String,
+    /// Descriptions of the axes; bars have only y.
+    pub x: String,
+    pub y: String,
+    pub plot: Plot,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Plot {
+    /// Lines over two logarithmic axes.
+    Lines(#[serde(serialize_with = "json::one_per_line")] Vec<Line>),
+    /// A bar for each name and number, on a logarithmic scale.
+    Bars(#[serde(serialize_with = "json::one_per_line")] Vec<(String, f64)>),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Line {
+    pub name: String,
+    pub points: Vec<(f64, f64)>,
+}
+
+impl Plot {
+    /// Lines from names and, in the same order, points.
+    pub fn lines(names: &[&str], points: Vec<Vec<(f64, f64)>>) -> Plot {
+        let line = |(name, points): (&&str, _)| Line {
+            name: (*name).to_owned(),
+            points,
+        };
+        Plot::Lines(names.iter().zip(points).map(line).collect())
+    }
+}
 
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0x1f, 0x6f, 0xb4),
@@ -24,30 +59,28 @@ const WIDTH: u32 = 760;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Draws a chart into a directory.
-pub fn draw(chart: &Chart, directory: &Path) -> Result<(), Box<dyn Error>> {
-    let path = directory.join(format!("{}.svg", chart.name));
-    let height = match &chart.kind {
-        Kind::Lines(_) => 420,
-        Kind::Bars(bars) => 70 + 26 * bars.len() as u32,
-    };
-    let area = SVGBackend::new(&path, (WIDTH, height)).into_drawing_area();
-    area.fill(&WHITE)?;
-    let area = area.titled(&chart.title, (FONT, 18))?;
-    match &chart.kind {
-        Kind::Lines(lines) => draw_lines(chart, lines, &area)?,
-        Kind::Bars(bars) => draw_bars(chart, bars, &area)?,
+impl Chart {
+    /// Draws the chart into a file in a directory.
+    pub fn draw(&self, directory: &Path) -> Result<(), Box<dyn Error>> {
+        let path = directory.join(format!("{}.svg", self.name));
+        let height = match &self.plot {
+            Plot::Lines(_) => 420,
+            Plot::Bars(bars) => 70 + 26 * bars.len() as u32,
+        };
+        let area = SVGBackend::new(&path, (WIDTH, height)).into_drawing_area();
+        area.fill(&WHITE)?;
+        let area = area.titled(&self.title, (FONT, 18))?;
+        match &self.plot {
+            Plot::Lines(lines) => draw_lines(self, lines, &area)?,
+            Plot::Bars(bars) => draw_bars(self, bars, &area)?,
+        }
+        area.present()?;
+        Ok(())
     }
-    area.present()?;
-    Ok(())
 }
 
-fn draw_lines(
-    chart: &Chart,
-    lines: &[(String, Vec<(f64, f64)>)],
-    area: &Area,
-) -> Result<(), Box<dyn Error>> {
-    let points = || lines.iter().flat_map(|(_, points)| points);
+fn draw_lines(chart: &Chart, lines: &[Line], area: &Area) -> Result<(), Box<dyn Error>> {
+    let points = || lines.iter().flat_map(|line| &line.points);
     let across = around(points().map(|point| point.0), 1.0);
     let up = around(points().map(|point| point.1), 4.0);
     let mut plot = ChartBuilder::on(area)
@@ -65,19 +98,12 @@ fn draw_lines(
         .label_style((FONT, 13))
         .axis_desc_style((FONT, 14))
         .draw()?;
-    for (number, (name, points)) in lines.iter().enumerate() {
+    for (number, line) in lines.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
-        plot.draw_series(LineSeries::new(
-            points.iter().copied(),
-            colour.stroke_width(2),
-        ))?
-        .label(name)
-        .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-        plot.draw_series(
-            points
-                .iter()
-                .map(|point| Circle::new(*point, 3, colour.filled())),
-        )?;
+        plot.draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(2)))?
+            .label(&line.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        plot.draw_series(line.points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
     }
     plot.configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)
@@ -91,7 +117,7 @@ fn draw_bars(chart: &Chart, bars: &[(String, f64)], area: &Area) -> Result<(), B
     const LEFT: i32 = 290;
     const RIGHT: i32 = 110;
     let numbers = around(bars.iter().map(|bar| bar.1), 1.0);
-    // A bar a third as long is not a third as much: the scale is logarithmic, and says so.
+    // The scale is logarithmic, as the note below the bars states.
     let (low, high) = (numbers.start / 3.0, numbers.end);
     let length = |number: f64| {
         let share = (number / low).ln() / (high / low).ln();
@@ -107,19 +133,15 @@ fn draw_bars(chart: &Chart, bars: &[(String, f64)], area: &Area) -> Result<(), B
             colour.filled(),
         ))?;
         let end = (LEFT + length(*value) + 6, top + 4);
-        area.draw(&Text::new(short(*value), end, style.clone()))?;
+        area.draw(&Text::new(format_number(*value), end, style.clone()))?;
     }
     let note = format!("{} (logarithmic)", chart.y);
     let below = (LEFT, 12 + 26 * bars.len() as i32);
-    area.draw(&Text::new(
-        note,
-        below,
-        (FONT, 13).into_font().color(&BLACK),
-    ))?;
+    area.draw(&Text::new(note, below, (FONT, 13).into_font().color(&BLACK)))?;
     Ok(())
 }
 
-/// From the lowest to the highest positive number, with some room: above it for the names.
+/// Returns the range of the positive numbers, extended by a factor on both ends; the room at the top is for the legend.
 fn around(numbers: impl Iterator<Item = f64>, room: f64) -> Range<f64> {
     let (low, high) = numbers
         .filter(|number| *number > 0.0)
@@ -132,7 +154,7 @@ fn around(numbers: impl Iterator<Item = f64>, room: f64) -> Range<f64> {
 fn tick(number: f64) -> String {
     match number {
         n if n >= 1e6 => format!("{} million", n / 1e6),
-        n if n >= 100.0 => short(n),
+        n if n >= 100.0 => format_number(n),
         n if n >= 1.0 => format!("{n}"),
         n => format!("{n:.3}"),
     }

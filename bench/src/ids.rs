@@ -1,4 +1,4 @@
-//! Sessions are numbered, and their ids and tokens tell the number; users have their session's id.
+//! Ids and tokens of sessions, derived from the session's number. Each user has one session, with the same id.
 
 use crate::random::Random;
 
@@ -8,49 +8,49 @@ pub const ID: &str = "('00000000-0000-4000-8' || lpad(to_hex(n), 15, '0'))::uuid
 /// SQL for the token of session `n`.
 pub const TOKEN: &str = "'token-of-a-session-' || lpad(n::text, 12, '0')";
 
-/// SQL for the identity that owns all sessions, which makes one client's claims fit any of them.
+/// SQL for the identity that owns all sessions, so that the claims of one client are valid for any of them.
 pub const OWNER: &str = "'00000000-0000-4000-8000-00000000beef'::uuid";
 
-/// What a hosted PostgREST sends with every request, as far as it matters here.
+/// JWT claims as a hosted PostgREST sets them with every request.
 pub const CLAIMS: &str = r#"SET request.jwt.claims = '{"aud":"authenticated","exp":1795450000,"iat":1795446400,"iss":"https://example.org/auth/v1","sub":"00000000-0000-4000-8000-00000000beef","email":"someone@example.org","phone":"","app_metadata":{"provider":"email","providers":["email"]},"user_metadata":{"name":"Someone"},"role":"authenticated","aal":"aal1","session_id":"00000000-0000-4000-8000-000000000001"}'"#;
 
-/// The id of a session, as `ID` has it.
+/// Returns the id of a session, the same as `ID`.
 pub fn id(number: u64) -> [u8; 16] {
     let mut id = *b"\0\0\0\0\0\0\x40\0\x80\0\0\0\0\0\0\0";
     id[8..].copy_from_slice(&(number | 1 << 63).to_be_bytes());
     id
 }
 
-/// The same as text.
+/// Returns the id of a session as text.
 pub fn id_text(number: u64) -> String {
     let low = number & 0xFFFF_FFFF_FFFF;
     let high = (number >> 48) & 0xFFF;
     format!("00000000-0000-4000-8{high:03x}-{low:012x}")
 }
 
-/// The parameter that is the id of any session.
-pub fn any_id(random: &mut Random, sessions: u64, out: &mut Vec<u8>) -> u64 {
+/// Parameter: the id of a random session.
+pub fn random_id(random: &mut Random, sessions: u64, out: &mut Vec<u8>) -> u64 {
     out.extend_from_slice(&id(random.below(sessions)));
     1
 }
 
-/// The parameter that is the token of any session.
-pub fn any_token(random: &mut Random, sessions: u64, out: &mut Vec<u8>) -> u64 {
+/// Parameter: the token of a random session.
+pub fn random_token(random: &mut Random, sessions: u64, out: &mut Vec<u8>) -> u64 {
     out.extend_from_slice(format!("token-of-a-session-{:012}", random.below(sessions)).as_bytes());
     1
 }
 
-/// The parameter that is an array of the ids of any thousand sessions.
-pub fn thousand_ids(random: &mut Random, sessions: u64, out: &mut Vec<u8>) -> u64 {
+/// Parameter: an array of the ids of 1,000 random sessions.
+pub fn random_1000_ids(random: &mut Random, sessions: u64, out: &mut Vec<u8>) -> u64 {
     let numbers: Vec<u64> = (0..1000).map(|_| random.below(sessions)).collect();
     array(&numbers, out);
     1000
 }
 
-/// A `uuid[]` of these sessions' ids, in the binary format.
+/// Writes a `uuid[]` of these sessions' ids in binary format.
 pub fn array(numbers: &[u64], out: &mut Vec<u8>) {
     const UUID: i32 = 2950;
-    // One dimension, no nulls, and its size and lower bound.
+    // Number of dimensions, null flag, element type, size, lower bound.
     for number in [1, 0, UUID, numbers.len() as i32, 1] {
         out.extend_from_slice(&number.to_be_bytes());
     }

@@ -1,23 +1,23 @@
-//! What it all ran on.
+//! The machine and the versions that a run used.
 
 use std::{fs, process::Command};
 
 use serde_json::{Value, json};
 
-/// The machine and the versions; the peers' versions come from their servers.
-pub fn describe(peers: &[String]) -> Value {
+/// Describes the machine and the software; the Redis servers report their versions themselves.
+pub fn describe(redis_versions: &[String]) -> Value {
     json!({
         "processor": field("/proc/cpuinfo", "model name"),
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "memory": field("/proc/meminfo", "MemTotal"),
-        "system": said("uname", &["-sr"]),
-        "distribution": release(),
-        "postgresql": said("pg_config", &["--version"]),
-        "rust": said("rustc", &["--version"]),
-        "peers": peers,
+        "system": output_of("uname", &["-sr"]),
+        "distribution": distribution(),
+        "postgresql": output_of("pg_config", &["--version"]),
+        "rust": output_of("rustc", &["--version"]),
+        "redis": redis_versions,
         "load_average_before": first_word("/proc/loadavg"),
-        "commit": said("git", &["describe", "--always", "--dirty"]),
-        "date": said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
+        "commit": output_of("git", &["describe", "--always", "--dirty"]),
+        "date": output_of("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
     })
 }
 
@@ -29,23 +29,18 @@ fn field(file: &str, name: &str) -> String {
         .unwrap_or_default()
 }
 
-fn release() -> String {
+fn distribution() -> String {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let line = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     line.unwrap_or_default().trim_matches('"').to_owned()
 }
 
 fn first_word(file: &str) -> String {
     let text = fs::read_to_string(file).unwrap_or_default();
-    text.split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    text.split_whitespace().next().unwrap_or_default().to_owned()
 }
 
-fn said(program: &str, arguments: &[&str]) -> String {
+fn output_of(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     output.map_or_else(
         |_| String::new(),

@@ -1,81 +1,78 @@
-//! `make bench`: pg_presence beside what one would pick instead, on the same machine, interleaved, in one run.
+//! `make bench`: pg_presence beside the alternatives, on the same machine, interleaved, in one run.
 //!
-//! Every chapter is a file in `chapters`; `README.md` says what their numbers mean. `QUICK=1` measures less, `ONLY=name`
-//! one chapter (or several, with commas), the argument `publish` puts the last full run's table into the README.
+//! Each scenario is a file in `scenarios`; `README.md` explains what its figures mean. `QUICK=1` measures less,
+//! `ONLY=name` runs one scenario (or several, separated by commas), and the argument `publish` writes the figures of
+//! the last full run into the READMEs.
 
-mod audience;
 mod budget;
-mod chapter;
-mod chapters;
 mod chart;
-mod contest;
+mod connection;
+mod env;
 mod ids;
+mod interleave;
+mod json;
+mod listeners;
 mod machine;
-mod numbers;
 mod pace;
 mod random;
 mod redis;
 mod report;
+mod results;
 mod scale;
-mod stage;
-mod venue;
-mod wire;
+mod scenarios;
+mod server;
+mod sql_client;
+mod summary;
 
 use std::time::Instant;
 
+use env::Env;
 use report::Report;
 use scale::Scale;
-use venue::Venue;
 
 fn main() {
     let scale = Scale::from_environment();
     if std::env::args().nth(1).as_deref() == Some("publish") {
-        let report = Report::load(false).expect("a full run's results: run `make bench` first");
+        let report = Report::load(false).expect("results of a full run: run `make bench` first");
         report.publish();
         return;
     }
     let only = std::env::var("ONLY").unwrap_or_default();
-    let chosen: Vec<_> = chapters::ALL
+    let chosen: Vec<_> = scenarios::ALL
         .iter()
         .filter(|(name, _)| only.is_empty() || only.split(',').any(|one| one == *name))
         .collect();
     if chosen.is_empty() {
-        let names: Vec<_> = chapters::ALL.iter().map(|(name, _)| *name).collect();
-        eprintln!("error: no chapter {only}; there are {}", names.join(", "));
+        let names: Vec<_> = scenarios::ALL.iter().map(|(name, _)| *name).collect();
+        eprintln!(
+            "error: no scenario named \"{only}\"\nhint: the scenarios are {}",
+            names.join(", ")
+        );
         std::process::exit(2);
     }
-    let kept = if only.is_empty() {
+    let previous = if only.is_empty() {
         None
     } else {
         Report::load(scale.quick)
     };
-    let mut report = kept.unwrap_or_else(|| Report {
-        machine: serde_json::Value::Null,
-        quick: scale.quick,
-        chapters: Vec::new(),
-    });
-    let mut venue = Venue::new(scale);
-    report.machine = machine::describe(&venue.peers());
-    for (name, chapter) in chosen {
+    let mut report = previous.unwrap_or_else(|| Report::new(scale.quick));
+    let mut env = Env::new(scale);
+    report.machine = machine::describe(&env.redis_versions());
+    for (name, run) in chosen {
         let began = Instant::now();
-        say(&format!("chapter {name}"));
-        let chapter = chapter(&mut venue);
-        report::print(&chapter);
-        report.add(chapter);
-        // Here, so that what was measured is kept when a later chapter fails.
+        progress(&format!("scenario {name}"));
+        let results = run(&mut env);
+        report::print(&results);
+        report.add(results);
+        // After each scenario, so that its results are kept if a later one fails.
         report.save();
-        say(&format!(
-            "{name} took {:.0} s",
-            began.elapsed().as_secs_f64()
-        ));
+        progress(&format!("{name} took {:.0} s", began.elapsed().as_secs_f64()));
     }
     report.print_budget();
-    say(&format!(
-        "numbers and charts are in {}",
-        report.directory().display()
-    ));
+    progress(&format!("figures and charts are in {}", report.directory().display()));
 }
 
-fn say(text: &str) {
+/// Reports progress on standard error; standard output is for the tables.
+fn progress(text: &str) {
     eprintln!("{text}");
 }

@@ -5,26 +5,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Calls `each` so many times a second while `goes_on` says so of the time that has passed; who is late makes up for it.
-/// Returns how often it did.
+/// Calls `each` at a rate per second, catching up when late, until `goes_on` returns false for the elapsed time.
+/// Returns the number of calls.
 pub fn pace(per_second: f64, goes_on: impl Fn(Duration) -> bool, mut each: impl FnMut()) -> u64 {
     let began = Instant::now();
-    let mut did = 0u32;
+    let mut calls = 0u32;
     loop {
-        let due = Duration::from_secs_f64(f64::from(did) / per_second);
+        let due = Duration::from_secs_f64(f64::from(calls) / per_second);
         let now = loop {
             let now = began.elapsed();
             let early = due.saturating_sub(now);
-            // Sleeping takes its own time: what is due sooner is done now.
+            // A sleep overshoots by about this much, so do not sleep for less.
             if early < Duration::from_micros(100) || !goes_on(now) {
                 break now;
             }
             sleep(early.min(Duration::from_millis(20)));
         };
         if !goes_on(now) {
-            return did.into();
+            return calls.into();
         }
         each();
-        did += 1;
+        calls += 1;
     }
 }

@@ -1,4 +1,4 @@
-//! A throw-away Redis or Valkey, and connections to it.
+//! A temporary Redis or Valkey server, and its clients.
 
 use std::{
     io::{Read, Write},
@@ -10,16 +10,16 @@ use std::{
 
 use pg_presence_test::wait_until;
 
-use crate::{contest::Line, ids::id_text, random::Random, say};
+use crate::{ids::id_text, interleave::Client, progress, random::Random};
 
-/// The programs that may be here. Debian's packages of the servers come with a service; those of the tools do not, and
-/// hold the same program, which serves when it is called as the server.
+/// Name, program to look for on the PATH, and the name to run it by. Debian's server packages start a service. Its
+/// tools packages do not, but contain the same executable, which acts as the server if run by that name.
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("Redis", "redis-check-rdb", "redis-server"),
     ("Valkey", "valkey-check-rdb", "valkey-server"),
 ];
 
-/// A server on a socket of its own, stopped when dropped.
+/// A server on a unix socket of its own, killed when dropped.
 pub struct Redis {
     pub name: &'static str,
     socket: PathBuf,
@@ -27,85 +27,80 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// One of each that is installed.
-    pub fn all(directory: &Path) -> Vec<Redis> {
+    /// Starts a server of each program that is installed.
+    pub fn start_all(directory: &Path) -> Vec<Redis> {
         PROGRAMS
             .iter()
-            .filter_map(|(name, program, called)| {
+            .filter_map(|(name, program, run_as)| {
                 let program = std::env::split_paths(&std::env::var_os("PATH")?)
-                    .map(|place| place.join(program))
+                    .map(|directory| directory.join(program))
                     .find(|program| program.exists())?;
-                Some(Redis::start(name, &program, called, directory))
+                Some(Redis::start(name, &program, run_as, directory))
             })
             .collect()
     }
 
-    fn start(name: &'static str, program: &Path, called: &str, directory: &Path) -> Redis {
-        let socket = directory.join(called);
+    fn start(name: &'static str, program: &Path, run_as: &str, directory: &Path) -> Redis {
+        let socket = directory.join(run_as);
         let server = Command::new(program)
-            .arg0(called)
+            .arg0(run_as)
             .arg("--unixsocket")
             .arg(&socket)
-            // Reached by the socket only.
+            // No TCP port.
             .args(["--port", "0"])
-            // No snapshots: kinder to it, and their process would run during others' turns.
+            // No snapshots: their process would run during the turns of other variants.
             .args(["--save", ""])
-            // What tells a client that a key has expired.
+            // Clients are notified of expired keys.
             .args(["--notify-keyspace-events", "Ex"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
-            .expect("the server of Redis");
-        let redis = Redis {
-            name,
-            socket,
-            server,
-        };
-        wait_until("Redis answers", || {
+            .expect("start Redis");
+        let redis = Redis { name, socket, server };
+        wait_until("Redis to accept connections", || {
             UnixStream::connect(&redis.socket).is_ok()
         });
         redis
     }
 
-    /// Loads as many sessions as said.
+    /// Loads sessions with the numbers below `sessions`.
     pub fn load(&self, sessions: u64) {
         let began = Instant::now();
-        for does in [Does::Add, Does::Expire] {
-            let mut line = self.line(does, 1000);
+        for operation in [Operation::Add, Operation::Expire] {
+            let mut client = self.client(operation, 1000);
             for from in (0..sessions).step_by(1000) {
-                line.send((from..sessions.min(from + 1000)).collect());
+                client.send((from..sessions.min(from + 1000)).collect());
             }
         }
-        say(&format!(
-            "{} loaded in {:.1} s",
+        progress(&format!(
+            "loaded {} in {:.1} s",
             self.name,
             began.elapsed().as_secs_f64()
         ));
     }
 
-    /// What the server says it is.
+    /// Returns the name and version that the server reports.
     pub fn version(&self) -> String {
-        let mut stream = UnixStream::connect(&self.socket).expect("the socket");
-        stream.write_all(b"INFO server\r\n").expect("to ask");
-        let mut answer = vec![0; 4096];
-        let n = stream.read(&mut answer).expect("an answer");
-        let answer = String::from_utf8_lossy(&answer[..n]).into_owned();
+        let mut stream = UnixStream::connect(&self.socket).expect("connect to Redis");
+        stream.write_all(b"INFO server\r\n").expect("write to Redis");
+        let mut reply = vec![0; 4096];
+        let n = stream.read(&mut reply).expect("read from Redis");
+        let reply = String::from_utf8_lossy(&reply[..n]).into_owned();
         let version = |field: &str| {
-            let line = answer.lines().find(|line| line.starts_with(field));
-            line.and_then(|line| line.split(':').nth(1))
-                .map(str::to_owned)
+            let line = reply.lines().find(|line| line.starts_with(field));
+            line.and_then(|line| line.split(':').nth(1)).map(str::to_owned)
         };
         let version = version("valkey_version").or_else(|| version("redis_version"));
         format!("{} {}", self.name, version.unwrap_or_default())
     }
 
-    /// A connection that does one thing, so many at a time.
-    pub fn line(&self, does: Does, pipelined: u64) -> RedisLine {
-        let stream = UnixStream::connect(&self.socket).expect("the socket");
-        RedisLine {
+    /// Connects a client that performs an operation over and over, `pipelined` of them at a time.
+    pub fn client(&self, operation: Operation, pipelined: u64) -> RedisClient {
+        let stream = UnixStream::connect(&self.socket).expect("connect to Redis");
+        RedisClient {
             stream,
             pid: i32::try_from(self.server.id()).expect("a process id"),
-            does,
+            operation,
             pipelined,
             sessions: 0,
             out: Vec::new(),
@@ -120,31 +115,31 @@ impl Drop for Redis {
     }
 }
 
-/// What a connection does for a session.
+/// What a client does for a session.
 #[derive(Clone, Copy)]
-pub enum Does {
-    /// `ZADD`: one sorted set by time, swept by `ZRANGEBYSCORE`.
+pub enum Operation {
+    /// `ZADD`: one sorted set by time, which `ZRANGEBYSCORE` sweeps.
     Add,
-    /// `SET … EX 300`: a key per session, whose expiry is told.
+    /// `SET … EX 300`: a key per session, whose expiry is notified.
     Expire,
-    /// `ZRANGEBYSCORE` that finds nobody overdue.
+    /// `ZRANGEBYSCORE` that finds no session due.
     Sweep,
 }
 
-/// A connection to Redis.
-pub struct RedisLine {
+/// A client of Redis that performs one operation over and over.
+pub struct RedisClient {
     stream: UnixStream,
     pid: i32,
-    does: Does,
+    operation: Operation,
     pipelined: u64,
     sessions: u64,
     out: Vec<u8>,
 }
 
-impl RedisLine {
-    /// The same, for any of these sessions.
-    pub fn among(self, sessions: u64) -> RedisLine {
-        RedisLine { sessions, ..self }
+impl RedisClient {
+    /// Sets the number of sessions that the client chooses from.
+    pub fn among(self, sessions: u64) -> RedisClient {
+        RedisClient { sessions, ..self }
     }
 
     fn send(&mut self, sessions: Vec<u64>) {
@@ -156,27 +151,23 @@ impl RedisLine {
             .to_string();
         for session in &sessions {
             let id = id_text(*session);
-            match self.does {
-                Does::Add => command(&mut self.out, &["ZADD", "presence", &now, &id]),
-                Does::Expire => command(&mut self.out, &["SET", &id, "1", "EX", "300"]),
-                Does::Sweep => {
+            match self.operation {
+                Operation::Add => command(&mut self.out, &["ZADD", "presence", &now, &id]),
+                Operation::Expire => command(&mut self.out, &["SET", &id, "1", "EX", "300"]),
+                Operation::Sweep => {
                     command(&mut self.out, &["ZRANGEBYSCORE", "presence", "0", "1000"]);
                 }
             }
         }
-        self.stream.write_all(&self.out).expect("to write to Redis");
-        // Every answer here is one line.
-        let mut answers = 0;
+        self.stream.write_all(&self.out).expect("write to Redis");
+        // The reply to each of these commands is one line.
+        let mut replies = 0;
         let mut chunk = [0; 65536];
-        while answers < sessions.len() {
-            let n = self.stream.read(&mut chunk).expect("to read from Redis");
-            assert!(n > 0, "Redis has closed the connection");
-            assert!(
-                !chunk[..n].contains(&b'-'),
-                "{}",
-                String::from_utf8_lossy(&chunk[..n])
-            );
-            answers += chunk[..n].iter().filter(|byte| **byte == b'\n').count();
+        while replies < sessions.len() {
+            let n = self.stream.read(&mut chunk).expect("read from Redis");
+            assert!(n > 0, "Redis closed the connection");
+            assert!(!chunk[..n].contains(&b'-'), "{}", String::from_utf8_lossy(&chunk[..n]));
+            replies += chunk[..n].iter().filter(|byte| **byte == b'\n').count();
         }
     }
 }
@@ -188,11 +179,9 @@ fn command(out: &mut Vec<u8>, words: &[&str]) {
     }
 }
 
-impl Line for RedisLine {
-    fn once(&mut self, random: &mut Random) -> u64 {
-        let sessions = (0..self.pipelined)
-            .map(|_| random.below(self.sessions))
-            .collect();
+impl Client for RedisClient {
+    fn call(&mut self, random: &mut Random) -> u64 {
+        let sessions = (0..self.pipelined).map(|_| random.below(self.sessions)).collect();
         self.send(sessions);
         self.pipelined
     }

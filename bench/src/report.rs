@@ -1,4 +1,4 @@
-//! What is shown: tables on the terminal, the numbers as JSON, charts, and the README's table.
+//! The report of a run: tables on the terminal, the results file, charts, and the figures in the READMEs.
 
 use std::{
     fs,
@@ -9,66 +9,82 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    budget::ROWS,
-    chapter::{Chapter, Figure},
-    chart,
-    numbers::short,
+    budget::{HEADLINES, ROWS, Row},
+    progress,
+    results::{Figure, Results},
+    summary::format_number,
 };
 
-/// All that a run has found.
+/// Everything that a run measured.
 #[derive(Deserialize, Serialize)]
 pub struct Report {
     pub machine: Value,
     pub quick: bool,
-    pub chapters: Vec<Chapter>,
+    pub scenarios: Vec<Results>,
 }
 
 const FILE: &str = "latest.json";
 const MARKERS: (&str, &str) = ("<!-- benchmark -->\n", "<!-- /benchmark -->");
+/// The chart that the project's README shows.
+const HEADLINE_CHART: &str = "alternatives";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Where results are kept: a quick run's are nobody's business but its own.
+/// The directory for what is not published: results of quick runs, and the turns of every run.
+fn scratch() -> PathBuf {
+    root().join("target/bench")
+}
+
 fn directory(quick: bool) -> PathBuf {
-    root().join(if quick {
-        "target/bench"
-    } else {
-        "bench/results"
-    })
+    if quick { scratch() } else { root().join("bench/results") }
 }
 
 impl Report {
-    /// What has been found so far, if anything.
+    pub fn new(quick: bool) -> Report {
+        Report {
+            machine: Value::Null,
+            quick,
+            scenarios: Vec::new(),
+        }
+    }
+
+    /// Reads the results of earlier runs; `None` if there are none that can be read.
     pub fn load(quick: bool) -> Option<Report> {
         let text = fs::read_to_string(directory(quick).join(FILE)).ok()?;
         serde_json::from_str(&text).ok()
     }
 
-    /// Where its numbers and charts are.
+    /// Returns where the results and charts are.
     pub fn directory(&self) -> PathBuf {
         directory(self.quick)
     }
 
-    /// Adds a chapter, in the place of an older one of its name.
-    pub fn add(&mut self, chapter: Chapter) {
-        let same = |old: &&mut Chapter| old.name == chapter.name;
-        match self.chapters.iter_mut().find(same) {
-            Some(old) => *old = chapter,
-            None => self.chapters.push(chapter),
+    /// Adds the results of a scenario, in place of older ones of the same name, and saves its turns.
+    pub fn add(&mut self, results: Results) {
+        save_turns(&results);
+        let same = |old: &&mut Results| old.name == results.name;
+        match self.scenarios.iter_mut().find(same) {
+            Some(old) => *old = results,
+            None => self.scenarios.push(results),
         }
     }
 
-    /// Writes numbers and charts.
+    /// Writes the results file and draws the charts.
     pub fn save(&self) {
         let directory = self.directory();
-        fs::create_dir_all(&directory).expect("a directory for the results");
-        let text = serde_json::to_string_pretty(self).expect("JSON");
-        fs::write(directory.join(FILE), text + "\n").expect("to write the results");
-        for chart in self.chapters.iter().flat_map(|chapter| &chapter.charts) {
-            if let Err(error) = chart::draw(chart, &directory) {
-                panic!("chart {}: {error}", chart.name);
+        fs::create_dir_all(&directory).expect("create the directory of the results");
+        let text = serde_json::to_string_pretty(self).expect("serialize the results");
+        fs::write(directory.join(FILE), text + "\n").expect("write the results");
+        // From the file, so that drawing them again yields the same charts.
+        Report::load(self.quick).expect("results just written").draw_charts();
+    }
+
+    fn draw_charts(&self) {
+        for chart in self.scenarios.iter().flat_map(|results| &results.charts) {
+            if let Err(error) = chart.draw(&self.directory()) {
+                panic!("could not draw chart \"{}\": {error}", chart.name);
             }
         }
     }
@@ -76,115 +92,114 @@ impl Report {
     /// Prints the budget with what was measured.
     pub fn print_budget(&self) {
         if self.quick {
-            println!(
-                "\nA quick run: a twentieth of the sessions, and too few rounds to tell small differences."
-            );
+            println!("\nA quick run: a twentieth of the sessions, and too few rounds to resolve small differences.");
         }
         println!(
-            "\n{:<76}{:>10}{:>10}{:>12}   half of the rounds within",
-            "the budget", "at least", "aim", "measured"
+            "\n{:<76}{:>10}{:>10}{:>12}   interquartile range",
+            "budget", "required", "aim", "median"
         );
         for (row, figure) in self.budget() {
-            let label = row.label.replace('`', "");
-            let s = &figure.spread;
             println!(
-                "{}{:>10}{:>10}{:>12}   {} – {}",
-                padded(&label, 76),
-                row.at_least,
+                "{:<76}{:>10}{:>10}{:>12}   {}",
+                row.label.replace('`', ""),
+                row.required,
                 row.aim,
-                short(s.median),
-                short(s.lower),
-                short(s.upper)
+                format_number(figure.summary.median),
+                figure.summary.quartiles()
             );
         }
     }
 
-    fn budget(&self) -> impl Iterator<Item = (&'static crate::budget::Row, &Figure)> {
+    /// Returns the budget's rows that have been measured, with their figures.
+    fn budget(&self) -> impl Iterator<Item = (&'static Row, &Figure)> {
         ROWS.iter().filter_map(|row| {
-            let figures = self.chapters.iter().flat_map(|chapter| &chapter.figures);
-            let mut those = figures.filter(|figure| figure.budget.as_deref() == Some(row.key));
-            Some((row, those.next()?))
+            let mut figures = self.scenarios.iter().flat_map(|results| &results.figures);
+            let figure = figures.find(|figure| figure.budget.as_deref() == Some(row.key))?;
+            Some((row, figure))
         })
     }
 
-    /// Puts the budget's table, the machine and the charts into the README, between its markers.
+    /// Draws the charts again and writes the figures between the markers of the READMEs: the whole budget and all
+    /// charts into the benchmark's, the headlines into the project's.
     pub fn publish(&self) {
-        let path = root().join("README.md");
-        let readme = fs::read_to_string(&path).expect("the README");
-        let (before, rest) = readme.split_once(MARKERS.0).expect("the first marker");
-        let (_, after) = rest.split_once(MARKERS.1).expect("the second marker");
-        let text = format!(
-            "{before}{}{}{}{after}",
-            MARKERS.0,
-            self.markdown(),
-            MARKERS.1
+        self.draw_charts();
+        let all = self.markdown("results", |_| true, |_| true);
+        let headlines = self.markdown(
+            "bench/results",
+            |key| HEADLINES.contains(&key),
+            |chart| chart == HEADLINE_CHART,
         );
-        fs::write(path, text).expect("to write the README");
+        for (name, figures) in [("bench/README.md", all), ("README.md", headlines)] {
+            let path = root().join(name);
+            let readme = fs::read_to_string(&path).expect("read the README");
+            match between_markers(&readme, &figures) {
+                Some(readme) => fs::write(&path, readme).expect("write the README"),
+                None => progress(&format!("{name} has no markers for the figures; skipping it")),
+            }
+        }
     }
 
-    fn markdown(&self) -> String {
+    /// Returns the machine, a table of the chosen budget rows and the chosen charts.
+    fn markdown(&self, directory: &str, row: impl Fn(&str) -> bool, chart: impl Fn(&str) -> bool) -> String {
         let word = |name: &str| self.machine[name].as_str().unwrap_or_default().to_owned();
         let mut text = format!(
-            "{} cores of {}, {}, {}, {}. Between dashes: half of the rounds lie within.\n\n\
-             | | at least | aim | measured | |\n|---|--:|--:|--:|---|\n",
+            "Medians and interquartile ranges on {} cores of {}, {}, {}, {}.\n\n\
+             | | required | aim | median | interquartile range |\n|---|--:|--:|--:|---|\n",
             self.machine["cores"],
             word("processor"),
             word("distribution"),
             word("postgresql"),
             word("date"),
         );
-        for (row, figure) in self.budget() {
-            let s = &figure.spread;
+        for (budget, figure) in self.budget().filter(|(budget, _)| row(budget.key)) {
             text += &format!(
                 "| {} | {} | {} | **{}** | {} |\n",
-                row.label,
-                row.at_least,
-                row.aim,
-                short(s.median),
-                if s.rounds > 1 {
-                    format!("{} – {}", short(s.lower), short(s.upper))
-                } else {
-                    String::new()
-                }
+                budget.label,
+                budget.required,
+                budget.aim,
+                format_number(figure.summary.median),
+                figure.summary.quartiles()
             );
         }
         text += "\n";
-        for chart in self.chapters.iter().flat_map(|chapter| &chapter.charts) {
-            text += &format!("![{}](bench/results/{}.svg)\n", chart.title, chart.name);
+        let charts = self.scenarios.iter().flat_map(|results| &results.charts);
+        for chart in charts.filter(|one| chart(&one.name)) {
+            text += &format!("![{}]({directory}/{}.svg)\n", chart.title, chart.name);
         }
         text
     }
 }
 
-/// Prints a chapter's table.
-pub fn print(chapter: &Chapter) {
+/// Returns a page with the text between its markers replaced, or `None` if it has none.
+fn between_markers(page: &str, text: &str) -> Option<String> {
+    let (before, rest) = page.split_once(MARKERS.0)?;
+    let (_, after) = rest.split_once(MARKERS.1)?;
+    Some(format!("{before}{}{text}{}{after}", MARKERS.0, MARKERS.1))
+}
+
+/// Writes every turn of a scenario below `target/`, for further analysis.
+fn save_turns(results: &Results) {
+    let directory = scratch().join("turns");
+    fs::create_dir_all(&directory).expect("create the directory of the turns");
+    let text = serde_json::to_string(&results.turns).expect("serialize the turns");
+    let file = directory.join(format!("{}.json", results.name));
+    fs::write(file, text + "\n").expect("write the turns");
+}
+
+/// Prints a scenario's table.
+pub fn print(results: &Results) {
     println!(
-        "\n{}{:>12}{:>26}{:>26}",
-        padded(&chapter.title, 76),
-        "median",
-        "half within",
-        "lowest – highest"
+        "\n{:<76}{:>12}{:>26}{:>26}",
+        results.title, "median", "interquartile range", "min – max"
     );
-    for figure in &chapter.figures {
-        let s = &figure.spread;
-        let (half, all) = if s.rounds > 1 {
-            (
-                format!("{} – {}", short(s.lower), short(s.upper)),
-                format!("{} – {}", short(s.lowest), short(s.highest)),
-            )
-        } else {
-            (String::new(), String::new())
-        };
+    for figure in &results.figures {
         println!(
-            "{}{:>12}{half:>26}{all:>26}  {}",
-            padded(&figure.label, 76),
-            short(s.median),
+            "{:<76}{:>12}{:>26}{:>26}  {}",
+            figure.label,
+            format_number(figure.summary.median),
+            figure.summary.quartiles(),
+            figure.summary.extremes(),
             figure.unit
         );
     }
-}
-
-/// Fills up with spaces by characters, as `{:<76}` does too; too long a text is left as it is.
-fn padded(text: &str, width: usize) -> String {
-    format!("{text:<width$}")
 }

@@ -1,29 +1,26 @@
-//! How much is measured: the whole of it, or QUICK=1.
+//! How much a run measures: everything, or less with `QUICK=1`.
 
 use std::time::Duration;
-
-/// The same order of turns every time.
-pub const SEED: u64 = 20_000_101;
 
 /// Sizes and durations of one run.
 #[derive(Clone, Debug)]
 pub struct Scale {
     pub quick: bool,
-    /// Live sessions in the big table.
+    /// Live sessions on the large server.
     pub sessions: u64,
     pub connections: u64,
-    /// One contender's turn.
+    /// Length of one turn of one variant.
     pub turn: Duration,
-    /// Rounds of a contest that the budget speaks of.
+    /// Rounds where a figure has a budget.
     pub rounds: u64,
-    /// Rounds of one that is there to show a shape.
+    /// Rounds where the shape matters more than the number.
     pub few_rounds: u64,
     /// Rounds of what takes seconds each.
     pub long_rounds: u64,
 }
 
 impl Scale {
-    /// What the environment asks for.
+    /// Returns the scale that `QUICK` in the environment chooses.
     pub fn from_environment() -> Scale {
         if std::env::var("QUICK").is_ok_and(|value| !value.is_empty() && value != "0") {
             Scale {
@@ -48,7 +45,7 @@ impl Scale {
         }
     }
 
-    /// One of two values.
+    /// Returns the value for a quick or for a full run.
     pub fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }

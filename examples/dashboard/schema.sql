@@ -1,14 +1,14 @@
--- What the dashboard needs in its database. Run by psql as a superuser, in a database of its own:
+-- The dashboard's tables, functions and roles. Run with psql as a superuser, in a database of its own:
 --   psql -v password=… -f schema.sql
 \set ON_ERROR_STOP on
 
--- Roles belong to the whole server: another database may have made them. The extension knows the first two by name
--- and grants to them as it is installed: anon holds tokens, authenticated is a client and a reader.
+-- Roles are shared by all databases of the server, so they may exist already. The extension knows the first two by name
+-- and grants to them when it is installed: anon may use session tokens, authenticated is a client and a reader.
 SELECT format('CREATE ROLE %I %s', role, options)
   FROM (VALUES ('anon', 'NOLOGIN'), ('authenticated', 'NOLOGIN'), ('dashboard', 'LOGIN NOINHERIT')) AS wanted (role, options)
  WHERE to_regrole(role) IS NULL
 \gexec
--- The gateway has no rights but to become one of the others, for one transaction at a time.
+-- Like PostgREST's authenticator, dashboard switches to one of these roles for one transaction at a time.
 GRANT anon, authenticated TO dashboard;
 ALTER ROLE dashboard PASSWORD :'password';
 
@@ -22,14 +22,14 @@ CREATE TABLE app.users (
     title text NOT NULL DEFAULT ''
 );
 
--- Who is signed in. The browser has the cookie, the table its digest.
+-- Who is signed in. The browser has the cookie, the table only its digest.
 CREATE TABLE app.logins (
     digest     bytea PRIMARY KEY,
     user_id    uuid NOT NULL REFERENCES app.users ON DELETE CASCADE,
     expires_at timestamptz NOT NULL DEFAULT now() + interval '7 days'
 );
 
--- A new cookie for a user; null where there is none. A product asks for a password first.
+-- Returns a new cookie for a user, or null if there is no such user. A real application checks a password first.
 CREATE FUNCTION app.log_in(user_id uuid) RETURNS text
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = ''
 AS $$
@@ -39,24 +39,26 @@ AS $$
     SELECT c.text FROM cookie c, login
 $$;
 
+-- Returns the user who is signed in with a cookie, or null.
 CREATE FUNCTION app.user_of(cookie text) RETURNS uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
 AS $$ SELECT l.user_id FROM app.logins l WHERE l.digest = sha256(cookie::bytea) AND l.expires_at > now() $$;
 
+-- Deletes the login, and those that have expired.
 CREATE FUNCTION app.log_out(cookie text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = ''
 AS $$ DELETE FROM app.logins l WHERE l.digest = sha256(cookie::bytea) OR l.expires_at <= now() $$;
 
--- The page shows changes of this table, too: who listens is told to read it again.
-CREATE FUNCTION app.tell() RETURNS trigger LANGUAGE plpgsql SET search_path = ''
+-- The page also shows changes of this table: the notification makes the dashboard read it again.
+CREATE FUNCTION app.notify_users() RETURNS trigger LANGUAGE plpgsql SET search_path = ''
 AS $$ BEGIN PERFORM pg_notify('users', ''); RETURN NULL; END $$;
-CREATE TRIGGER tell AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON app.users
-    FOR EACH STATEMENT EXECUTE FUNCTION app.tell();
+CREATE TRIGGER notify_users AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON app.users
+    FOR EACH STATEMENT EXECUTE FUNCTION app.notify_users();
 
--- Instead of a foreign key.
-CREATE FUNCTION app.forget() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+-- Deletes a removed user's presence, as a foreign key with ON DELETE CASCADE would.
+CREATE FUNCTION app.forget_user() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
 AS $$ BEGIN PERFORM presence.forget_user(OLD.id); RETURN NULL; END $$;
-CREATE TRIGGER forget AFTER DELETE ON app.users FOR EACH ROW EXECUTE FUNCTION app.forget();
+CREATE TRIGGER forget_user AFTER DELETE ON app.users FOR EACH ROW EXECUTE FUNCTION app.forget_user();
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA app FROM public;
 GRANT USAGE ON SCHEMA app TO dashboard;

@@ -1,16 +1,16 @@
-// presence.js and the hook, as other applications use them.
+// presence.js and the React hook, as other applications use them.
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
-import { changesAre, changesOf, newUser, PAGE, Person, setClock, untilHeardAfter, WEB } from './stage.mjs'
-import { test, until } from './test.mjs'
+import { expectChanges, changesOf, newUser, PAGE, Person, advanceClock, untilBeatAfter, WEB } from './fixtures.mjs'
+import { test, until } from './framework.mjs'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
 
-// A copy of the modules where react can be found beside them, and an application that uses them.
+// Copies the modules to where react is found beside them, with an application that uses them.
 function application(code) {
   const dir = mkdtempSync(`${here}application-`)
   cpSync(WEB, dir, { recursive: true })
@@ -19,23 +19,23 @@ function application(code) {
   return dir
 }
 
-test('in the mode connection an untouched page stays green', async () => {
-  const ana = await Person.sit()
+test('in connection mode an untouched page stays green', async () => {
+  const ana = await Person.create()
   const page = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
-  // Another application at the same origin, as it were: its page is the login's, which has no session.
-  ana.still()
+  // Stands for another application of the same origin: the login page, which has no session.
+  ana.stopMoving()
   await page.goto(`${PAGE}/login`)
   await page.evaluate(async () => {
     const { startPresence } = await import('/presence.js')
     window.presence = startPresence({ mode: 'connection' })
   })
-  await untilHeardAfter(ana.user, 31)
-  await changesAre(ana.user, ['active started'])
+  await untilBeatAfter(ana.user, 31)
+  await expectChanges(ana.user, ['active started'])
 })
 
-// To wait with for the beat that the page at a path sends some seconds after its start: one that is still under way when
-// somebody leaves may arrive after the goodbye.
+// Returns a function that waits for the beat which the page at a path sends some seconds after its start: a beat in progress
+// when the page is closed may arrive after the release.
 function beatOf(page, path) {
   let count = 0
   page.on('response', (answer) => {
@@ -44,46 +44,46 @@ function beatOf(page, path) {
   return () => until(`a beat of ${path}`, () => count)
 }
 
-// presence.js alone, on a page that has none of its own.
+// Starts presence.js on a page that does not use it.
 async function startAlone(person) {
-  person.still()
+  person.stopMoving()
   const beat = beatOf(person.page, '/login')
   await person.page.goto(`${PAGE}/login`)
   await person.page.evaluate(async () => {
     const { startPresence } = await import('/presence.js')
-    window.told = []
+    window.seen = []
     window.presence = startPresence({
       headers: async () => ({ apikey: 'public' }),
-      onStatus: (status) => window.told.push(status),
+      onStatus: (status) => window.seen.push(status),
     })
   })
   await until('active', () => person.page.evaluate(() => window.presence.status === 'active'))
   await beat()
 }
 
-test('who has left does not beat any more', async () => {
-  const ana = await Person.sit()
+test('a stopped presence does not beat any more', async () => {
+  const ana = await Person.create()
   const page = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
   await startAlone(ana)
   await page.evaluate(() => (window.presence.stop(), window.presence.beat()))
-  await changesAre(ana.user, ['active started', 'inactive released'])
+  await expectChanges(ana.user, ['active started', 'inactive released'])
 })
 
-test('the goodbye has the headers of the last call', async () => {
-  const ana = await Person.sit()
+test('the release has the headers of the last call', async () => {
+  const ana = await Person.create()
   const page = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
   await startAlone(ana)
-  const [goodbye] = await Promise.all([
+  const [release] = await Promise.all([
     page.waitForRequest('**/rpc/release_session_by_token'),
     page.evaluate(() => window.presence.stop()),
   ])
-  assert.equal(goodbye.headers().apikey, 'public')
+  assert.equal(release.headers().apikey, 'public')
 })
 
-test('a logout that is asked for twice is one', async () => {
-  const ana = await Person.sit()
+test('two logouts at once are one', async () => {
+  const ana = await Person.create()
   const page = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
   await startAlone(ana)
@@ -92,30 +92,30 @@ test('a logout that is asked for twice is one', async () => {
   assert.equal(await page.evaluate(() => window.presence.status), 'ended')
 })
 
-test('a clock that is set back stops nothing', async () => {
-  const ana = await Person.sit()
+test('a clock that is set back does not stop the beats', async () => {
+  const ana = await Person.create()
   const page = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
-  await setClock(page, -3_600_000)
-  await untilHeardAfter(ana.user, 3)
+  await advanceClock(page, -3_600_000)
+  await untilBeatAfter(ana.user, 3)
 })
 
-test('what happened before a sleep is not taken for somebody who is there', async () => {
-  const ana = await Person.sit()
+test('activity before the computer slept does not count as activity after it', async () => {
+  const ana = await Person.create()
   const page = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
   await startAlone(ana)
-  const last = () => page.evaluate(() => window.told.at(-1))
+  const last = () => page.evaluate(() => window.seen.at(-1))
   await ana.context.setOffline(true)
   await page.mouse.move(50, 60)
   await until('offline', async () => (await last()) === 'offline')
-  await setClock(page, 8 * 3_600_000)
+  await advanceClock(page, 8 * 3_600_000)
   await ana.context.setOffline(false)
-  await until('a decision', async () => (await last()) !== 'offline')
+  await until('another status', async () => (await last()) !== 'offline')
   assert.equal(await last(), 'quiet')
 })
 
-test('the hook starts a session, tells its status, and leaves when unmounted', async () => {
+test('the hook starts a session, returns its status, and releases it when unmounted', async () => {
   const dir = application(`
     import { StrictMode, useState } from 'react'
     import { createRoot } from 'react-dom/client'
@@ -136,14 +136,14 @@ test('the hook starts a session, tells its status, and leaves when unmounted', a
     jsx: 'automatic',
     write: false,
   })
-  const ana = await Person.sit()
+  const ana = await Person.create()
   const page = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
   await page.route('**/react', (route) =>
     route.fulfill({ contentType: 'text/html', body: '<div id=root></div><script type=module src=/react.js></script>' }),
   )
   await page.route('**/react.js', (route) => route.fulfill({ contentType: 'text/javascript', body: built.outputFiles[0].text }))
-  ana.still()
+  ana.stopMoving()
   const beat = beatOf(page, '/react')
   await page.goto(`${PAGE}/react`)
   const status = page.locator('output')
@@ -155,15 +155,15 @@ test('the hook starts a session, tells its status, and leaves when unmounted', a
   await until('resumed', async () => (await changesOf(ana.user)).at(-1) === 'active resumed')
   await page.getByRole('button', { name: 'Log out' }).click()
   await until('ended', async () => (await page.title()) === 'ended')
-  await until('the end is told', async () => (await changesOf(ana.user)).at(-1) === 'inactive ended')
+  await until('the end is written', async () => (await changesOf(ana.user)).at(-1) === 'inactive ended')
 })
 
-test('the types are those of the module', () => {
+test('the type declarations match the module', () => {
   const dir = application(`
-    import { hasLoggedIn, startPresence, type Presence, type Status } from './presence.js'
+    import { afterLogin, startPresence, type Presence, type Status } from './presence.js'
     import { useSessionHeartbeat } from './useSessionHeartbeat'
     const presence: Presence = startPresence({ mode: 'connection', headers: async () => ({ Authorization: 'Bearer …' }) })
-    hasLoggedIn()
+    afterLogin()
     const status: Status = presence.status
     presence.session?.session_id.length
     // @ts-expect-error: no such mode

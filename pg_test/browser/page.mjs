@@ -1,11 +1,11 @@
-// The page around the dots: users who are added, renamed and removed, the filter, keyboards, small and dark screens.
+// The page around the dots: added, renamed and removed users, the filter, the keyboard, small and dark screens.
 
 import assert from 'node:assert/strict'
-import { newUser, Person, sql, SHOTS, visit } from './stage.mjs'
-import { alone, test, until } from './test.mjs'
+import { newUser, Person, sql, SHOTS, visit } from './fixtures.mjs'
+import { alone, test, until } from './framework.mjs'
 
 test('users added, renamed and removed appear without a reload', async () => {
-  const ana = await Person.sit()
+  const ana = await Person.create()
   await ana.signIn(await newUser())
   const ben = await newUser('Ben the First')
   await ana.sees(ben, 'Inactive')
@@ -17,8 +17,8 @@ test('users added, renamed and removed appear without a reload', async () => {
   await until('the row is gone', async () => (await row.count()) === 0)
 })
 
-test('a name is text, whatever is in it', async () => {
-  const ana = await Person.sit()
+test('a name is shown as text, whatever it contains', async () => {
+  const ana = await Person.create()
   await ana.signIn(await newUser())
   const name = '<img src=x onerror="window.hacked = 1">'
   const eve = await newUser(name)
@@ -27,8 +27,8 @@ test('a name is text, whatever is in it', async () => {
   assert.equal(await ana.page.evaluate(() => window.hacked), undefined)
 })
 
-test('last seen keeps counting', async () => {
-  const ana = await Person.sit()
+test('the time of last seen keeps counting', async () => {
+  const ana = await Person.create()
   await ana.signIn(await newUser())
   const ben = await newUser()
   await visit(ben)
@@ -41,7 +41,7 @@ test('last seen keeps counting', async () => {
 })
 
 test('the filter and the count work with a keyboard alone', async () => {
-  const ana = await Person.sit()
+  const ana = await Person.create()
   const page = await ana.signIn(await newUser('Zora Filter'))
   await ana.sees(ana.user, 'Active')
   await until('the count', async () => {
@@ -61,38 +61,38 @@ test('the filter and the count work with a keyboard alone', async () => {
   await page.getByText('Nobody matches the filter.').waitFor()
 })
 
-alone('a screen reader finds a table with headings, and is told of changes', async () => {
-  const ana = await Person.sit()
+alone('a screen reader finds a table with headings, and changes are announced', async () => {
+  const ana = await Person.create()
   const page = await ana.signIn(await newUser())
   const ben = await newUser('Ben Spoken')
   const table = page.getByRole('table', { name: 'Users and whether they are online' })
   assert.deepEqual(await table.getByRole('columnheader').allTextContents(), ['Name', 'Status', 'Last seen', 'Sessions'])
   await table.getByRole('row', { name: /Ben Spoken.*Inactive never 0/ }).waitFor()
-  // Many changes at once are told as their number: those of the tests before shall be over.
+  // Many changes at once are announced as their number, so wait for those of earlier tests.
   await sql('SELECT presence.end_user_sessions(user_id) FROM presence.online_users() WHERE user_id <> $1', [ana.user.id])
   await until('nobody else is online', async () => (await page.locator('#online').textContent()) === '1')
   await page.reload()
   await table.getByRole('row', { name: /Ben Spoken/ }).waitFor()
   await visit(ben)
-  const news = page.locator('[aria-live=polite]')
-  await until('the news', async () => (await news.textContent()).includes('Ben Spoken is active'))
+  const announcements = page.locator('[aria-live=polite]')
+  await until('the announcement', async () => (await announcements.textContent()).includes('Ben Spoken is active'))
 })
 
-test('it fits a telephone, and follows a dark screen', async () => {
-  const ana = await Person.sit({ viewport: { width: 360, height: 640 }, colorScheme: 'dark' })
+test('the page fits a phone, and follows a dark colour scheme', async () => {
+  const ana = await Person.create({ viewport: { width: 360, height: 640 }, colorScheme: 'dark' })
   const page = await ana.signIn(await newUser('Alexandrina Featherstonehaugh'))
   await ana.sees(ana.user, 'Active')
-  const [wide, ground] = await page.evaluate(() => [
+  const [width, background] = await page.evaluate(() => [
     document.documentElement.scrollWidth,
     getComputedStyle(document.body).backgroundColor,
   ])
-  assert.ok(wide <= 360, `${wide} pixels wide`)
-  assert.equal(ground, 'rgb(14, 17, 22)')
+  assert.ok(width <= 360, `${width} pixels wide`)
+  assert.equal(background, 'rgb(14, 17, 22)')
 })
 
-// For the README, and to look at.
-alone('the picture of the page', async () => {
-  const ana = await Person.sit({ viewport: { width: 1000, height: 760 } })
+// A screenshot, for the README.
+alone('the screenshot of the page', async () => {
+  const ana = await Person.create({ viewport: { width: 1000, height: 760 } })
   await sql("DELETE FROM app.users WHERE title = 'Tester'")
   const user = (number) => ({ id: `00000000-0000-4000-8000-0000000000${number}` })
   for (const number of ['01', '01', '02', '04', '08', '08', '11', '12']) await visit(user(number))
@@ -104,11 +104,11 @@ alone('the picture of the page', async () => {
       [user(number).id, time],
     )
   }
-  await sql('UPDATE app.users SET title = title') // old sessions are no change: this has the page read all
+  await sql('UPDATE app.users SET title = title') // old sessions are no change: this makes the page read all users
   const grace = { ...user('07'), name: 'Grace Nakamura' }
   const page = await ana.signIn(grace)
   await ana.sees(grace, 'Active')
-  await until('everybody is there', async () => (await page.getByRole('rowheader').count()) === 12)
-  await page.waitForTimeout(2500) // for the glow of what has changed to fade
+  await until('every user is shown', async () => (await page.getByRole('rowheader').count()) === 12)
+  await page.waitForTimeout(2500) // for the highlight of changed rows to fade
   await page.screenshot({ path: `${SHOTS}/users.png` })
 })

@@ -1,17 +1,16 @@
-// Runs the tests, or those with a part of their name as argument. Ends with one line:
-// how many passed, how many failed.
+// Runs all tests, or those whose names contain the argument. The last line has the numbers of passed and failed tests.
 
 import assert from 'node:assert/strict'
 import { setTimeout } from 'node:timers/promises'
-import { close, discard, keepShots } from './stage.mjs'
-import { mine, tests, withBelongings } from './test.mjs'
-import './dots.mjs'
+import { close, cleanUp, takeScreenshots } from './fixtures.mjs'
+import { currentTest, tests, withTestState } from './framework.mjs'
+import './status.mjs'
 import './page.mjs'
-import './trouble.mjs'
+import './outages.mjs'
 import './modules.mjs'
 
-const AT_ONCE = 3
-// When a test is given up that waits for something that has no end of its own.
+const CONCURRENCY = 3
+// Fails a test that waits for something without a deadline of its own.
 const DEADLINE = 300_000
 
 const [part = ''] = process.argv.slice(2)
@@ -20,27 +19,27 @@ let passed = 0
 let failed = 0
 
 const runOne = ({ name, run }) =>
-  withBelongings(async () => {
+  withTestState(async () => {
     const begun = Date.now()
     try {
-      await Promise.race([run(), setTimeout(DEADLINE).then(() => assert.fail('no end in sight'))])
+      await Promise.race([run(), setTimeout(DEADLINE).then(() => assert.fail('timed out'))])
       passed++
-      const figures = mine().figures.map((text) => `: ${text}`)
-      console.log(`ok      ${name}${figures.join('')} (${((Date.now() - begun) / 1000).toFixed(1)} s)`)
+      const reports = currentTest().reports.map((text) => `: ${text}`)
+      console.log(`ok      ${name}${reports.join('')} (${((Date.now() - begun) / 1000).toFixed(1)} s)`)
     } catch (error) {
       failed++
       console.log(`FAILED  ${name}\n${error.stack}`)
-      await keepShots(name)
+      await takeScreenshots(name)
     }
-    await discard()
+    await cleanUp()
   })
 
 async function runAll(queue) {
   for (let next; (next = queue.shift()); ) await runOne(next)
 }
 
-const together = chosen.filter(({ isAlone }) => !isAlone)
-await Promise.all(Array.from({ length: AT_ONCE }, () => runAll(together)))
+const concurrent = chosen.filter(({ isAlone }) => !isAlone)
+await Promise.all(Array.from({ length: CONCURRENCY }, () => runAll(concurrent)))
 await runAll(chosen.filter(({ isAlone }) => isAlone))
 await close()
 console.log(`browser: ${passed} passed, ${failed} failed`)

@@ -1,9 +1,9 @@
-//! The extension's pure code, without PostgreSQL, for the targets.
+//! The extension's rules, which need no PostgreSQL, for the fuzz targets.
 
-#[path = "../../src/core/mod.rs"]
-pub mod core;
+#[path = "../../src/rules/mod.rs"]
+pub mod rules;
 
-/// A text out of bytes: what of them is UTF-8, as the server hands us no other.
+/// Returns the bytes up to the first that is not UTF-8, as the server passes no other text.
 pub fn text(bytes: &[u8]) -> &str {
     match str::from_utf8(bytes) {
         Ok(text) => text,

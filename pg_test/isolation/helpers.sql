@@ -1,9 +1,9 @@
--- What the specs share. Nothing here, nor in a spec, prints an id or a time: the expected output has to be the same on
--- every machine. Users and sessions have names; their ids are presence_id(name).
+-- Procedures for the specs. Neither these nor a spec may print an id or a time, as the expected output has to be the same
+-- on every machine. Users and sessions have names; their ids are presence_id(name).
 
 CREATE SCHEMA race;
 
--- True once a condition holds, in a transaction of its own. An error when it does not within a minute.
+-- Waits until a condition holds, evaluated in a transaction of its own. Fails if it does not within a minute.
 CREATE PROCEDURE race.until(condition text) LANGUAGE plpgsql AS $$
 DECLARE
     holds boolean;
@@ -16,10 +16,10 @@ BEGIN
         END IF;
         PERFORM pg_sleep(0.01);
     END LOOP;
-    RAISE 'waited in vain: %', condition;
+    RAISE 'timed out waiting: %', condition;
 END $$;
 
--- Makes the extension be there, with its worker at work.
+-- Installs the extension unless it is installed, and waits until its worker serves the database.
 CREATE PROCEDURE race.install() LANGUAGE plpgsql AS $$
 BEGIN
     SET LOCAL client_min_messages = warning;
@@ -29,12 +29,12 @@ BEGIN
     CALL race.until('is_complete AND last_tick_at IS NOT NULL FROM presence.presence_stats');
 END $$;
 
--- The token of a session.
+-- Returns the token of a session.
 CREATE FUNCTION race.token(session text) RETURNS text IMMUTABLE LANGUAGE sql
     RETURN 'the secret token of the ' || session;
 
--- Waits until the worker has written every change there was when it was called. Changes are written in order, so a
--- user who comes now comes last.
+-- Waits until the worker has written every change made so far. Changes are written in order, so the change of a new user
+-- comes last.
 CREATE PROCEDURE race.settle() LANGUAGE plpgsql AS $$
 DECLARE
     latecomer uuid := gen_random_uuid();
@@ -46,7 +46,7 @@ BEGIN
     COMMIT;
 END $$;
 
--- Forgets all, and starts these sessions of anna; the feed knows that she is active.
+-- Deletes everything, starts these sessions of anna, and waits until the feed has her active.
 CREATE PROCEDURE race.reset(VARIADIC sessions text[] DEFAULT '{}') LANGUAGE plpgsql AS $$
 BEGIN
     CALL race.install();
@@ -61,7 +61,7 @@ BEGIN
     CALL race.settle();
 END $$;
 
--- Lets a session fall silent, and returns when that has been told.
+-- Makes a session time out, and waits until that is written.
 CREATE PROCEDURE race.silence(session text) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM presence.release_session(presence.presence_id(session), '10 ms');
@@ -70,18 +70,18 @@ BEGIN
     CALL race.until($c$NOT is_online FROM presence.user_presence WHERE user_id = presence.presence_id('anna')$c$);
 END $$;
 
--- Waits until the worker, which somebody keeps from telling, has looked again at who there is to tell of.
-CREATE PROCEDURE race.look_again() LANGUAGE plpgsql AS $$
+-- Waits until the worker, which a lock keeps from writing, has tried again.
+CREATE PROCEDURE race.wait_for_retry() LANGUAGE plpgsql AS $$
 BEGIN
     CALL race.until(format($c$EXISTS (SELECT FROM pg_stat_activity
         WHERE datname = current_database() AND backend_type = 'pg_presence worker'
           AND query = 'writing changes' AND query_start > %L)$c$, clock_timestamp()));
 END $$;
 
--- All that has been told of a user, in order.
-CREATE PROCEDURE race.told(name text, INOUT told text = NULL) LANGUAGE plpgsql AS $$
+-- Returns all changes of a user, in order.
+CREATE PROCEDURE race.changes(name text, INOUT changes text = NULL) LANGUAGE plpgsql AS $$
 BEGIN
     CALL race.settle();
-    SELECT coalesce(string_agg(status || ' (' || reason || ')', ', ' ORDER BY seq), 'nothing') INTO told
+    SELECT coalesce(string_agg(status || ' (' || reason || ')', ', ' ORDER BY seq), 'nothing') INTO changes
         FROM presence.presence_changes WHERE user_id = presence.presence_id(name);
 END $$;

@@ -1,4 +1,4 @@
-//! A throw-away server.
+//! A throw-away server: a database cluster, in PostgreSQL's words.
 
 use std::fmt::Write;
 use std::fs::{self, File};
@@ -10,13 +10,12 @@ use std::sync::{LazyLock, Mutex};
 
 use postgres::{Client, Config, NoTls};
 
-use crate::database::{Database, Install};
-use crate::server::{self, as_server_user, program, run};
+use crate::process::signal;
+use crate::programs::{as_server_user, initialized_data, new_directory, program, run};
 use crate::wait::wait_until;
 
-/// What every server has, unless a test says otherwise. The odd time zone shows
-/// when a time is told in local time by mistake; durability is the operating
-/// system's business here, which no test takes down.
+/// The settings of every server, unless a test overrides them. The odd time zone reveals times written in local time by
+/// mistake. fsync is off because no test crashes the operating system.
 const SETTINGS: &[(&str, &str)] = &[
     ("shared_preload_libraries", "pg_presence"),
     ("listen_addresses", ""),
@@ -41,29 +40,29 @@ pub enum Shutdown {
     Kill,
 }
 
-/// One server, stopped and removed when dropped.
+/// One server, stopped and its files removed when dropped.
 pub struct Cluster {
     dir: PathBuf,
     postmaster: Mutex<Option<Child>>,
-    /// Whether it outlives the test, and so has to forget its databases.
+    /// Whether it outlives the test, so that databases have to be dropped.
     pub(crate) is_shared: bool,
 }
 
 impl Cluster {
-    /// The server most tests share, with every setting at its default.
+    /// Returns the server that most tests share, with every setting of the extension at its default.
     pub fn shared() -> &'static Cluster {
         static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
-            let mut cluster = Cluster::own(&[]);
+            let mut cluster = Cluster::private(&[]);
             cluster.is_shared = true;
             cluster
         });
         &SHARED
     }
 
-    /// The server that tests of timeouts share: a session times out after two seconds.
-    pub fn brisk() -> &'static Cluster {
-        static BRISK: LazyLock<Cluster> = LazyLock::new(|| {
-            let mut cluster = Cluster::own(&[
+    /// Returns the server that tests of timeouts share: a session times out after two seconds.
+    pub fn shared_short_timeout() -> &'static Cluster {
+        static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
+            let mut cluster = Cluster::private(&[
                 ("presence.active_timeout", "2s"),
                 ("presence.heartbeat_interval", "1s"),
                 ("presence.flush_interval", "1s"),
@@ -71,15 +70,15 @@ impl Cluster {
             cluster.is_shared = true;
             cluster
         });
-        &BRISK
+        &SHARED
     }
 
-    /// A server of the test's own, started with these settings.
-    pub fn own(settings: &[(&str, &str)]) -> Cluster {
+    /// Starts a server for this test alone, with these settings.
+    pub fn private(settings: &[(&str, &str)]) -> Cluster {
         let cluster = Cluster::create();
         run(as_server_user(Path::new("cp"))
             .arg("-R")
-            .arg(server::template())
+            .arg(initialized_data())
             .arg(cluster.data()));
         cluster.configure(SETTINGS);
         cluster.configure(settings);
@@ -87,7 +86,7 @@ impl Cluster {
         cluster
     }
 
-    /// A running standby of this server, which follows it by streaming.
+    /// Starts a streaming standby of this server.
     pub fn standby(&self) -> Cluster {
         let standby = Cluster::create();
         run(program("pg_basebackup")
@@ -101,18 +100,15 @@ impl Cluster {
             .arg(&self.dir)
             .arg("--pgdata")
             .arg(standby.data()));
-        standby.configure(&[(
-            "unix_socket_directories",
-            standby.dir.to_str().expect("UTF-8"),
-        )]);
+        standby.configure(&[("unix_socket_directories", standby.dir.to_str().expect("UTF-8"))]);
         standby.start();
         standby
     }
 
-    /// A directory with nothing in it yet.
+    /// A server whose directory is still empty.
     fn create() -> Cluster {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
-        let dir = server::new_directory(&NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
+        let dir = new_directory(&NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
         Cluster {
             dir,
             postmaster: Mutex::new(None),
@@ -120,12 +116,12 @@ impl Cluster {
         }
     }
 
-    /// Where the server keeps its data.
+    /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    /// Where the server's socket is, as `host` of a connection string.
+    /// The directory of the server's socket, for `host` in a connection string.
     pub fn socket_directory(&self) -> &Path {
         &self.dir
     }
@@ -134,19 +130,19 @@ impl Cluster {
         self.dir.join("log")
     }
 
-    /// All that the server has logged.
+    /// Returns the server's log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned()
     }
 
-    /// The same, line by line: it may be more than there is memory for.
+    /// Returns the server's log line by line, as it may not fit into memory.
     pub fn log_lines(&self) -> impl Iterator<Item = String> + use<> {
         let log = BufReader::new(File::open(self.log_file()).expect("the log"));
         log.split(b'\n')
             .map(|line| String::from_utf8_lossy(&line.expect("a line")).into_owned())
     }
 
-    /// Adds settings to postgresql.conf; they count from the next start or [`reload`](Self::reload).
+    /// Adds settings to postgresql.conf; they take effect with the next start or [`reload`](Self::reload).
     pub fn configure(&self, settings: &[(&str, &str)]) {
         let path = self.data().join("postgresql.conf");
         let mut text = fs::read_to_string(&path).expect("postgresql.conf");
@@ -156,24 +152,24 @@ impl Cluster {
         fs::write(path, text).expect("to write postgresql.conf");
     }
 
-    /// Changes one setting of the running server; sessions have it from their next statement.
+    /// Changes one setting of the running server; sessions use it from their next statement on.
     pub fn set(&self, name: &str, value: &str) {
         self.configure(&[(name, value)]);
         self.reload();
         let sql = "SELECT coalesce(error, 'needs a restart') FROM pg_file_settings WHERE NOT applied AND name = $1
                    AND seqno = (SELECT max(seqno) FROM pg_file_settings WHERE name = $1)";
-        let complaint = self
+        let failure = self
             .connect("postgres")
             .query_opt(sql, &[&name])
             .expect("the file's settings");
-        if let Some(row) = complaint {
+        if let Some(row) = failure {
             panic!("{name} = {value}: {}", row.get::<_, String>(0));
         }
     }
 
-    /// Makes the server read its settings again, and waits until it has.
+    /// Makes the server reload its settings, and waits until it has.
     pub fn reload(&self) {
-        // A new session has the postmaster's time.
+        // A new session reports the postmaster's load time.
         let loaded = || -> String {
             self.connect("postgres")
                 .query_one("SELECT pg_conf_load_time()::text", &[])
@@ -181,11 +177,11 @@ impl Cluster {
                 .get(0)
         };
         let before = loaded();
-        server::signal("HUP", self.pid());
+        signal("HUP", self.pid());
         wait_until("a reload", || loaded() != before);
     }
 
-    /// Starts the server and returns when it answers.
+    /// Starts the server and waits until it accepts connections.
     pub fn start(&self) {
         let mut postmaster = self.postmaster.lock().expect("no panic while starting");
         assert!(postmaster.is_none(), "already started");
@@ -194,8 +190,8 @@ impl Cluster {
             .append(true)
             .open(self.log_file())
             .expect("a log file");
-        // A server killed hard leaves a shared memory block that its last children hold for a moment.
-        wait_until("a start", || {
+        // After kill -9 the last children keep the old shared memory block in use for a moment.
+        wait_until("the server starts", || {
             let logged = self.log().len();
             let mut child = program("postgres")
                 .arg("-D")
@@ -208,15 +204,15 @@ impl Cluster {
                 .spawn()
                 .expect("postgres");
             let mut exited = false;
-            wait_until("the server answers", || {
-                exited = child.try_wait().expect("to ask for the child").is_some();
+            wait_until("the server accepts connections", || {
+                exited = child.try_wait().expect("the child's status").is_some();
                 exited || self.config("postgres", "postgres").connect(NoTls).is_ok()
             });
             if exited {
-                let said = self.log().split_off(logged);
+                let logged = self.log().split_off(logged);
                 assert!(
-                    said.contains("is still in use"),
-                    "the server does not start:\n{said}"
+                    logged.contains("is still in use"),
+                    "the server does not start:\n{logged}"
                 );
                 return false;
             }
@@ -225,7 +221,7 @@ impl Cluster {
         });
     }
 
-    /// Stops the server and returns when it is gone.
+    /// Stops the server and waits until it has exited.
     pub fn stop(&self, how: Shutdown) {
         let mut postmaster = self.postmaster.lock().expect("no panic while stopping");
         let mut child = postmaster.take().expect("a running server");
@@ -236,9 +232,9 @@ impl Cluster {
             Shutdown::Immediate => "QUIT",
             Shutdown::Kill => "KILL",
         };
-        server::signal(name, pid);
-        wait_until("the server stops", || {
-            child.try_wait().expect("to ask for the child").is_some()
+        signal(name, pid);
+        wait_until("the server exits", || {
+            child.try_wait().expect("the child's status").is_some()
         });
     }
 
@@ -254,7 +250,7 @@ impl Cluster {
         i32::try_from(postmaster.as_ref().expect("a running server").id()).expect("a process id")
     }
 
-    /// How to connect.
+    /// Returns how to connect to a database as a role.
     pub fn config(&self, database: &str, role: &str) -> Config {
         let mut config = Config::new();
         config.host_path(&self.dir).user(role).dbname(database);
@@ -263,22 +259,10 @@ impl Cluster {
 
     /// Connects as superuser.
     pub fn connect(&self, database: &str) -> Client {
-        self.config(database, "postgres")
-            .connect(NoTls)
-            .expect("to connect")
+        self.config(database, "postgres").connect(NoTls).expect("to connect")
     }
 
-    /// A new database with the extension in the schema `presence`.
-    pub fn database(&self) -> Database<'_> {
-        self.database_with(Install::Presence)
-    }
-
-    /// A new database, with the extension installed as said.
-    pub fn database_with(&self, install: Install) -> Database<'_> {
-        Database::create(self, install)
-    }
-
-    /// A client program (psql, pg_dump, pgbench…) that connects to a database as superuser.
+    /// Returns a client program (psql, pg_dump, pgbench…) that connects to a database as superuser.
     pub fn program(&self, name: &str, database: &str) -> Command {
         let mut command = program(name);
         command
@@ -288,12 +272,9 @@ impl Cluster {
         command
     }
 
-    /// The server's files (data, WAL, log) that contain this text.
+    /// Returns the server's files (data, WAL, log) that contain this text.
     pub fn files_with(&self, text: &str) -> String {
-        let found = Command::new("grep")
-            .args(["-rlaF", "-e", text])
-            .arg(&self.dir)
-            .output();
+        let found = Command::new("grep").args(["-rlaF", "-e", text]).arg(&self.dir).output();
         String::from_utf8(found.expect("grep").stdout).expect("UTF-8")
     }
 }

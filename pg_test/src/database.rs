@@ -1,4 +1,4 @@
-//! A test's own database, and the roles that use it.
+//! A test's own database, and the roles in it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,28 +10,40 @@ use crate::listener::Listener;
 use crate::presence::Presence;
 use crate::wait::{wait_for, wait_until};
 
-/// How the extension gets into a new database.
+/// How the extension is installed in a new database.
 #[derive(Clone, Copy, Debug)]
 pub enum Install {
     /// `CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence`
     Presence,
-    /// `CREATE EXTENSION pg_presence`, which goes to `public`
+    /// `CREATE EXTENSION pg_presence`, into `public`
     Public,
     /// As `Presence`, in a database of this encoding.
     Encoding(&'static str),
     /// Not at all.
-    Not,
+    None,
 }
 
-/// A database with a name of its own, dropped with the test.
+/// A database with a unique name. On a shared server it is dropped with the test.
 pub struct Database<'c> {
     pub cluster: &'c Cluster,
     pub name: String,
     schema: &'static str,
 }
 
+impl Cluster {
+    /// Creates a database with the extension in the schema `presence`.
+    pub fn database(&self) -> Database<'_> {
+        self.database_with(Install::Presence)
+    }
+
+    /// Creates a database, with the extension installed as given.
+    pub fn database_with(&self, install: Install) -> Database<'_> {
+        Database::create(self, install)
+    }
+}
+
 impl<'c> Database<'c> {
-    pub(crate) fn create(cluster: &'c Cluster, install: Install) -> Database<'c> {
+    fn create(cluster: &'c Cluster, install: Install) -> Database<'c> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("test{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut postgres = cluster.connect("postgres");
@@ -41,16 +53,12 @@ impl<'c> Database<'c> {
             }
             _ => String::new(),
         };
-        // Only one database at a time can be made from template1, and waiting for it has a limit.
+        // Only one database at a time can be created from template1, and PostgreSQL gives up waiting after five seconds.
         wait_until("a new database", || {
             match postgres.execute(&format!("CREATE DATABASE {name} {options}"), &[]) {
                 Ok(_) => true,
                 Err(error) => {
-                    assert_eq!(
-                        error.code().map(|code| code.code()),
-                        Some("55006"),
-                        "{error:?}"
-                    );
+                    assert_eq!(error.code().map(|code| code.code()), Some("55006"), "{error:?}");
                     false
                 }
             }
@@ -60,23 +68,18 @@ impl<'c> Database<'c> {
         } else {
             "presence"
         };
-        let database = Database {
-            cluster,
-            name,
-            schema,
-        };
+        let database = Database { cluster, name, schema };
         match install {
             Install::Presence | Install::Encoding(_) => {
-                database
-                    .run("CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence");
+                database.run("CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence");
             }
             Install::Public => database.run("CREATE EXTENSION pg_presence"),
-            Install::Not => {}
+            Install::None => {}
         }
         database
     }
 
-    /// Runs SQL as superuser, in a connection of its own.
+    /// Runs SQL as superuser, on a connection of its own.
     pub fn run(&self, sql: &str) {
         if let Err(error) = self.connect().batch_execute(sql) {
             panic!("{sql}: {error:?}");
@@ -88,7 +91,7 @@ impl<'c> Database<'c> {
         self.cluster.connect(&self.name)
     }
 
-    /// Connects as one of the roles that the functions below make.
+    /// Connects as a role.
     pub fn connect_as(&self, role: &str) -> Client {
         self.cluster
             .config(&self.name, role)
@@ -96,60 +99,55 @@ impl<'c> Database<'c> {
             .unwrap_or_else(|error| panic!("as {role}: {error:?}"))
     }
 
-    /// A listener on the channel `presence`, with the worker at work.
+    /// Returns a listener on the channel `presence`, once the database has its worker.
     pub fn listen(&self) -> Listener {
         self.wait_until_served();
         Listener::new(self.connect(), self.connect(), "presence")
     }
 
-    /// Waits until the worker has loaded the sessions and looked at them once.
+    /// Waits until the worker has loaded the sessions and completed a turn of its loop.
     pub fn wait_until_served(&self) {
         let mut client = self.connect();
         let sql = format!(
             "SELECT is_complete AND last_tick_at IS NOT NULL FROM {}.presence_stats",
             self.schema
         );
-        wait_until("the worker is at work", || {
+        wait_until("the worker serves the database", || {
             let row = client.query_one(&sql, &[]).expect("statistics");
             row.get::<_, Option<bool>>(0).unwrap_or(false)
         });
     }
 
-    /// Where the feed stands: epoch and number.
+    /// The feed's position: epoch and seq.
     pub fn cursor(&self) -> (String, i64) {
         let sql = format!("SELECT epoch, seq FROM {}.presence_cursor()", self.schema);
         let row = self.connect().query_one(&sql, &[]).expect("a cursor");
         (row.get(0), row.get(1))
     }
 
-    /// Waits until the feed has as many changes as said.
+    /// Waits until the feed has a change with this number.
     pub fn wait_for_seq(&self, seq: i64) {
         wait_until(&format!("change {seq}"), || self.cursor().1 >= seq);
     }
 
-    /// The process id of this database's worker, once it has one.
+    /// Returns the process id of this database's worker, once it has one.
     pub fn worker(&self) -> i32 {
         let mut client = self.connect();
-        // The next one may be there before the last has gone.
+        // A new worker may appear before the old one is gone.
         let sql = "SELECT pid FROM pg_stat_activity
                    WHERE datname = current_database() AND backend_type = 'pg_presence worker'
                    ORDER BY backend_start DESC LIMIT 1";
         wait_for("a worker", || {
-            client
-                .query_opt(sql, &[])
-                .expect("the processes")
-                .map(|row| row.get(0))
+            client.query_opt(sql, &[]).expect("the processes").map(|row| row.get(0))
         })
     }
 
-    /// The process id of another worker than this one, once there is one.
+    /// Returns the process id of a worker other than this one, once there is one.
     pub fn new_worker(&self, old: i32) -> i32 {
-        wait_for("a new worker", || {
-            Some(self.worker()).filter(|pid| *pid != old)
-        })
+        wait_for("a new worker", || Some(self.worker()).filter(|pid| *pid != old))
     }
 
-    /// Asserts that a user who starts a session is written.
+    /// Asserts that the worker serves the database: that it writes a new user.
     pub fn assert_served(&self) {
         let mut client = self.connect();
         let user = Uuid::new_v4();
@@ -157,15 +155,15 @@ impl<'c> Database<'c> {
         client.wait_for_written(user, true);
     }
 
-    /// A connection of a new client role, that acts for this identity.
+    /// Connects as a new client role that acts for this identity.
     pub fn client_for(&self, identity: Uuid) -> Client {
         let mut client = self.connect_as(&self.client());
         client.act_for(identity);
         client
     }
 
-    /// A role that may log in, with no more rights here than to look into the schema.
-    /// Roles belong to the whole server, so its name is made unique.
+    /// Creates a role that may log in, with USAGE on the schema and nothing else. The name is made unique, as roles belong
+    /// to the whole server.
     pub fn role(&self, what: &str) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let role = format!("{what}_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -176,22 +174,22 @@ impl<'c> Database<'c> {
         role
     }
 
-    /// A role granted holder.
+    /// Creates a role granted holder.
     pub fn holder(&self) -> String {
         self.granted("holder")
     }
 
-    /// A role granted client.
+    /// Creates a role granted client.
     pub fn client(&self) -> String {
         self.granted("client")
     }
 
-    /// A role granted reader.
+    /// Creates a role granted reader.
     pub fn reader(&self) -> String {
         self.granted("reader")
     }
 
-    /// A role granted service.
+    /// Creates a role granted service.
     pub fn service(&self) -> String {
         self.granted("service")
     }
@@ -210,10 +208,7 @@ impl Drop for Database<'_> {
         }
         if let Ok(mut postgres) = self.cluster.config("postgres", "postgres").connect(NoTls) {
             let _ = postgres.batch_execute("SET statement_timeout = '20s'");
-            let _ = postgres.batch_execute(&format!(
-                "DROP DATABASE IF EXISTS {} WITH (FORCE)",
-                self.name
-            ));
+            let _ = postgres.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
         }
     }
 }

@@ -1,33 +1,34 @@
-//! Servers, databases and clients for the tests in `tests`.
+//! Servers, databases and clients for the tests in `tests`; see `README.md` for where a test goes and how one is run.
 //!
-//! The tests talk to real servers over real connections, because what they are
-//! about (row level security, commits, notifications, crashes) does not exist
-//! inside one transaction of one superuser. Every test has a database of its own,
-//! runs beside the others, and waits for conditions, never for a time.
+//! The tests talk to real servers over real connections, because what they are about (row level security, commits,
+//! notifications, crashes) does not exist inside one transaction of one superuser. Every test has a database of its own,
+//! runs beside the others, and waits for conditions, never for a fixed time.
 //!
-//! One test: `cargo test -p pg_presence_test -- sessions::a_beat_counts_at_once`.
+//! From the ground up, each module uses only those before it: `wait`, `run_options`, `rng`, `process`, `programs`,
+//! `cluster`, `errors`, `presence`, `listener`, `database`, `feed_copy`, `pooler`, `workload`.
 
 mod cluster;
-pub mod crew;
 mod database;
-mod dice;
+mod errors;
+mod feed_copy;
 mod listener;
-mod mirror;
 mod pooler;
 mod presence;
-mod refusal;
-mod server;
-mod suite;
+mod process;
+mod programs;
+mod rng;
+mod run_options;
 mod wait;
+pub mod workload;
 
 pub use cluster::{Cluster, Shutdown};
 pub use database::{Database, Install};
-pub use dice::Dice;
+pub use errors::{DENIED, assert_denied, assert_refused, error_of, error_text};
+pub use feed_copy::FeedCopy;
 pub use listener::{Change, Listener, Message};
-pub use mirror::Mirror;
 pub use pooler::Pooler;
 pub use presence::{Presence, Session};
-pub use refusal::{DENIED, denied, refusal, refused, text_of};
-pub use server::{children_of, signal, signal_if_there};
-pub use suite::{Stop, figure, seed, soak};
+pub use process::{signal, try_signal};
+pub use rng::Rng;
+pub use run_options::{StopOnDrop, report, seed, soak};
 pub use wait::{patience, wait_for, wait_until};

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::wait::wait_until;
 
-/// One notification, exactly as the contract has it: an unknown key is an error.
+/// One notification, exactly as documented: an unknown key is an error.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
@@ -33,18 +33,18 @@ pub struct Change {
     pub last_seen: Option<DateTime<Utc>>,
 }
 
-/// A client that has committed a LISTEN, and what it has learned since. Where the
-/// contract has it read the feed, as at a worker's start, it does.
+/// A client that has committed a LISTEN, and what it has received since. It reads the feed wherever the protocol requires
+/// it, as at the start of a worker.
 pub struct Listener {
     client: Client,
     reader: Client,
     epoch: String,
     seq: i64,
-    /// Every payload, in order, as it came.
+    /// Every payload, in order, as received.
     pub payloads: Vec<String>,
     /// Every payload, parsed.
     pub messages: Vec<Message>,
-    /// Every change, told or read, in order.
+    /// Every change, notified or read from the feed, in order.
     pub changes: Vec<Change>,
 }
 
@@ -68,9 +68,9 @@ impl Listener {
         }
     }
 
-    /// Takes in what has arrived, and waits a little for more when nothing has.
+    /// Receives the notifications that have arrived; waits a little if there are none.
     pub fn receive(&mut self) {
-        // Bounded, so that a stream without end still gets looked at.
+        // Bounded, so that an endless stream is still processed.
         let arrived: Vec<String> = self
             .client
             .notifications()
@@ -81,14 +81,13 @@ impl Listener {
             .expect("a connection");
         for payload in arrived {
             assert!(payload.len() < 8000, "too long: {} bytes", payload.len());
-            let message: Message =
-                serde_json::from_str(&payload).unwrap_or_else(|error| panic!("{error}: {payload}"));
+            let message: Message = serde_json::from_str(&payload).unwrap_or_else(|error| panic!("{error}: {payload}"));
             self.payloads.push(payload);
             self.messages.push(message.clone());
             match message.changes {
                 Some(changes) if message.epoch == self.epoch && message.prev <= self.seq => {
                     for change in changes {
-                        self.take(change);
+                        self.accept(change);
                     }
                 }
                 _ => self.catch_up(message.epoch),
@@ -96,7 +95,7 @@ impl Listener {
         }
     }
 
-    fn take(&mut self, change: Change) {
+    fn accept(&mut self, change: Change) {
         if change.seq > self.seq {
             self.seq = change.seq;
             self.changes.push(change);
@@ -109,12 +108,9 @@ impl Listener {
         }
         let sql = "SELECT seq, user_id, user_key, status::text, changed_at, last_seen
                    FROM presence.changes_since($1, $2, 1000000) WHERE user_id IS NOT NULL";
-        let rows = self
-            .reader
-            .query(sql, &[&self.seq, &self.epoch])
-            .expect("the feed");
+        let rows = self.reader.query(sql, &[&self.seq, &self.epoch]).expect("the feed");
         for row in rows {
-            self.take(Change {
+            self.accept(Change {
                 seq: row.get(0),
                 user_id: row.get(1),
                 key: row.get(2),
@@ -125,8 +121,8 @@ impl Listener {
         }
     }
 
-    /// The changes that came in a notification, in order.
-    pub fn told_changes(&self) -> Vec<Change> {
+    /// Returns the changes that arrived in notifications, in order.
+    pub fn notified_changes(&self) -> Vec<Change> {
         self.messages
             .iter()
             .filter_map(|message| message.changes.clone())
@@ -134,8 +130,8 @@ impl Listener {
             .collect()
     }
 
-    /// The statuses one user has had, in order.
-    pub fn told(&self, user: Uuid) -> Vec<&str> {
+    /// Returns the statuses that one user has had, in order.
+    pub fn statuses_of(&self, user: Uuid) -> Vec<&str> {
         self.changes
             .iter()
             .filter(|change| change.user_id == user)
@@ -143,16 +139,16 @@ impl Listener {
             .collect()
     }
 
-    /// Receives until the statuses of one user have been these; a wrong one fails at once.
+    /// Receives until one user has had these statuses; a wrong one fails at once.
     pub fn wait_for(&mut self, user: Uuid, statuses: &[&str]) {
-        wait_until(&format!("{user} told as {statuses:?}"), || {
+        wait_until(&format!("{user} has been {statuses:?}"), || {
             self.receive();
-            let told = self.told(user);
+            let found = self.statuses_of(user);
             assert!(
-                told.len() <= statuses.len() && told.iter().zip(statuses).all(|(a, b)| a == b),
-                "told {told:?}, not {statuses:?}"
+                found.len() <= statuses.len() && found.iter().zip(statuses).all(|(a, b)| a == b),
+                "{user} has been {found:?}, not {statuses:?}"
             );
-            told.len() == statuses.len()
+            found.len() == statuses.len()
         });
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use postgres::{Client, Config, NoTls};
 
 use crate::cluster::Cluster;
-use crate::server::{as_server_user, new_directory};
+use crate::programs::{as_server_user, new_directory};
 use crate::wait::wait_until;
 
 /// A pooler in transaction mode, stopped when dropped.
@@ -19,15 +19,12 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// Starts one with so many connections to the server for each role and database, and lets these roles in.
+    /// Starts a pooler with this many server connections for each role and database, and admits these roles.
     pub fn new(cluster: &Cluster, connections: u32, roles: &[&str]) -> Pooler {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = new_directory(&format!("pooler{number}"));
-        let users: String = roles
-            .iter()
-            .map(|role| format!("\"{role}\" \"\"\n"))
-            .collect();
+        let users: String = roles.iter().map(|role| format!("\"{role}\" \"\"\n")).collect();
         fs::write(dir.join("users"), users).expect("to write");
         let settings = format!(
             "[databases]\n\
@@ -45,7 +42,7 @@ impl Pooler {
             dir = dir.display(),
         );
         fs::write(dir.join("settings"), settings).expect("to write");
-        // A copy, as the servers' user may not reach where it is installed.
+        // A copy, as the servers' user may not be able to read where it is installed.
         let program = dir.join("pgbouncer");
         fs::copy(installed(), &program).expect("a copy of pgbouncer");
         let process = as_server_user(&program)
@@ -56,13 +53,13 @@ impl Pooler {
             .spawn()
             .expect("pgbouncer");
         let pooler = Pooler { dir, process };
-        wait_until("the pooler answers", || {
+        wait_until("the pooler accepts connections", || {
             UnixStream::connect(pooler.dir.join(".s.PGSQL.6432")).is_ok()
         });
         pooler
     }
 
-    /// Connects through it. Prepared statements do not go through every version of it; simple queries do.
+    /// Connects through the pooler. Use simple queries: not every version of PgBouncer supports prepared statements.
     pub fn connect_as(&self, database: &str, role: &str) -> Client {
         Config::new()
             .host_path(&self.dir)
@@ -74,17 +71,13 @@ impl Pooler {
     }
 }
 
-/// Where the program is: on the PATH, or where `pg_test/bin/setup tests` puts it.
+/// Returns where the program is: on the PATH, or where `pg_test/bin/setup tests` installs it.
 fn installed() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let home = std::env::var_os("HOME").unwrap_or_default();
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map_or_else(|| PathBuf::from(home).join(".cache"), PathBuf::from);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| PathBuf::from(home).join(".cache"), PathBuf::from);
     std::env::split_paths(&path)
-        .chain([
-            PathBuf::from("/usr/sbin"),
-            cache.join("pg_presence/tools/bin"),
-        ])
+        .chain([PathBuf::from("/usr/sbin"), cache.join("pg_presence/tools/bin")])
         .map(|dir| dir.join("pgbouncer"))
         .find(|program| program.exists())
         .expect("pgbouncer, which pg_test/bin/setup tests installs")

@@ -1,21 +1,20 @@
-//! The extension's functions in the schema `presence`, as Rust, for tests that
-//! are about what they mean rather than how they are called.
+//! The functions of the schema `presence` as Rust methods, for tests about what they do rather than how they are called.
 
 use postgres::GenericClient;
 use uuid::Uuid;
 
 use crate::wait::wait_until;
 
-/// A session just started.
+/// The id and token of a session.
 #[derive(Clone, Debug)]
 pub struct Session {
     pub id: Uuid,
     pub token: String,
 }
 
-/// A connection or transaction that calls the functions.
+/// Connections and transactions call the functions by these methods.
 pub trait Presence: GenericClient {
-    /// Starts a session of a user, as a service does.
+    /// Starts a session for a user, as a service does.
     fn start(&mut self, user: Uuid) -> Session {
         let sql = "SELECT session_id, session_token FROM presence.start_session(user_id => $1)";
         let row = self.query_one(sql, &[&user]).expect("a session");
@@ -25,12 +24,9 @@ pub trait Presence: GenericClient {
         }
     }
 
-    /// Starts a session of the caller, as a client does.
+    /// Starts a session for the caller, as a client does.
     fn start_own(&mut self) -> Session {
-        let row = self.query_one(
-            "SELECT session_id, session_token FROM presence.start_session()",
-            &[],
-        );
+        let row = self.query_one("SELECT session_id, session_token FROM presence.start_session()", &[]);
         let row = row.expect("a session");
         Session {
             id: row.get(0),
@@ -40,48 +36,43 @@ pub trait Presence: GenericClient {
 
     fn beat(&mut self, session: Uuid) -> String {
         self.query_one("SELECT presence.heartbeat($1)", &[&session])
-            .expect("an answer")
+            .expect("a result")
             .get(0)
     }
 
     fn beat_by_token(&mut self, token: &str) -> String {
         self.query_one("SELECT presence.heartbeat_by_token($1)", &[&token])
-            .expect("an answer")
+            .expect("a result")
             .get(0)
     }
 
     fn end(&mut self, session: Uuid) -> bool {
         self.query_one("SELECT presence.end_session($1)", &[&session])
-            .expect("an answer")
+            .expect("a result")
             .get(0)
     }
 
-    /// Releases a session for a grace, an interval's text.
+    /// Releases a session with a grace period, an interval as text.
     fn release(&mut self, session: Uuid, grace: &str) -> bool {
         let sql = "SELECT presence.release_session($1, $2::text::interval)";
-        self.query_one(sql, &[&session, &grace])
-            .expect("an answer")
-            .get(0)
+        self.query_one(sql, &[&session, &grace]).expect("a result").get(0)
     }
 
     fn is_online(&mut self, user: Uuid) -> bool {
         self.query_one("SELECT presence.is_online($1)", &[&user])
-            .expect("an answer")
+            .expect("a result")
             .get(0)
     }
 
     fn user_status(&mut self, user: Uuid) -> String {
         self.query_one("SELECT presence.user_status($1)::text", &[&user])
-            .expect("an answer")
+            .expect("a result")
             .get(0)
     }
 
     fn online_users(&mut self) -> Vec<Uuid> {
         let rows = self
-            .query(
-                "SELECT user_id FROM presence.online_users() ORDER BY 1",
-                &[],
-            )
+            .query("SELECT user_id FROM presence.online_users() ORDER BY 1", &[])
             .expect("rows");
         rows.iter().map(|row| row.get(0)).collect()
     }
@@ -92,14 +83,14 @@ pub trait Presence: GenericClient {
             .get(0)
     }
 
-    /// Changes a row by plain SQL.
+    /// Updates a session's row by plain SQL.
     fn update_session(&mut self, change: &str, session: Uuid) {
         let sql = format!("UPDATE presence.user_sessions SET {change} WHERE id = $1");
         let updated = self.execute(&sql, &[&session]);
         assert_eq!(updated.expect("an update"), 1, "{change}");
     }
 
-    /// What the worker has last written of a user.
+    /// Returns whether a user is online as last written by the worker; none if it has written no row.
     fn written(&mut self, user: Uuid) -> Option<bool> {
         let sql = "SELECT is_online FROM presence.user_presence WHERE user_id = $1";
         let row = self.query_opt(sql, &[&user]).expect("a row");
@@ -112,16 +103,15 @@ pub trait Presence: GenericClient {
         });
     }
 
-    /// Asserts that the feed counts without a gap or a repeat.
+    /// Asserts that the numbers of the feed have no gaps and no repeats.
     fn assert_no_gaps(&mut self) {
-        let sql =
-            "SELECT count(*), coalesce(max(seq) - min(seq) + 1, 0) FROM presence.presence_changes";
+        let sql = "SELECT count(*), coalesce(max(seq) - min(seq) + 1, 0) FROM presence.presence_changes";
         let row = self.query_one(sql, &[]).expect("the feed");
         let (rows, numbers): (i64, i64) = (row.get(0), row.get(1));
         assert_eq!(rows, numbers, "a gap or a repeat");
     }
 
-    /// The claims that a gateway sets for a request, until they are set again.
+    /// Sets the claims as a gateway does for a request; they stay until they are set again.
     fn claim(&mut self, claims: &str) {
         self.execute(
             "SELECT pg_catalog.set_config('request.jwt.claims', $1, false)",
@@ -130,7 +120,7 @@ pub trait Presence: GenericClient {
         .expect("to set the claims");
     }
 
-    /// Acts for this identity from now on.
+    /// Sets the claims of this identity.
     fn act_for(&mut self, identity: Uuid) {
         self.claim(&format!(r#"{{"sub":"{identity}","role":"authenticated"}}"#));
     }

@@ -1,32 +1,29 @@
-//! Waiting for conditions. The deadline says when a test gives up, not how fast
-//! anything has to be.
+//! Waiting for conditions. The deadline is when a test gives up, not how fast anything has to be.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a test waits before it gives up: a minute, or as many seconds as PATIENCE says.
+/// How long a test waits before it gives up: PATIENCE in seconds, or a minute.
 pub fn patience() -> Duration {
-    let seconds = std::env::var("PATIENCE")
-        .ok()
-        .and_then(|seconds| seconds.parse().ok());
+    let seconds = std::env::var("PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
-/// Returns once `condition` holds; panics with `what` when it does not within a minute.
+/// Returns once `condition` holds; panics with `what` if it does not in [`patience`].
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(what, || condition().then_some(()));
 }
 
-/// Returns what `attempt` finds; panics with `what` when that is nothing for a minute.
+/// Returns the first value that `attempt` yields; panics with `what` if there is none in [`patience`].
 pub fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = attempt() {
             return found;
         }
-        assert!(start.elapsed() < patience(), "waited in vain: {what}");
+        assert!(start.elapsed() < patience(), "timed out waiting: {what}");
         sleep(PAUSE);
     }
 }

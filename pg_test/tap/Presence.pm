@@ -1,5 +1,5 @@
-# What the scripts share: servers with the extension, and people on them. Sessions have names; the id and the token of a
-# session follow from its name, and it belongs to the user of the same name unless another is given.
+# What the scripts share: servers with the extension, and sessions on them. Sessions have names, from which their ids and
+# tokens are derived. A session belongs to the user of the same name unless another is given.
 package Presence;
 
 use strict;
@@ -10,12 +10,12 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(server crash an_hour_later install sql login logout beat online eventually settled told refused catalog same_catalog figure rounds);
+our @EXPORT = qw(server crash an_hour_later install sql login logout beat online eventually settled changes_of refused catalog same_catalog report rounds);
 
-# The database that a script uses, unless it says otherwise.
+# The default database of the functions below.
 our $database = 'postgres';
 
-# A server that preloads the extension, with these settings; not started yet.
+# Returns a server that preloads the extension, with these settings; it is not started yet.
 sub server
 {
 	my ($name, %settings) = @_;
@@ -30,7 +30,7 @@ sub server
 	return $node;
 }
 
-# Installs the extension in a database, and waits until it is served.
+# Installs the extension in a database, and waits until its worker serves it.
 sub install
 {
 	my ($node, $db) = @_;
@@ -39,7 +39,7 @@ sub install
 	return;
 }
 
-# Kills a server hard, and returns when the last of its processes has let go of its shared memory.
+# Kills a server, and returns when the last of its processes has released its shared memory.
 sub crash
 {
 	my $node = shift;
@@ -50,10 +50,10 @@ sub crash
 		return if !grep { kill 0, $_ } @processes;
 		sleep 0.1;
 	}
-	die 'a killed server does not go away';
+	die 'the processes of a killed server do not exit';
 }
 
-# Sets a server's clock ahead, as only a debug build lets one do.
+# Sets a server's clock ahead by an hour, which only a debug build supports.
 sub an_hour_later
 {
 	my $node = shift;
@@ -61,35 +61,35 @@ sub an_hour_later
 	return;
 }
 
-# Runs SQL as superuser, gives what it answers; an error ends the script.
+# Runs SQL as superuser and returns its result; an error ends the script.
 sub sql
 {
 	my ($node, $sql, $db) = @_;
 	return $node->safe_psql($db // $database, $sql);
 }
 
-# Waits until a condition holds; the test fails when it does not for some minutes.
+# Waits until a condition holds; the test fails if it does not within some minutes.
 sub eventually
 {
 	my ($node, $condition, $promise, $db) = @_;
 	return ok($node->poll_query_until($db // $database, "SELECT $condition"), $promise);
 }
 
-# Waits until the worker is at work and has written every change there was.
+# Waits until the worker has written every change made so far.
 sub settled
 {
 	my ($node, $db) = @_;
 	my $user = sql($node, 'SELECT user_id FROM presence.start_sessions(ARRAY[gen_random_uuid()])', $db);
 	$node->poll_query_until($db // $database,
 		"SELECT EXISTS (SELECT FROM presence.user_presence WHERE user_id = '$user')")
-	  or die 'the worker writes nothing';
+	  or die 'the worker writes no changes';
 	sql($node, "SELECT presence.forget_user('$user')", $db);
 	return;
 }
 
 sub id { my $name = shift; return "presence.presence_id('$name')"; }
 
-# Starts a session, of the user of the same name or of another.
+# Starts a session of the user of the same name or of another user.
 sub login
 {
 	my ($node, $session, $user, $db) = @_;
@@ -103,15 +103,15 @@ sub login
 sub logout { my ($node, $session, $db) = @_; return sql($node, "SELECT presence.end_session(@{[id($session)]})", $db); }
 sub beat { my ($node, $session, $db) = @_; return sql($node, "SELECT presence.heartbeat(@{[id($session)]})", $db); }
 
-# The keys of everybody who is online, in order.
+# Returns the keys of all online users, in order.
 sub online
 {
 	my ($node, $db) = @_;
 	return sql($node, "SELECT coalesce(string_agg(user_key, ' ' ORDER BY user_key), '') FROM presence.online_users()", $db);
 }
 
-# All that the feed has of a user, in order.
-sub told
+# Returns all changes of a user in the feed, in order.
+sub changes_of
 {
 	my ($node, $user, $db) = @_;
 	return sql($node,
@@ -119,7 +119,7 @@ sub told
 		 FROM presence.presence_changes WHERE user_id = @{[id($user)]}", $db);
 }
 
-# Asserts that a statement is refused with this SQLSTATE and says what to do about it.
+# Asserts that a statement fails with this SQLSTATE and a detail or hint.
 sub refused
 {
 	my ($node, $sql, $state, $promise, $db) = @_;
@@ -128,7 +128,7 @@ sub refused
 	return ok($clear, $promise) || diag("$sql: $err");
 }
 
-# A query for all that defines the extension in a database, one line for each thing, whatever the numbers of its objects are.
+# Returns a query for everything that defines the extension in a database, one line for each, without OIDs.
 sub catalog
 {
 	return q{
@@ -175,7 +175,7 @@ sub catalog
 	ORDER BY 1};
 }
 
-# Asserts that two catalogs are the same; says where they differ.
+# Asserts that two catalogs are the same; prints their differences.
 sub same_catalog
 {
 	my ($got, $expected, $promise) = @_;
@@ -186,10 +186,10 @@ sub same_catalog
 	return ok($got eq $expected, $promise) || diag(join "\n", @more, @less);
 }
 
-# Prints what a script has counted.
-sub figure { my $text = shift; note("figure: $text"); return; }
+# Prints what a script has measured.
+sub report { my $text = shift; note("report: $text"); return; }
 
-# How often to do something: few times, or in the long form many.
+# Returns the number of rounds: few, or many in the soak form.
 sub rounds { my ($quick, $soak) = @_; return $ENV{SOAK} ? $soak : $quick; }
 
 1;

@@ -1,4 +1,4 @@
-# What pg_dump takes out of a database comes back in another one, in every format.
+# What pg_dump dumps is restored in another database, in every format.
 use strict;
 use warnings;
 use PostgreSQL::Test::Cluster;
@@ -22,10 +22,10 @@ sql($node, q{UPDATE presence.user_sessions SET metadata = '{"device": "phone", "
 	WHERE id = presence.presence_id('annas-phone')});
 logout($node, 'bert');
 sql($node, "SELECT presence.release_session(presence.presence_id('cleo'), '10 ms')");
-eventually($node, "NOT is_active FROM presence.user_sessions WHERE user_key = 'cleo'", 'one is live, one ended, one timed out');
+eventually($node, "NOT is_active FROM presence.user_sessions WHERE user_key = 'cleo'", 'there are a live, an ended and a timed-out session');
 settled($node);
 
-# What has to be the same in the copy.
+# What has to be the same in the restored database.
 my %same = (
 	sessions => 'SELECT id, user_id, auth_id, session_token, is_active, created_at, expires_at, metadata, ended_at, user_key
 		FROM presence.user_sessions ORDER BY id',
@@ -33,7 +33,7 @@ my %same = (
 	catalog => catalog());
 my %before = map { $_ => sql($node, $same{$_}) } keys %same;
 cmp_ok(length $before{catalog}, '>', 10_000, 'there is a catalog to compare');
-my $told = sql($node, 'SELECT seq FROM presence.presence_cursor()');
+my $last = sql($node, 'SELECT seq FROM presence.presence_cursor()');
 
 my $dir = $node->basedir;
 my @formats = (
@@ -49,25 +49,25 @@ for (@formats)
 	$node->command_ok($restore, "$format: restored");
 	settled($node, $format);
 	is(sql($node, $same{$_}, $format), $before{$_}, "$format: the same $_") for sort keys %same;
-	is(online($node, $format), 'anna', "$format: who was online is online");
+	is(online($node, $format), 'anna', "$format: online users are online");
 	is(sql($node, "SELECT presence.heartbeat_by_token('the secret token of anna')", $format), 'ok', "$format: tokens work");
-	is(beat($node, 'bert', $format), 'ended', "$format: who has logged out stays out");
-	is(beat($node, 'cleo', $format), 'ok', "$format: who has timed out may come back");
-	cmp_ok(sql($node, 'SELECT min(seq) FROM presence.presence_changes', $format), '>', $told, "$format: no number is told again");
+	is(beat($node, 'bert', $format), 'ended', "$format: ended sessions stay ended");
+	is(beat($node, 'cleo', $format), 'ok', "$format: timed-out sessions can resume");
+	cmp_ok(sql($node, 'SELECT min(seq) FROM presence.presence_changes', $format), '>', $last, "$format: no number is used again");
 	isnt(sql($node, 'SELECT epoch FROM presence.presence_cursor()', $format), sql($node, 'SELECT epoch FROM presence.presence_cursor()'),
-		"$format: in an epoch of its own");
+		"$format: a new epoch");
 	is($node->safe_psql($format, "SELECT presence.is_online(presence.presence_id('anna'))", extra_params => [ '-U', 'web' ]), 't',
-		"$format: a reader reads");
+		"$format: a reader can read");
 	is($node->safe_psql($format, 'SELECT count(*) FROM presence.user_sessions', extra_params => [ '-U', 'web' ]), '0',
 		"$format: row level security holds");
 	is(sql($node, "SELECT string_agg(check_name, ' ') FROM presence.presence_health() WHERE NOT ok", $format), '', "$format: healthy");
 }
 
-# A dump that would silently leave rows out is worse than none.
+# A dump must not leave rows out silently.
 my @as_dumper = ('pg_dump', '-U', 'dumper', '--file', "$dir/partial", 'app');
-$node->command_fails_like(\@as_dumper, qr/row-level security/, 'a role that row level security holds back cannot dump');
+$node->command_fails_like(\@as_dumper, qr/row-level security/, 'a role restricted by row level security cannot dump');
 sql($node, 'ALTER ROLE dumper BYPASSRLS');
 $node->command_ok(\@as_dumper, 'with BYPASSRLS it can');
-like(slurp_file("$dir/partial"), qr/^COPY presence\.user_sessions .*\n(?:.+\n){4,}\\\.$/m, 'and has all rows');
-figure('3 formats: sessions, statuses, rights, policies, triggers and definitions came back the same');
+like(slurp_file("$dir/partial"), qr/^COPY presence\.user_sessions .*\n(?:.+\n){4,}\\\.$/m, 'and the dump has all rows');
+report('3 formats: sessions, statuses, privileges, policies, triggers and definitions restored unchanged');
 done_testing();

@@ -1,4 +1,4 @@
-# Many servers, one view: two edges publish user_sessions, and a hub that has the extension too shows everybody.
+# Many servers, one view: two edges publish user_sessions, and a hub with the extension shows all their users.
 use strict;
 use warnings;
 use PostgreSQL::Test::Cluster;
@@ -7,7 +7,7 @@ use Presence;
 use Test::More;
 use Time::HiRes qw(sleep);
 
-# Long enough that nobody times out for a slow machine; who goes silent here says so by a release.
+# Long enough that nobody times out on a slow machine; timeouts are made by a release.
 my %settings = (
 	'presence.active_timeout' => '10min', 'presence.heartbeat_interval' => '5s', 'presence.flush_interval' => '1s',
 	wal_retrieve_retry_interval => '200ms');
@@ -28,8 +28,8 @@ $listener->query_safe('LISTEN presence');
 
 sub shows { my ($online, $promise) = @_;
 	return eventually($hub, "coalesce(string_agg(user_key, ' ' ORDER BY user_key), '') = '$online' FROM presence.online_users()", $promise); }
-sub has_told { my ($user, $told, $promise) = @_;
-	return eventually($hub, "coalesce(string_agg(status || ' (' || reason || ')', ', ' ORDER BY seq), '') = '$told'
+sub changes_become { my ($user, $changes, $promise) = @_;
+	return eventually($hub, "coalesce(string_agg(status || ' (' || reason || ')', ', ' ORDER BY seq), '') = '$changes'
 		FROM presence.presence_changes WHERE user_id = presence.presence_id('$user')", $promise); }
 sub fall_silent { my ($edge, $session) = @_;
 	return sql($edge, "SELECT presence.release_session(presence.presence_id('$session'), '10 ms')"); }
@@ -39,24 +39,24 @@ sub time_out_after { my ($time) = @_;
 
 login($east, 'annas-laptop', 'anna');
 login($west, 'bert');
-shows('anna bert', 'the hub shows who is on either edge');
+shows('anna bert', 'the hub shows the users of both edges');
 login($west, 'annas-phone', 'anna');
 eventually($hub, "session_count = 2 FROM presence.presence_of(ARRAY[presence.presence_id('anna')])", 'sessions of one user on two edges add up');
 logout($east, 'annas-laptop');
 eventually($hub, "session_count = 1 FROM presence.presence_of(ARRAY[presence.presence_id('anna')])", 'a logout arrives');
 settled($hub);
-is(told($hub, 'anna'), 'active (started)', 'on two edges, and then on one: that is no change');
+is(changes_of($hub, 'anna'), 'active (started)', 'a session less on one of two edges is no change');
 logout($west, 'annas-phone');
-shows('bert', 'after the last logout the user is gone');
-has_told('anna', 'active (started), inactive (ended)', 'and told to be gone once');
+shows('bert', 'after the last logout the user is offline');
+changes_become('anna', 'active (started), inactive (ended)', 'and reported inactive once');
 
 fall_silent($west, 'bert');
 shows('', 'a timeout arrives');
 is(beat($west, 'bert'), 'ok', 'a heartbeat resumes the session on its edge');
 shows('bert', 'a resumed session arrives');
 eventually($hub, "string_agg(status::text, ' ' ORDER BY seq) = 'active inactive active' FROM presence.presence_changes
-	WHERE user_id = presence.presence_id('bert')", 'silence and return are told, once each');
-is(sql($hub, "SELECT is_online FROM presence.user_presence WHERE user_key = 'bert'"), 't', 'user_presence is of the hub itself');
+	WHERE user_id = presence.presence_id('bert')", 'timeout and return are reported, once each');
+is(sql($hub, "SELECT is_online FROM presence.user_presence WHERE user_key = 'bert'"), 't', 'user_presence is the hub\'s own');
 eventually($hub, "NOT EXISTS (SELECT FROM presence.presence_health() WHERE NOT ok AND check_name NOT LIKE '%settings%')", 'the hub is healthy');
 
 my ($out, $notified) = ('', '');
@@ -72,13 +72,13 @@ for (1 .. 600)
 is($notified, 'anna 2, bert 3', 'each change is notified on the hub, once');
 $listener->quit;
 
-# A link that breaks for long, and then many times for a moment.
+# A link that is broken for long, and then many times for a moment.
 sql($hub, 'ALTER SUBSCRIPTION east DISABLE');
 login($east, 'cleo');
 login($west, 'dora');
 shows('bert dora', 'with one link broken, the other edge is still shown');
 sql($hub, 'ALTER SUBSCRIPTION east ENABLE');
-shows('bert cleo dora', 'what happened meanwhile arrives when the link is back');
+shows('bert cleo dora', 'what happened meanwhile arrives when the link is restored');
 
 my $breaks = rounds(10, 100);
 for my $n (1 .. $breaks)
@@ -89,9 +89,9 @@ for my $n (1 .. $breaks)
 }
 shows('bert cleo dora' . ($breaks % 2 ? " guest$breaks" : ''), 'nothing is lost when a link breaks again and again');
 is(sql($hub, "SELECT count(*) FROM (SELECT user_id FROM presence.presence_changes WHERE user_key LIKE 'guest%'
-	AND status = 'active' GROUP BY 1 HAVING count(*) > 1) twice"), '0', 'and nobody is told twice');
+	AND status = 'active' GROUP BY 1 HAVING count(*) > 1) twice"), '0', 'and no change is reported twice');
 
-# An edge that crashes and comes back, for those who keep beating, while somebody on the other edge is not concerned.
+# An edge that crashes and restarts while its users keep beating; the users of the other edge are not affected.
 my $crashes = rounds(2, 20);
 for my $n (1 .. $crashes)
 {
@@ -99,15 +99,15 @@ for my $n (1 .. $crashes)
 	sql($east, "SELECT pg_sleep(0.1)");
 	crash($east);
 	$east->start;
-	is(beat($east, 'cleo'), 'ok', "crash $n: the session goes on");
+	is(beat($east, 'cleo'), 'ok', "crash $n: the session continues");
 	login($east, "after$n");
-	eventually($hub, "presence.is_online(presence.presence_id('after$n'))", "crash $n: the link comes back by itself");
+	eventually($hub, "presence.is_online(presence.presence_id('after$n'))", "crash $n: the link is restored by itself");
 	logout($east, "after$n");
 }
-shows('bert cleo dora', 'after the crashes the hub shows the same');
-has_told('cleo', 'active (started)', 'who kept beating through a crash of the edge was not told to be gone');
+shows('bert cleo dora', 'after the crashes the hub shows the same users');
+changes_become('cleo', 'active (started)', 'a user who kept beating through a crash of the edge was not reported inactive');
 
-# An edge that stays away: its people time out by the hub's own clock.
+# An edge that stays down: its users time out on the hub.
 crash($east);
 time_out_after('15s');
 my $online;
@@ -118,22 +118,22 @@ for (1 .. 1800)
 	last if $online eq 'bert dora';
 	sleep 0.1;
 }
-is($online, 'bert dora', 'people of an edge that stays away time out on the hub, others do not');
-has_told('cleo', 'active (started), inactive (timed_out)', 'and are told to be gone');
+is($online, 'bert dora', 'users of an edge that stays down time out on the hub, others do not');
+changes_become('cleo', 'active (started), inactive (timed_out)', 'and are reported inactive');
 time_out_after('10min');
 $east->start;
-is(beat($east, 'cleo'), 'ok', 'the edge is back, and so is the session');
-eventually($hub, "presence.is_online(presence.presence_id('cleo'))", 'the hub shows it again');
+is(beat($east, 'cleo'), 'ok', 'the edge is up again, and the session continues');
+eventually($hub, "presence.is_online(presence.presence_id('cleo'))", 'the hub shows the user again');
 eventually($hub, "status = 'active' FROM presence.presence_changes WHERE user_id = presence.presence_id('cleo') ORDER BY seq DESC LIMIT 1",
-	'and tells it');
+	'and reports the change');
 
-# The hub itself may crash; the edges keep what it has not had.
+# The hub itself crashes; the edges keep what it has not received.
 crash($hub);
 login($west, 'emil');
 $hub->start;
 eventually($hub, "presence.is_online(presence.presence_id('emil'))", 'a hub that crashed catches up');
 is(sql($hub, "SELECT count(*) = max(seq) - min(seq) + 1 FROM presence.presence_changes"), 't', 'its numbers have no gap');
 sql($east, "SELECT presence.forget_user(presence.presence_id('cleo'))");
-eventually($hub, "NOT EXISTS (SELECT FROM presence.user_sessions WHERE user_key = 'cleo')", 'a user forgotten on an edge is gone from the hub');
-figure("$breaks broken links and @{[$crashes + 2]} crashes: nothing lost, nobody told twice");
+eventually($hub, "NOT EXISTS (SELECT FROM presence.user_sessions WHERE user_key = 'cleo')", 'a user forgotten on an edge is deleted on the hub');
+report("$breaks broken links and @{[$crashes + 2]} crashes: nothing lost, no change reported twice");
 done_testing();

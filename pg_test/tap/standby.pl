@@ -1,4 +1,4 @@
-# A streaming standby answers who is online, refuses to write, and takes over so that nobody flickers.
+# A streaming standby answers reads, refuses writes, and takes over without reporting anybody inactive.
 use strict;
 use warnings;
 use PostgreSQL::Test::Cluster;
@@ -33,7 +33,7 @@ sub standby_of
 
 my $standby = standby_of($primary, 'second');
 
-# What readers are told on both servers. last_seen of who is online may lag by a flush.
+# Queries with the same results on both servers. The last_seen of online users may lag by a flush.
 my @readers = (
 	"SELECT user_key, status, is_online, session_count FROM presence.online_users() ORDER BY 1",
 	"SELECT user_key, status, is_online, session_count FROM presence.presence_of(
@@ -45,7 +45,7 @@ my @readers = (
 	"SELECT * FROM presence.changes_since(0)",
 	"SELECT * FROM presence.user_presence ORDER BY 1");
 is(sql($standby, $_), sql($primary, $_), 'as on the primary: ' . substr($_, 0, 60)) for @readers;
-is(sql($standby, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_presence worker'"), '0', 'no worker on a standby');
+is(sql($standby, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_presence worker'"), '0', 'there is no worker on a standby');
 
 login($primary, 'dora');
 logout($primary, 'annas-phone');
@@ -63,7 +63,7 @@ refused($standby, "SELECT $_", '25006', "refused on a standby: $_") for (
 	"presence.release_session_by_token('the secret token of anna')", "presence.release_sessions(ARRAY[$anna])",
 	"presence.rotate_session_token($anna)", "presence.forget_user($anna)", "presence.cleanup_sessions()");
 
-# Takes over again and again: each new primary gets a standby of its own, and is killed.
+# Several failovers: each new primary gets a standby, and is killed.
 my $failovers = rounds(2, 20);
 for my $round (1 .. $failovers)
 {
@@ -71,29 +71,29 @@ for my $round (1 .. $failovers)
 	beat($primary, 'anna');
 	$primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 	crash($primary);
-	is(online($standby), 'anna dora', "$round: online while there is no primary");
+	is(online($standby), 'anna dora', "$round: the users are online while there is no primary");
 	if ($round == $failovers)
 	{
-		# Nobody could beat for an hour, and the standby has known its sessions for longer.
+		# Nobody can beat for an hour, and the standby has loaded its sessions before.
 		sql($standby, 'SELECT * FROM presence.presence_stats');
 		an_hour_later($standby);
 		is(online($standby), '', "$round: nobody is online after an hour of silence");
 	}
 	$standby->promote;
-	is(online($standby), 'anna dora', "$round: online at once after the promotion");
-	is(beat($standby, 'anna'), 'ok', "$round: a session goes on");
-	is(beat($standby, 'bert'), 'ended', "$round: an ended one does not");
+	is(online($standby), 'anna dora', "$round: the users are online at once after the promotion");
+	is(beat($standby, 'anna'), 'ok', "$round: a session continues");
+	is(beat($standby, 'bert'), 'ended', "$round: an ended session stays ended");
 	settled($standby);
-	is(online($standby), 'anna dora', "$round: online when the worker is at work");
+	is(online($standby), 'anna dora', "$round: the users are online when the worker has started");
 	my ($new_epoch, $new_seq) = split /\|/, sql($standby, 'SELECT epoch, seq FROM presence.presence_cursor()');
 	isnt($new_epoch, $epoch, "$round: a new epoch");
-	cmp_ok($new_seq, '>=', $seq, "$round: numbers go on");
-	refused($standby, "SELECT * FROM presence.changes_since($seq, '$epoch')", '72000', "$round: who follows the old epoch starts over");
-	is(beat($standby, 'dora'), 'ok', "$round: the other session goes on");
+	cmp_ok($new_seq, '>=', $seq, "$round: numbers continue");
+	refused($standby, "SELECT * FROM presence.changes_since($seq, '$epoch')", '72000', "$round: followers of the old epoch have to start over");
+	is(beat($standby, 'dora'), 'ok', "$round: the other session continues");
 	($primary, $standby) = ($standby, undef);
 	$standby = standby_of($primary, "standby$round") if $round < $failovers;
 }
-is(told($primary, $_), 'active (started)', "$_ was never told to be gone") for qw(anna dora);
-is(told($primary, 'cleo'), 'active (started), inactive (released)', 'who was gone stays gone');
-figure("$failovers promotions after a kill -9 of the primary: nobody who was online was told to be gone");
+is(changes_of($primary, $_), 'active (started)', "$_ was never reported inactive") for qw(anna dora);
+is(changes_of($primary, 'cleo'), 'active (started), inactive (released)', 'an inactive user stays inactive');
+report("$failovers promotions after a kill -9 of the primary: no online user was reported inactive");
 done_testing();

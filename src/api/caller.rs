@@ -1,21 +1,32 @@
 //! What a call needs before it does anything, and whom it acts for.
 
-use crate::core::key;
-use crate::{compat, errors, identity, roster};
 use uuid::Uuid;
 
+use crate::{
+    identity,
+    pg::{compat, errors},
+    roster,
+    rules::presence_id::presence_id_text,
+    settings,
+};
+
 /// Refuses what cannot work: 55000 where the library is not preloaded, 25006 on a standby.
-pub fn must_write() {
-    if !roster::preloaded() {
-        errors::not_preloaded();
-    }
+pub fn require_writable() {
+    require_preload();
     if compat::in_recovery() {
         errors::on_standby();
     }
 }
 
+/// Refuses calls where the library was not loaded with the server, with 55000.
+pub fn require_preload() {
+    if !settings::is_preloaded() {
+        errors::not_preloaded();
+    }
+}
+
 /// Refuses everybody but services, with 42501.
-pub fn must_be_service() {
+pub fn require_service() {
     if !identity::is_service() {
         errors::service_only();
     }
@@ -24,7 +35,7 @@ pub fn must_be_service() {
 /// Whose sessions the caller may end, as a filter of statements: none for a service, which may end any.
 ///
 /// The outer `None` is a client without an identity: no session is its own.
-pub fn filter() -> Option<Option<Uuid>> {
+pub fn owner_filter() -> Option<Option<Uuid>> {
     match identity::owner() {
         roster::Owner::Any => Some(None),
         roster::Owner::Auth(id) => Some(Some(id)),
@@ -33,7 +44,7 @@ pub fn filter() -> Option<Option<Uuid>> {
 }
 
 /// Whom a session is for.
-pub struct Who {
+pub struct Subject {
     pub user_id: Uuid,
     pub user_key: Option<String>,
     pub auth_id: Uuid,
@@ -41,19 +52,19 @@ pub struct Who {
     pub by_service: bool,
 }
 
-impl Who {
+impl Subject {
     /// Takes the ids a caller gave. A service must name a user (22023); a client may name itself only (42501), and needs
     /// an identity (42501).
-    pub fn of(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Who {
+    pub fn of(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Subject {
         if identity::is_service() {
-            Who::for_service(user_id, user_key, auth_id)
+            Subject::for_service(user_id, user_key, auth_id)
         } else {
-            Who::for_client(user_id, user_key, auth_id)
+            Subject::for_client(user_id, user_key, auth_id)
         }
     }
 
-    fn for_service(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Who {
-        let named = user_key.map(key::presence_id_text);
+    fn for_service(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Subject {
+        let named = user_key.map(presence_id_text);
         let user_id = match (user_id, named) {
             (Some(id), Some(named)) if id != named => errors::bad_value(
                 "user_id and user_key name different users",
@@ -67,7 +78,7 @@ impl Who {
                 "Pass user_id, or user_key where the application's ids are no uuids.",
             ),
         };
-        Who {
+        Subject {
             user_id,
             user_key: user_key.map(str::to_owned),
             auth_id: auth_id.unwrap_or_else(|| identity::auth_id_for(user_id)),
@@ -75,18 +86,16 @@ impl Who {
         }
     }
 
-    fn for_client(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Who {
+    fn for_client(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Subject {
         let (Some(own_auth), Some(own_user)) = (identity::auth_id(), identity::user_id()) else {
             errors::no_identity();
         };
         let foreign = |given: Option<Uuid>, own| given.is_some_and(|given| given != own);
-        if foreign(user_id, own_user)
-            || foreign(user_key.map(key::presence_id_text), own_user)
-            || foreign(auth_id, own_auth)
+        if foreign(user_id, own_user) || foreign(user_key.map(presence_id_text), own_user) || foreign(auth_id, own_auth)
         {
             errors::not_permitted();
         }
-        Who {
+        Subject {
             user_id: own_user,
             user_key: identity::user_key().or(user_key.map(str::to_owned)),
             auth_id: own_auth,

@@ -3,16 +3,21 @@
 //! Both functions see what the calling statement sees, so that a cursor is never ahead of the rows of `user_presence`
 //! read after it.
 
-use super::rows::{Composite, Set, ToRow};
-use crate::store::statement::{Sees, Statement};
-use crate::store::value::Value;
-use crate::text::Text;
-use crate::{errors, roster};
 use pgrx::{default, pg_extern, pg_sys};
+
+use super::result::{Composite, ResultSet, ToRow};
+use crate::{
+    pg::{errors, text::Text},
+    settings,
+    store::{
+        statement::{Snapshot, Statement},
+        value::Value,
+    },
+};
 
 thread_local! {
     static STATE: Statement = const { Statement::new(
-        |s| format!("SELECT epoch, seq, oldest_seq FROM {s}.presence_state ORDER BY seq DESC LIMIT 1"),
+        |s| format!("SELECT epoch, seq, oldest_seq FROM {s}._feed_state ORDER BY seq DESC LIMIT 1"),
         &[],
     ) };
     static CHANGES: Statement = const { Statement::new(
@@ -22,34 +27,34 @@ thread_local! {
 }
 
 /// Where the feed stands.
-struct Position {
+struct Cursor {
     epoch: String,
     seq: i64,
     /// The oldest change that is kept, or the next one where none is.
     oldest: i64,
 }
 
-impl Position {
-    fn read() -> Option<Position> {
-        if !roster::preloaded() {
+impl Cursor {
+    fn read() -> Option<Cursor> {
+        if !settings::is_preloaded() {
             errors::not_preloaded();
         }
         STATE.with(|state| {
-            state.read(Sees::Caller, &[], |rows| {
+            state.read(Snapshot::Caller, &[], |rows| {
                 let row = rows.first()?;
-                Some(Position {
+                Some(Cursor {
                     epoch: row.text(1)?,
-                    seq: row.big(2)?,
-                    oldest: row.big(3)?,
+                    seq: row.bigint(2)?,
+                    oldest: row.bigint(3)?,
                 })
             })
         })
     }
 }
 
-impl ToRow for Position {
+impl ToRow for Cursor {
     fn with_row<R>(&self, take: impl FnOnce(&[Value]) -> R) -> R {
-        take(&[Value::Text(&self.epoch), Value::Big(self.seq)])
+        take(&[Value::Text(&self.epoch), Value::Bigint(self.seq)])
     }
 }
 
@@ -57,13 +62,13 @@ impl ToRow for Position {
 #[pg_extern(
     requires = ["types"],
     sql = r#"
-CREATE FUNCTION @extschema@.presence_cursor() RETURNS @extschema@.presence_position
+CREATE FUNCTION @extschema@.presence_cursor() RETURNS @extschema@.presence_feed_cursor
 LANGUAGE c STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#
 )]
-fn presence_cursor() -> Option<Composite<Position>> {
-    Position::read().map(Composite)
+fn presence_cursor() -> Option<Composite<Cursor>> {
+    Cursor::read().map(Composite)
 }
 
 /// The changes after `seq`, in order, at most `max_rows` of them. Errors with 72000 where the epoch is another one or
@@ -85,17 +90,13 @@ fn changes_since(
     seq: Option<i64>,
     epoch: Option<Text>,
     max_rows: default!(Option<i32>, 1000),
-    mut changes: Set,
-) -> Set {
+    mut changes: ResultSet,
+) -> ResultSet {
     let max_rows = max_rows.unwrap_or(1000);
     if max_rows < 1 {
-        errors::bad_value(
-            "max_rows must be positive",
-            "",
-            "Leave max_rows out for 1000.",
-        );
+        errors::bad_value("max_rows must be positive", "", "Leave max_rows out for 1000.");
     }
-    let (Some(seq), Some(position)) = (seq, Position::read()) else {
+    let (Some(seq), Some(position)) = (seq, Cursor::read()) else {
         return changes;
     };
     if epoch.is_some_and(|epoch| *epoch != *position.epoch) || seq < position.oldest - 1 {
@@ -104,8 +105,8 @@ fn changes_since(
     if seq < position.seq {
         CHANGES.with(|since| {
             since.read(
-                Sees::Caller,
-                &[Value::Big(seq), Value::Big(max_rows.into())],
+                Snapshot::Caller,
+                &[Value::Bigint(seq), Value::Bigint(max_rows.into())],
                 |rows| {
                     rows.iter().for_each(|row| changes.push_row(row));
                 },

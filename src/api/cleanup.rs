@@ -1,15 +1,22 @@
 //! The worker's cleaning, by hand.
 
-use super::caller;
-use super::rows::{Composite, ToRow};
-use crate::roster;
-use crate::store::cleanup::{self, Cleaned};
-use crate::store::value::Value;
 use pgrx::pg_extern;
+
+use super::{
+    caller,
+    result::{Composite, ToRow},
+};
+use crate::{
+    roster,
+    store::{
+        cleanup::{self, Cleaned},
+        value::Value,
+    },
+};
 
 impl ToRow for Cleaned {
     fn with_row<R>(&self, take: impl FnOnce(&[Value]) -> R) -> R {
-        take(&[Value::Big(self.deactivated), Value::Big(self.deleted)])
+        take(&[Value::Bigint(self.deactivated), Value::Bigint(self.deleted)])
     }
 }
 
@@ -24,7 +31,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#
 )]
 fn cleanup_sessions() -> Composite<Cleaned> {
-    caller::must_write();
-    caller::must_be_service();
-    Composite(cleanup::run(roster::space()))
+    caller::require_writable();
+    caller::require_service();
+    Composite(cleanup::run(roster::tenant()))
 }

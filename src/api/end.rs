@@ -1,16 +1,23 @@
 //! Logout: sessions that end for good, at commit.
 
-use super::args::Uuids;
-use super::caller;
-use crate::core::time::Micros;
-use crate::core::token::{self, Digest};
-use crate::roster::{self, Key};
-use crate::store::statement::{Sees, Statement};
-use crate::store::value::Value;
-use crate::text::Text;
-use crate::{compat, errors, identity, settings};
 use pgrx::{default, pg_extern, pg_sys};
 use uuid::Uuid;
+
+use super::{args::Uuids, caller};
+use crate::{
+    identity,
+    pg::{compat, errors, text::Text},
+    roster::{self, Key},
+    rules::{
+        time::Micros,
+        token::{self, Digest},
+    },
+    settings,
+    store::{
+        statement::{Snapshot, Statement},
+        value::Value,
+    },
+};
 
 thread_local! {
     static END: Statement = const { Statement::new(
@@ -42,8 +49,8 @@ thread_local! {
 /// caller's. Errors with 25006 on a standby.
 #[pg_extern(volatile, parallel_unsafe)]
 fn end_session(session_id: Option<pgrx::Uuid>) -> bool {
-    caller::must_write();
-    match (session_id, caller::filter()) {
+    caller::require_writable();
+    match (session_id, caller::owner_filter()) {
         (Some(id), Some(owner)) => end(Uuid::from_bytes(*id), owner),
         _ => false,
     }
@@ -52,11 +59,8 @@ fn end_session(session_id: Option<pgrx::Uuid>) -> bool {
 /// As `end_session`, for whoever holds the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
 fn end_session_by_token(session_token: Option<Text>) -> bool {
-    caller::must_write();
-    let Some(token) = session_token
-        .as_deref()
-        .filter(|token| token::check(token).is_ok())
-    else {
+    caller::require_writable();
+    let Some(token) = session_token.as_deref().filter(|token| token::check(token).is_ok()) else {
         return false;
     };
     let digest = Digest::of(token);
@@ -72,8 +76,8 @@ fn end_session_by_token(session_token: Option<Text>) -> bool {
 /// As `end_session`, for many sessions. Returns how many it ended.
 #[pg_extern(volatile, parallel_unsafe)]
 fn end_sessions(session_ids: Option<Uuids>) -> i32 {
-    caller::must_write();
-    let Some(owner) = caller::filter() else {
+    caller::require_writable();
+    let Some(owner) = caller::owner_filter() else {
         return 0;
     };
     let mut ids = session_ids.map_or(Vec::new(), |ids| ids.ids().to_vec());
@@ -85,7 +89,7 @@ fn end_sessions(session_ids: Option<Uuids>) -> i32 {
 /// on somebody else's user, with 22023 where a service names none.
 #[pg_extern(volatile, parallel_unsafe)]
 fn end_user_sessions(user_id: default!(Option<pgrx::Uuid>, "NULL")) -> i32 {
-    caller::must_write();
+    caller::require_writable();
     let user_id = user_id.map(|id| Uuid::from_bytes(*id));
     let (user_id, owner) = if identity::is_service() {
         let Some(user_id) = user_id else {
@@ -105,13 +109,9 @@ fn end_user_sessions(user_id: default!(Option<pgrx::Uuid>, "NULL")) -> i32 {
         }
         (own, Some(auth_id))
     };
-    let values = [
-        Value::Uuid(&user_id),
-        Value::Time(compat::now()),
-        owner.as_ref().into(),
-    ];
+    let values = [Value::Uuid(&user_id), Value::Time(compat::now()), owner.as_ref().into()];
     let ids: Vec<Uuid> = OF_USER.with(|of_user| {
-        of_user.read(Sees::Latest, &values, |rows| {
+        of_user.read(Snapshot::Latest, &values, |rows| {
             rows.iter().filter_map(|row| row.uuid(1)).collect()
         })
     });
@@ -136,7 +136,7 @@ fn end(id: Uuid, owner: Option<Uuid>) -> bool {
 
 /// The last beat, which the table may not have yet.
 fn last_activity(key: Key, now: Micros) -> Value<'static> {
-    let known = roster::space().session(&key, now, settings::active_timeout());
+    let known = roster::tenant().session(&key, now, settings::active_timeout());
     known.map_or(Value::Null, |session| {
         Value::Time(Micros::min(session.last_activity, now))
     })

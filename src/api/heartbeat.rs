@@ -1,19 +1,25 @@
 //! Heartbeats: the calls that every client makes all the time. They touch shared memory, and nothing else.
 
-use super::args::Uuids;
-use crate::core::token::{self, Digest};
-use crate::identity;
-use crate::roster::{Key, Owner};
-use crate::store::value::Value;
-use crate::sync::{self, Answer};
-use crate::text::Text;
-use pgrx::callconv::{BoxRet, FcInfo};
-use pgrx::datum::Datum;
-use pgrx::pgrx_sql_entity_graph::metadata::{
-    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+use pgrx::{
+    callconv::{BoxRet, FcInfo},
+    check_for_interrupts,
+    datum::Datum,
+    pg_extern, pg_sys, pgrx_resolved_type,
+    pgrx_sql_entity_graph::metadata::{
+        ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+    },
 };
-use pgrx::{check_for_interrupts, pg_extern, pg_sys, pgrx_resolved_type};
 use uuid::Uuid;
+
+use super::args::Uuids;
+use crate::{
+    identity,
+    pg::text::Text,
+    roster::{Key, Owner},
+    rules::token::{self, Digest},
+    session::{self, Answer},
+    store::value::Value,
+};
 
 /// Tells that a session's user is there. Returns 'ok', 'ended' (sign in again) or 'unknown' (no such session, or not the
 /// caller's: start one). Counts at once, whatever becomes of the transaction. Errors with 25006 on a standby.
@@ -25,16 +31,16 @@ fn heartbeat(session_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -
     }
     let session = session_id.map(|id| Uuid::from_bytes(*id));
     if let Some(id) = &session {
-        sync::expect_heartbeat(id);
+        session::prefetch_heartbeat(id);
     }
     beat(session)
 }
 
-/// One heartbeat, however it was asked for; see [`super::shortcut`]. What it needs of memory has been asked for.
+/// One heartbeat, however it was asked for; see [`super::fast_path`]. What it needs of memory has been asked for.
 #[inline(always)]
 pub(super) fn beat(session: Option<Uuid>) -> Answer {
     match session {
-        Some(id) => sync::heartbeat(Key::Id(id), identity::owner()),
+        Some(id) => session::heartbeat(Key::Id(id), identity::owner()),
         None => Answer::Unknown,
     }
 }
@@ -43,9 +49,7 @@ pub(super) fn beat(session: Option<Uuid>) -> Answer {
 #[pg_extern(volatile, parallel_unsafe)]
 fn heartbeat_by_token(session_token: Option<Text>) -> Answer {
     match session_token.as_deref() {
-        Some(token) if token::check(token).is_ok() => {
-            sync::heartbeat(Key::Digest(Digest::of(token)), Owner::Any)
-        }
+        Some(token) if token::check(token).is_ok() => session::heartbeat(Key::Digest(Digest::of(token)), Owner::Any),
         _ => Answer::Unknown,
     }
 }
@@ -57,7 +61,7 @@ fn heartbeat_many(session_ids: Option<Uuids>) -> NotCounted {
     let owner = identity::owner();
     let mut missed = Vec::new();
     for ids in ids.chunks(BETWEEN_INTERRUPTS) {
-        missed.append(&mut sync::heartbeat_many(ids, owner));
+        missed.append(&mut session::heartbeat_many(ids, owner));
         check_for_interrupts!();
     }
     NotCounted(missed)
@@ -68,13 +72,13 @@ const BETWEEN_INTERRUPTS: usize = 10_000;
 
 /// A text that is never freed or written: PostgreSQL copies what it keeps of a function's result.
 #[repr(C, align(8))]
-struct Word {
+struct StaticText {
     header: u32,
     bytes: [u8; 7],
 }
 
-impl Word {
-    const fn new(text: &str) -> Word {
+impl StaticText {
+    const fn new(text: &str) -> StaticText {
         let mut bytes = [0; 7];
         let (used, _) = bytes.split_at_mut(text.len());
         used.copy_from_slice(text.as_bytes());
@@ -85,19 +89,23 @@ impl Word {
         } else {
             size
         };
-        Word { header, bytes }
+        StaticText { header, bytes }
     }
 }
 
 /// In the order of [`Answer`], and side by side, so that the place of one is reckoned, not looked up in one more page of
 /// memory.
-static WORDS: [Word; 3] = [Word::new("ok"), Word::new("ended"), Word::new("unknown")];
+static ANSWERS: [StaticText; 3] = [
+    StaticText::new("ok"),
+    StaticText::new("ended"),
+    StaticText::new("unknown"),
+];
 
 impl Answer {
     /// As a `text` that is valid for ever.
     #[inline(always)]
     pub(super) fn datum(self) -> pg_sys::Datum {
-        let word: *const Word = &WORDS[self as usize];
+        let word: *const StaticText = &ANSWERS[self as usize];
         pg_sys::Datum::from(word)
     }
 }
@@ -114,10 +122,8 @@ unsafe impl BoxRet for Answer {
 unsafe impl SqlTranslatable for Answer {
     const TYPE_IDENT: &'static str = pgrx_resolved_type!(Answer);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
-    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> =
-        Err(ArgumentError::NotValidAsArgument("Answer"));
-    const RETURN_SQL: Result<ReturnsRef, ReturnsError> =
-        Ok(ReturnsRef::One(SqlMappingRef::As("text")));
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Err(ArgumentError::NotValidAsArgument("Answer"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::As("text")));
 }
 
 /// A `uuid[]`.
@@ -138,8 +144,6 @@ unsafe impl BoxRet for NotCounted {
 unsafe impl SqlTranslatable for NotCounted {
     const TYPE_IDENT: &'static str = pgrx_resolved_type!(NotCounted);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
-    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> =
-        Err(ArgumentError::NotValidAsArgument("NotCounted"));
-    const RETURN_SQL: Result<ReturnsRef, ReturnsError> =
-        Ok(ReturnsRef::One(SqlMappingRef::As("uuid[]")));
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Err(ArgumentError::NotValidAsArgument("NotCounted"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::As("uuid[]")));
 }

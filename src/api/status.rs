@@ -1,18 +1,16 @@
 //! One user's status, read against the clock.
 
-use super::label::Shown;
-use super::reading::Reading;
-use crate::core::status::Status;
-use crate::{errors, identity};
-use pgrx::datum::TimestampWithTimeZone;
-use pgrx::pg_extern;
+use pgrx::{datum::TimestampWithTimeZone, pg_extern};
 use uuid::Uuid;
+
+use super::{presence_reader::PresenceReader, status_label::StatusLabel};
+use crate::{identity, pg::errors, rules::status::Status};
 
 /// A user's status: 'active' or 'inactive', 'inactive' for a stranger and for NULL. Errors with 42501 where a client asks
 /// about somebody else.
 #[pg_extern(stable, parallel_safe, requires = ["types"])]
-fn user_status(user_id: Option<pgrx::Uuid>) -> Shown {
-    Shown(Status::of(is_online(user_id)))
+fn user_status(user_id: Option<pgrx::Uuid>) -> StatusLabel {
+    StatusLabel(Status::of(is_online(user_id)))
 }
 
 /// Whether a user has a live session; false for a stranger and for NULL. Errors with 42501 where a client asks about
@@ -21,8 +19,8 @@ fn user_status(user_id: Option<pgrx::Uuid>) -> Shown {
 fn is_online(user_id: Option<pgrx::Uuid>) -> bool {
     user_id.is_some_and(|id| {
         let id = Uuid::from_bytes(*id);
-        must_see(id);
-        Reading::begin().is_online(id)
+        require_may_see(id);
+        PresenceReader::begin().is_online(id)
     })
 }
 
@@ -31,14 +29,14 @@ fn is_online(user_id: Option<pgrx::Uuid>) -> bool {
 #[pg_extern(stable, parallel_safe)]
 fn last_seen(user_id: Option<pgrx::Uuid>) -> Option<TimestampWithTimeZone> {
     let id = Uuid::from_bytes(*user_id?);
-    must_see(id);
-    let reading = Reading::begin();
-    let seen = match reading.live(id) {
+    require_may_see(id);
+    let reader = PresenceReader::begin();
+    let seen = match reader.live(id) {
         Some(live) => live.last_activity,
         None => {
-            let known = reading.known(&[id]);
-            let kept = known.first().and_then(|known| known.last_seen);
-            kept.max(reading.last_activity(id))
+            let stored = reader.stored(&[id]);
+            let kept = stored.first().and_then(|stored| stored.last_seen);
+            kept.max(reader.last_activity(id))
         }
     };
     seen.and_then(|seen| TimestampWithTimeZone::try_from(seen).ok())
@@ -46,7 +44,7 @@ fn last_seen(user_id: Option<pgrx::Uuid>) -> Option<TimestampWithTimeZone> {
 
 /// Errors with 42501 unless the caller may read everybody's status, or asks about itself.
 #[inline]
-fn must_see(user_id: Uuid) {
+fn require_may_see(user_id: Uuid) {
     if !identity::is_reader() && identity::user_id() != Some(user_id) {
         errors::reader_only();
     }

@@ -1,12 +1,14 @@
 //! New tokens for old sessions.
 
-use super::caller;
-use crate::core::token::{self, Digest};
-use crate::store::statement::Statement;
-use crate::store::value::Value;
-use crate::{compat, random};
 use pgrx::{pg_extern, pg_sys};
 use uuid::Uuid;
+
+use super::caller;
+use crate::{
+    pg::{compat, random, text::Text},
+    rules::token::{self, Digest},
+    store::{statement::Statement, value::Value},
+};
 
 thread_local! {
     static ROTATE: Statement = const { Statement::new(
@@ -22,8 +24,8 @@ thread_local! {
 /// ended or is not the caller's. Errors with 25006 on a standby.
 #[pg_extern(volatile, parallel_unsafe)]
 fn rotate_session_token(session_id: Option<pgrx::Uuid>) -> Option<String> {
-    caller::must_write();
-    let owner = caller::filter()?;
+    caller::require_writable();
+    let owner = caller::owner_filter()?;
     let id = Uuid::from_bytes(*session_id?);
     let token = token::generate(random::bytes());
     let values = [
@@ -34,4 +36,11 @@ fn rotate_session_token(session_id: Option<pgrx::Uuid>) -> Option<String> {
     ];
     let rotated = ROTATE.with(|rotate| rotate.write(&values, |rows| rows.count()));
     (rotated > 0).then_some(token)
+}
+
+/// What `user_sessions.session_token` holds for a token. Errors: 55000 where the library is not preloaded.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn token_digest(token: Text) -> String {
+    caller::require_preload();
+    Digest::of(&token).to_text()
 }

@@ -1,10 +1,10 @@
 //! A user who is to be forgotten.
 
-use super::caller;
-use crate::store::statement::Statement;
-use crate::store::value::Value;
 use pgrx::{pg_extern, pg_sys};
 use uuid::Uuid;
+
+use super::caller;
+use crate::store::{statement::Statement, value::Value};
 
 thread_local! {
     static SESSIONS: Statement = const { Statement::new(
@@ -34,15 +34,14 @@ thread_local! {
 /// there was anything to erase. Errors with 42501 for others, with 25006 on a standby.
 #[pg_extern(volatile, parallel_unsafe)]
 fn forget_user(user_id: Option<pgrx::Uuid>) -> bool {
-    caller::must_write();
-    caller::must_be_service();
+    caller::require_writable();
+    caller::require_service();
     user_id.is_some_and(|id| {
         let id = Uuid::from_bytes(*id);
-        let [sessions, held, presence, changes] =
-            [&SESSIONS, &HOLD, &PRESENCE, &CHANGES].map(|statement| {
-                let values = [Value::Uuid(&id)];
-                statement.with(|statement| statement.write(&values, |rows| rows.count()))
-            });
+        let [sessions, held, presence, changes] = [&SESSIONS, &HOLD, &PRESENCE, &CHANGES].map(|statement| {
+            let values = [Value::Uuid(&id)];
+            statement.with(|statement| statement.write(&values, |rows| rows.count()))
+        });
         sessions + (presence - held) + changes > 0
     })
 }

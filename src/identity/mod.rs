@@ -1,31 +1,32 @@
-//! Who is calling, as the security model sees it: a service, a client with an identity, or nobody known.
+//! Who is calling: a service, a client with an identity, or neither.
 //!
-//! Nothing of a client's identity outlives the call: a gateway changes it between two statements of one connection.
-//! Whether a role is a service is remembered until the catalogs change.
+//! A client's identity is read anew for each call, as a gateway changes it between two statements of one connection. What
+//! a role may do is kept until the catalogs change; see [`role_cache`].
 
-mod mapped;
+mod call_right;
 mod reader;
-mod right;
+mod role_cache;
 mod service;
-mod sql;
+mod user_id_function;
 
-use std::borrow::Cow;
-use std::ffi::CStr;
+use std::{borrow::Cow, ffi::CStr};
 
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use crate::core::claims;
-use crate::core::key::presence_id_text;
-use crate::roster::Owner;
-use crate::settings::{self, ClaimFormat};
-use crate::text;
+use crate::{
+    pg::text,
+    roster::Owner,
+    rules::{claims, presence_id::presence_id_text},
+    settings::{self, ClaimFormat},
+};
 
+pub use call_right::{may_call, remember_call_right};
 pub use reader::is_reader;
-pub use right::{learn, may_call};
 pub use service::is_service;
 
-/// The identity of the caller, if it has a valid one: the claim, or where there are no claims `presence.user_id`.
+/// Returns the identity of the caller, if it has a valid one: the claim or, where the request has no claims,
+/// `presence.user_id`.
 #[inline]
 pub fn auth_id() -> Option<Uuid> {
     match request_claims() {
@@ -37,17 +38,19 @@ pub fn auth_id() -> Option<Uuid> {
     }
 }
 
-/// The user the caller acts for, if it has a valid identity: what `presence.user_id_function` makes of
-/// [`auth_id`], or where there is none the same. Errors: what that function raises; 55000 where it cannot be called.
+/// Returns the user the caller acts for, if it has a valid identity: what `presence.user_id_function` returns for
+/// [`auth_id`] or, where the setting is empty, `auth_id` itself. Errors: 55000 where the function cannot be called, 42501
+/// where the caller may not execute it, and whatever it raises.
 pub fn user_id() -> Option<Uuid> {
     let auth_id = auth_id()?;
     match settings::user_id_function() {
-        Some(function) => mapped::user_of(&function, auth_id),
+        Some(function) => user_id_function::user_of(&function, auth_id),
         None => Some(auth_id),
     }
 }
 
-/// The application's own id of the caller's user: the claim itself, where it is read as text and no function maps it.
+/// Returns the application's own id of the caller's user: the claim itself, where it is read as text and no function
+/// maps it.
 pub fn user_key() -> Option<String> {
     if settings::claim_format() != ClaimFormat::Text || settings::user_id_function().is_some() {
         return None;
@@ -55,7 +58,7 @@ pub fn user_key() -> Option<String> {
     text_claim(request_claims()?).map(Cow::into_owned)
 }
 
-/// Whose sessions the caller may touch.
+/// Returns whose sessions the caller may read and change. Errors: 55000 where the extension is not installed.
 #[inline(always)]
 pub fn owner() -> Owner {
     if is_service() {
@@ -64,25 +67,24 @@ pub fn owner() -> Owner {
     auth_id().map_or(Owner::Nobody, Owner::Auth)
 }
 
-/// Whose a session is that a service starts: the caller's, where a service acts on behalf of a client who is that user.
+/// Returns the owner of a session that a service starts: the caller's identity if it maps to that user, else the user.
+/// Errors as [`user_id`].
 pub fn auth_id_for(user: Uuid) -> Uuid {
-    auth_id()
-        .filter(|_| user_id() == Some(user))
-        .unwrap_or(user)
+    auth_id().filter(|_| user_id() == Some(user)).unwrap_or(user)
 }
 
-/// A claim read as text. An empty one names nobody.
+/// Returns the claim as text, unless it is empty.
 fn text_claim(json: &[u8]) -> Option<Cow<'_, str>> {
     claims::claim_text(json, &settings::claim()).filter(|key| !key.is_empty())
 }
 
-/// The claims that PostgREST, Supabase and others leave for the transaction, unless there are none; as UTF-8, and empty
-/// where they cannot be that.
+/// Returns the claims that PostgREST, Supabase and others set for the transaction, in UTF-8; empty where they cannot be
+/// converted, `None` where there are none.
 ///
-/// The bytes are PostgreSQL's own copy of the setting, so they are good until something sets it.
+/// The bytes are PostgreSQL's own copy of the setting, so they are valid until something sets it.
 #[inline]
 fn request_claims<'a>() -> Option<&'a [u8]> {
-    // SAFETY: a missing setting yields null, any other one a C string that stays until the setting changes; no caller
+    // SAFETY: a missing setting yields null, any other one a C string that is valid until the setting changes; no caller
     // above runs SQL while it holds the bytes.
     unsafe {
         let value = pg_sys::GetConfigOption(c"request.jwt.claims".as_ptr(), true, false);

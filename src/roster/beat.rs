@@ -1,29 +1,30 @@
 //! Beats and releases: the hot path.
 //!
-//! A steady beat takes one shared partition lock, reads its session's line and stores into it; nothing it writes is
-//! shared with other sessions.
+//! A steady beat takes one shared partition lock, reads its session's line and stores into it; nothing it writes is shared
+//! with other sessions.
 
 use super::{
-    Key, Owner, Space,
-    cell::{digest_words, uuid_words},
-    layout::{Roster, Slot},
+    atomic::{digest_words, uuid_words},
+    layout::Roster,
     lock::{self, Held, Index},
-    state::{DELETED, ENDED, LIVE, RECOVERED, TIMED_OUT},
+    lookup::{Key, Owner},
+    state::{SessionFlag, SessionState},
+    tenant::Tenant,
 };
-use crate::core::{status::Reason, time::Micros};
+use crate::rules::{status::Reason, time::Micros};
 
-/// What the roster says to a beat.
+/// The roster's answer to a beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beat {
     /// Counted.
     Counted,
     /// The session is the caller's and has ended.
     Ended,
-    /// The roster does not know it, or it is not the caller's: the table has to be asked.
+    /// The roster does not know it, or it is not the caller's: the table has to be read.
     Missing,
 }
 
-/// What a shared look at a session found.
+/// A session as a beat finds it.
 enum Found {
     Live(u32),
     TimedOut(u32),
@@ -31,21 +32,10 @@ enum Found {
     Missing,
 }
 
-impl Owner {
-    #[inline]
-    fn owns(&self, slot: &Slot) -> bool {
-        match self {
-            Owner::Any => true,
-            Owner::Auth(id) => slot.auth_id.words() == uuid_words(id),
-            Owner::Nobody => false,
-        }
-    }
-}
-
-impl Space {
-    /// Looks a session up, and gives the slot's id partition, shared, so that its state stays.
+impl Tenant {
+    /// Finds a session and returns it with its id partition share-locked, so that its state cannot change.
     #[inline(always)]
-    fn look(&self, key: &Key, owner: &Owner, now: Micros) -> (Found, Held) {
+    fn find(&self, key: &Key, owner: &Owner, now: Micros) -> (Found, Held) {
         let roster = self.roster();
         let (at, held) = match key {
             Key::Id(id) => {
@@ -62,7 +52,7 @@ impl Space {
                     // Found under the digest's lock, the slot stays in use while its id's lock is taken.
                     Some(at) => {
                         let slot = &roster.slots[at as usize];
-                        let bucket = roster.id_bucket(self.index(), slot.id.words());
+                        let bucket = roster.id_bucket(self.index(), slot.id.get());
                         (Some(at), lock::shared(Index::Id, bucket))
                     }
                     None => (None, outer),
@@ -73,31 +63,30 @@ impl Space {
             return (Found::Missing, held);
         };
         let slot = &roster.slots[at as usize];
-        if !owner.owns(slot) || !roster.stands(slot) {
+        if !owner.owns(slot) || !roster.survives_truncate(slot) {
             return (Found::Missing, held);
         }
         let found = match slot.state.get() {
-            LIVE | TIMED_OUT if now >= slot.expires_at.get() => Found::Ended,
-            LIVE => Found::Live(at),
-            TIMED_OUT => Found::TimedOut(at),
-            ENDED if !slot.flags.has(DELETED) => Found::Ended,
-            _ => Found::Missing,
+            SessionState::Live | SessionState::TimedOut if now >= slot.expires_at.get() => Found::Ended,
+            SessionState::Live => Found::Live(at),
+            SessionState::TimedOut => Found::TimedOut(at),
+            SessionState::Ended if !slot.flags.has(SessionFlag::Deleted) => Found::Ended,
+            SessionState::Ended | SessionState::Empty => Found::Missing,
         };
         (found, held)
     }
 
-    /// Counts a heartbeat, if the roster knows the session and `owner` may. `timeout` is the silence that is too long;
-    /// it is asked only where somebody comes back.
+    /// Counts a heartbeat, if the roster knows the session and `owner` may touch it. `timeout` is evaluated only when a
+    /// timed-out session resumes.
     #[inline(always)]
     pub fn beat(&self, key: &Key, owner: &Owner, now: Micros, timeout: fn() -> Micros) -> Beat {
-        let roster = self.roster();
-        let tally = self.tally();
-        let (found, held) = self.look(key, owner, now);
+        let counters = self.counters();
+        let (found, held) = self.find(key, owner, now);
         match found {
             Found::Live(at) => {
-                roster.touch(at, now);
+                self.roster().touch(at, now);
                 drop(held);
-                tally.count_beat();
+                counters.count_beat();
                 Beat::Counted
             }
             Found::TimedOut(_) => {
@@ -106,85 +95,69 @@ impl Space {
             }
             Found::Ended => {
                 drop(held);
-                tally.count_rejected();
+                counters.count_rejected();
                 Beat::Ended
             }
             Found::Missing => Beat::Missing,
         }
     }
 
-    /// Brings a timed out session back. The state may have changed since it was found: it is looked up again.
+    /// Resumes a timed-out session. The state may have changed since it was found, so it is looked up again.
     #[cold]
     fn resume(&self, key: &Key, owner: &Owner, now: Micros, timeout: Micros) -> Beat {
         let roster = self.roster();
         let writer = roster.write();
         // Under the writers' lock nothing changes; the partition is released at once, to be taken exclusively.
-        let (found, held) = self.look(key, owner, now);
+        let (found, held) = self.find(key, owner, now);
         drop(held);
         let beat = match found {
             Found::Live(at) | Found::TimedOut(at) => {
                 roster.touch(at, now);
-                writer.set_state(at, LIVE, Reason::Resumed);
-                let slot = &roster.slots[at as usize];
-                let deadline = super::state::deadline(slot, self.entry(), timeout);
-                roster.expect(at, deadline, timeout);
+                writer.set_state(at, SessionState::Live, Reason::Resumed);
+                roster.schedule_sweep(at, timeout);
                 Beat::Counted
             }
             Found::Ended => Beat::Ended,
             Found::Missing => Beat::Missing,
         };
-        writer.done();
+        drop(writer);
         match beat {
-            Beat::Counted => self.tally().count_beat(),
-            Beat::Ended => self.tally().count_rejected(),
+            Beat::Counted => self.counters().count_beat(),
+            Beat::Ended => self.counters().count_rejected(),
             Beat::Missing => {}
         }
         beat
     }
 
-    /// Lets a live session time out after `grace`, unless it beats first.
-    pub fn release(
-        &self,
-        key: &Key,
-        owner: &Owner,
-        grace: Micros,
-        now: Micros,
-        timeout: Micros,
-    ) -> Beat {
+    /// Makes a live session time out after `grace`, unless it beats first.
+    pub fn release(&self, key: &Key, owner: &Owner, grace: Micros, now: Micros, timeout: Micros) -> Beat {
         let roster = self.roster();
         // A release and a beat of the same session exclude each other: the one writes what the other clears.
-        let writer = roster.write();
-        let (found, held) = self.look(key, owner, now);
+        let _writer = roster.write();
+        let (found, held) = self.find(key, owner, now);
         drop(held);
-        let release = match found {
+        match found {
             Found::Live(at) => {
                 let slot = &roster.slots[at as usize];
-                let bucket = roster.id_bucket(self.index(), slot.id.words());
+                let bucket = roster.id_bucket(self.index(), slot.id.get());
                 let _held = lock::exclusive(Index::Id, bucket);
                 let until = now.saturating_add(grace);
                 let before = slot.release_at.get();
-                slot.release_at.set(if before == 0 {
-                    until
-                } else {
-                    until.min(before)
-                });
-                let deadline = super::state::deadline(slot, self.entry(), timeout);
-                roster.expect(at, deadline, timeout);
+                slot.release_at.set(if before == 0 { until } else { until.min(before) });
+                roster.schedule_sweep(at, timeout);
                 Beat::Counted
             }
             // Silent already: there is nothing to shorten.
             Found::TimedOut(_) => Beat::Counted,
             Found::Ended => Beat::Ended,
             Found::Missing => Beat::Missing,
-        };
-        writer.done();
-        release
+        }
     }
 }
 
 impl Roster {
-    /// Stores a beat. The caller holds the session's id partition or the writers' lock. What the sweep looks at stays as
-    /// it is: it comes too early then, and finds that out.
+    /// Stores a beat. The caller holds the session's id partition or the writers' lock. Leaves `seen` alone: the sweep may
+    /// visit too early and will re-check the slot.
     #[inline]
     fn touch(&self, at: u32, now: Micros) {
         let slot = &self.slots[at as usize];
@@ -192,8 +165,8 @@ impl Roster {
         if slot.release_at.get() != 0 {
             slot.release_at.set(0);
         }
-        if slot.flags.has(RECOVERED) {
-            slot.flags.assign(RECOVERED, false);
+        if slot.flags.has(SessionFlag::Recovered) {
+            slot.flags.assign(SessionFlag::Recovered, false);
         }
     }
 }

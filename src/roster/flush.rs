@@ -1,15 +1,15 @@
-//! What the table does not know yet of sessions: newer activity, another `is_active`, an end by expiry.
+//! What the table does not have yet of sessions: newer activity, another `is_active`, an end by expiry.
 
 use uuid::Uuid;
 
 use super::{
-    Space,
-    cell::words_uuid,
+    atomic::words_uuid,
     layout::Slot,
-    state::{EMPTY, END_UNWRITTEN, ENDED, LIVE, TABLE_INACTIVE, TIMED_OUT},
-    units,
+    state::{SessionFlag, SessionState},
+    sweep_clock,
+    tenant::Tenant,
 };
-use crate::core::time::Micros;
+use crate::rules::time::Micros;
 
 /// A row of `user_sessions` to write.
 #[derive(Clone, Copy, Debug)]
@@ -22,56 +22,55 @@ pub struct FlushRow {
     pub ended_at: Option<Micros>,
 }
 
-/// Which rows to look for.
+/// Which rows to flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
-    /// Those whose state the table has wrong.
-    State,
-    /// Those too whose `last_activity` is newer than the table's.
+pub enum FlushScope {
+    /// Those whose state differs in the table.
+    States,
+    /// These, and those whose `last_activity` is newer than the table's.
     All,
 }
 
-fn is_candidate(slot: &Slot, which: Which, origin: Micros) -> bool {
-    let table_active = !slot.flags.has(TABLE_INACTIVE);
+fn is_candidate(slot: &Slot, scope: FlushScope, origin: Micros) -> bool {
+    let table_active = !slot.flags.has(SessionFlag::TableInactive);
     match slot.state.get() {
-        LIVE if !table_active => true,
-        TIMED_OUT if table_active => true,
-        LIVE | TIMED_OUT => {
-            which == Which::All
-                && units::ceil(slot.last_activity.get(), origin) > slot.flushed.get()
+        SessionState::Live if !table_active => true,
+        SessionState::TimedOut if table_active => true,
+        SessionState::Live | SessionState::TimedOut => {
+            scope == FlushScope::All && sweep_clock::ceil(slot.last_activity.get(), origin) > slot.flushed.get()
         }
-        ENDED => slot.flags.has(END_UNWRITTEN),
-        _ => false,
+        SessionState::Ended => slot.flags.has(SessionFlag::EndUnwritten),
+        SessionState::Empty => false,
     }
 }
 
-impl Space {
-    /// Up to `max` rows to write, from `cursor` on; `cursor` moves behind them, and is back at 0 once all slots have
-    /// been looked at.
-    pub fn flush_candidates(&self, cursor: &mut u32, max: usize, which: Which) -> Vec<FlushRow> {
+impl Tenant {
+    /// Returns up to `max` rows to write, from `cursor` on; `cursor` moves behind them, and is back at 0 once all slots
+    /// have been checked.
+    pub fn flush_candidates(&self, cursor: &mut u32, max: usize, scope: FlushScope) -> Vec<FlushRow> {
         let roster = self.roster();
         let origin = roster.header.origin.get();
-        let ever = roster.header.heap.slots_ever.get();
+        let ever = roster.header.free_lists.slots_ever.get();
         let mut rows = Vec::with_capacity(max);
         let mut at = *cursor;
         while at < ever && rows.len() < max {
             let slot = &roster.slots[at as usize];
-            // A first look without the lock; the lock only where there is something to write.
-            if slot.space.get() as usize == self.index() && is_candidate(slot, which, origin) {
+            // Checked first without the lock, which is taken only where there is something to write.
+            if slot.tenant.get() as usize == self.index() && is_candidate(slot, scope, origin) {
                 let writer = roster.write();
-                if slot.space.get() as usize == self.index()
+                if slot.tenant.get() as usize == self.index()
                     && writer.in_use(at)
-                    && roster.stands(slot)
-                    && is_candidate(slot, which, origin)
+                    && roster.survives_truncate(slot)
+                    && is_candidate(slot, scope, origin)
                 {
-                    let ended = slot.state.get() == ENDED;
+                    let state = slot.state.get();
                     // Within the capacity reserved above: nothing is allocated under the lock.
                     rows.push(FlushRow {
                         slot: at,
-                        id: words_uuid(slot.id.words()),
+                        id: words_uuid(slot.id.get()),
                         last_activity: slot.last_activity.get(),
-                        is_active: slot.state.get() == LIVE,
-                        ended_at: ended.then(|| slot.expires_at.get()),
+                        is_active: state == SessionState::Live,
+                        ended_at: (state == SessionState::Ended).then(|| slot.expires_at.get()),
                     });
                 }
                 drop(writer);
@@ -82,21 +81,21 @@ impl Space {
         rows
     }
 
-    /// Notes that the table has what `rows` say. To be called after the commit.
-    pub fn flushed<'a>(&self, rows: impl IntoIterator<Item = &'a FlushRow>) {
+    /// Notes that the table has what is in `rows`. To be called after the commit.
+    pub fn mark_flushed<'a>(&self, rows: impl IntoIterator<Item = &'a FlushRow>) {
         let roster = self.roster();
         let origin = roster.header.origin.get();
         for row in rows {
             let writer = roster.write();
             let slot = &roster.slots[row.slot as usize];
-            let same = writer.in_use(row.slot)
-                && slot.space.get() as usize == self.index()
-                && words_uuid(slot.id.words()) == row.id;
-            if same && slot.state.get() != EMPTY {
-                slot.flushed.set(units::ceil(row.last_activity, origin));
-                slot.flags.assign(TABLE_INACTIVE, !row.is_active);
-                if row.ended_at.is_some() && slot.state.get() == ENDED {
-                    slot.flags.assign(END_UNWRITTEN, false);
+            let is_same = writer.in_use(row.slot)
+                && slot.tenant.get() as usize == self.index()
+                && words_uuid(slot.id.get()) == row.id;
+            if is_same && slot.state.get() != SessionState::Empty {
+                slot.flushed.set(sweep_clock::ceil(row.last_activity, origin));
+                slot.flags.assign(SessionFlag::TableInactive, !row.is_active);
+                if row.ended_at.is_some() && slot.state.get() == SessionState::Ended {
+                    slot.flags.assign(SessionFlag::EndUnwritten, false);
                 }
             }
             drop(writer);
@@ -107,11 +106,11 @@ impl Space {
     pub fn oldest_unflushed(&self) -> Option<Micros> {
         let roster = self.roster();
         let origin = roster.header.origin.get();
-        let ever = roster.header.heap.slots_ever.get() as usize;
+        let ever = roster.header.free_lists.slots_ever.get() as usize;
         roster.slots[..ever]
             .iter()
-            .filter(|slot| slot.space.get() as usize == self.index())
-            .filter(|slot| is_candidate(slot, Which::All, origin))
+            .filter(|slot| slot.tenant.get() as usize == self.index())
+            .filter(|slot| is_candidate(slot, FlushScope::All, origin))
             .map(|slot| slot.last_activity.get())
             .min()
     }

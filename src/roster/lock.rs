@@ -2,34 +2,40 @@
 //!
 //! | lock | protects |
 //! |---|---|
-//! | writers (one, exclusive) | everything but what a beat writes: chains, lists, states, queues, counts, the heap |
+//! | writers (one, exclusive) | everything but what a beat writes: chains, lists, states, queues, counts, free lists |
 //! | id partition | the chains of `by_id` in it, and the state of the sessions in them |
 //! | digest partition | the chains of `by_digest` in it, and the digests of the sessions in them |
 //! | user partition | the chains of `by_user` in it, and the session lists of the users in them |
 //!
-//! Whoever changes a chain, list or state holds the writers' lock *and*, exclusively, the partition it lies in. So a
-//! writer may read everything, and a reader needs just the one partition, shared. A beat writes only atomics of its
-//! own session, under the shared id partition: a state cannot change under it; and, under none, its process's tally.
+//! Whoever changes a chain, list or state holds the writers' lock *and*, exclusively, the partition that contains it. So
+//! a writer may read everything, and a reader needs just the one partition, shared. A beat writes only atomics of its own
+//! session, under the shared id partition, so that the state cannot change meanwhile; and, under no lock, its process's
+//! counters.
 //!
 //! Order: writers before any partition, and a writer holds one partition at a time. A beat by token holds a digest
-//! partition and then an id partition, both shared; as no writer waits for a partition while it holds another, no
-//! circle can form. Nothing is allocated, raised, logged or sent while a lock is held.
+//! partition and then an id partition, both shared; as no writer waits for a partition while it holds another, there is
+//! no deadlock. Nothing is allocated, raised, logged or sent while a lock is held.
 
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::{
+    ffi::CStr,
+    sync::atomic::{AtomicPtr, Ordering},
+};
 
 use pgrx::pg_sys;
 
-use super::layout::PARTITIONS;
-use crate::compat;
+use super::atomic::prefetch;
+use crate::pg::compat;
 
 /// The tranche's name, as `pg_stat_activity.wait_event` shows it.
-const TRANCHE: &std::ffi::CStr = c"pg_presence";
+const TRANCHE: &CStr = c"pg_presence";
+/// Locks for each of the three indexes.
+const PARTITIONS: usize = 128;
 /// How many locks the roster has.
 pub const LOCKS: usize = 1 + 3 * PARTITIONS;
 
 static BASE: AtomicPtr<pg_sys::LWLockPadded> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Which array of partitions.
+/// Which index, by the number of its first lock.
 #[derive(Clone, Copy)]
 pub enum Index {
     Id = 1,
@@ -45,10 +51,11 @@ impl Index {
     }
 }
 
-/// A lock held, until it is dropped.
+/// A lock, held until it is dropped.
 pub struct Held(*mut pg_sys::LWLock);
 
-/// Makes the locks: in the roster's own memory and not among PostgreSQL's, as the roster lies in large pages.
+/// Initializes the locks. They are in the roster's own memory rather than among PostgreSQL's, so that they are on huge
+/// pages as well.
 ///
 /// # Safety
 /// `base` is shared memory for [`LOCKS`] locks, which nobody uses yet.
@@ -62,7 +69,7 @@ pub unsafe fn init(base: *mut pg_sys::LWLockPadded) {
     }
 }
 
-/// Remembers where the locks are, and tells this process their name.
+/// Remembers where the locks are, and registers their name with this process.
 ///
 /// # Safety
 /// `base` is the roster's [`LOCKS`] locks, made by [`init`].
@@ -72,11 +79,11 @@ pub unsafe fn attach(base: *mut pg_sys::LWLockPadded) {
     BASE.store(base, Ordering::Relaxed);
 }
 
-/// Has the processor fetch the lock of a bucket that is about to be taken.
+/// Prefetches the lock of a bucket.
 #[inline]
-pub fn ask_for(index: Index, bucket: usize) {
+pub fn prefetch_partition(index: Index, bucket: usize) {
     let base = BASE.load(Ordering::Relaxed);
-    super::ahead::ask_for(base.wrapping_add(index.lock(bucket)));
+    prefetch(base.wrapping_add(index.lock(bucket)));
 }
 
 #[inline]
@@ -91,19 +98,19 @@ fn take(number: usize, mode: pg_sys::LWLockMode::Type) -> Held {
     }
 }
 
-/// Shared hold on the partition of a bucket.
+/// Locks the partition of a bucket, shared.
 #[inline]
 pub fn shared(index: Index, bucket: usize) -> Held {
     take(index.lock(bucket), pg_sys::LWLockMode::LW_SHARED)
 }
 
-/// Exclusive hold on the partition of a bucket. The caller holds the writers' lock.
+/// Locks the partition of a bucket, exclusively. The caller holds the writers' lock.
 #[inline]
 pub fn exclusive(index: Index, bucket: usize) -> Held {
     take(index.lock(bucket), pg_sys::LWLockMode::LW_EXCLUSIVE)
 }
 
-/// The writers' lock.
+/// Takes the writers' lock.
 #[inline]
 pub fn writers() -> Held {
     take(0, pg_sys::LWLockMode::LW_EXCLUSIVE)

@@ -1,14 +1,17 @@
-//! Stamps: the order in which writes to a session were made, whatever order their commits are told in.
+//! Stamps: the order in which writes to a session were made, whatever the order in which their commits are applied.
 //!
-//! Commit callbacks run after the row locks are gone, so two writes of one row may be told the wrong way round. A
+//! Commit callbacks run after the row locks are released, so two writes of one row may be applied in the wrong order. A
 //! trigger takes a stamp while it holds the row's lock; the roster keeps the newest stamp applied to a session and
-//! ignores older ones. What ended stays as a tombstone for as long as a transaction with an older stamp may still
-//! be told: each process publishes the first stamp of its transaction until it has told its writes.
+//! ignores older ones. An ended session stays as a tombstone for as long as a transaction with an older stamp may still
+//! be applied: each process publishes the first stamp of its transaction until it has applied its writes.
 
-use super::layout::{Roster, Slot, SpaceEntry};
-use crate::compat;
+use super::{
+    atomic::SharedU64,
+    layout::{Roster, Slot, TenantEntry},
+};
+use crate::pg::compat;
 
-/// A slot filled from the table, not by a commit: any commit's word counts more. The low bits are the stamp
+/// Marks a slot filled from the table rather than by a commit: any commit overrides it. The low bits are the stamp
 /// counter at that time, so that an older TRUNCATE does not remove it.
 pub const LOADED: u64 = 1 << 63;
 
@@ -17,14 +20,14 @@ impl Roster {
     pub fn take_stamp(&self) -> u64 {
         let mine = &self.inflight[compat::process_number()];
         if mine.get() == 0 {
-            // First the lower bound, then the stamp: nobody may believe that nothing older is under way.
+            // First the lower bound, then the stamp: nobody may conclude that nothing older is in flight.
             mine.publish(self.header.stamps.0.get());
         }
         self.header.stamps.0.add(1)
     }
 
-    /// A stamp for a whole table that is about to be read. All that is under way counts as older, also after it has been
-    /// told: the snapshot may not see it.
+    /// A stamp for a whole table that is about to be read. Everything in flight counts as older, also after it has been
+    /// applied: the snapshot may not see it.
     pub fn take_stamp_for_load(&self) -> u64 {
         let oldest = self.oldest_inflight().min(self.header.stamps.0.get());
         self.inflight[compat::process_number()].publish(oldest);
@@ -36,16 +39,16 @@ impl Roster {
         self.header.stamps.0.add(1) | LOADED
     }
 
-    /// This process has told all its writes.
-    pub fn stamps_told(&self) {
+    /// Ends this process's stamps: all its writes are applied.
+    pub fn clear_inflight(&self) {
         self.inflight[compat::process_number()].set(0);
     }
 
-    /// No write with a stamp below this is still to be told.
+    /// No write with a stamp below this is still to be applied.
     pub fn oldest_inflight(&self) -> u64 {
         self.inflight
             .iter()
-            .map(super::cell::W64::get)
+            .map(SharedU64::get)
             .filter(|&stamp| stamp != 0)
             .min()
             .unwrap_or(u64::MAX)
@@ -57,10 +60,10 @@ pub fn after(new: u64, old: u64) -> bool {
     old & LOADED != 0 || new > old
 }
 
-/// Whether the session is younger than the last TRUNCATE of its space. Stamps begin at 1, so where there was none, its
-/// own is not read: a beat spares the second line of the slot.
+/// Whether a session is younger than the last TRUNCATE of its tenant. Stamps begin at 1, so where there was no
+/// TRUNCATE, the session's own stamp is not read: that spares a beat the second line of the slot.
 #[inline]
-pub fn survives(slot: &Slot, space: &SpaceEntry) -> bool {
-    let floor = space.floor.get();
+pub fn survives_truncate(slot: &Slot, tenant: &TenantEntry) -> bool {
+    let floor = tenant.floor.get();
     floor == 0 || slot.stamp.get() & !LOADED > floor
 }

@@ -1,57 +1,106 @@
-//! The state of a session in the roster, and when it is live.
+//! The states and flags of sessions and users in the roster. [`super::writer`] draws the transitions.
 
-use super::layout::{Roster, Slot, SpaceEntry};
-use crate::core::time::Micros;
+use super::atomic::{Flag, SharedU8};
 
-/// Reserved: a transaction or a load is about to say what the session is.
-pub const EMPTY: u8 = 0;
-/// Live when last looked at.
-pub const LIVE: u8 = 1;
-/// Silent for too long; a beat resumes it.
-pub const TIMED_OUT: u8 = 2;
-/// Ended for good: a tombstone.
-pub const ENDED: u8 = 3;
-
-/// Loaded at the start of service and not heard of since: live until the grace has passed.
-pub const RECOVERED: u8 = 1;
-/// The table has `is_active = false`.
-pub const TABLE_INACTIVE: u8 = 2;
-/// The worker ended the session; the table does not say so yet.
-pub const END_UNWRITTEN: u8 = 4;
-/// An ended session whose row is gone: to anybody who asks, there is no such session.
-pub const DELETED: u8 = 8;
-
-/// A user's flag: waits in the queue of dirty users.
-pub const DIRTY: u8 = 1;
-/// A user's flag: has a key that its id does not tell.
-pub const KEYED: u8 = 2;
-
-/// The instant from which a session is no longer live, if nothing is heard of it.
-#[inline]
-pub fn deadline(slot: &Slot, space: &SpaceEntry, timeout: Micros) -> Micros {
-    let mut end = slot.last_activity.get().saturating_add(timeout);
-    if slot.flags.has(RECOVERED) {
-        end = end.max(space.grace_until.get());
-    }
-    let release_at = slot.release_at.get();
-    if release_at != 0 {
-        end = end.min(release_at);
-    }
-    end.min(slot.expires_at.get())
+/// The state of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SessionState {
+    /// No session: the slot is free, or reserved by a transaction or a load that is about to write it.
+    Empty = 0,
+    /// Live when last checked.
+    Live = 1,
+    /// Silent for too long; a beat resumes it.
+    TimedOut = 2,
+    /// Ended for good: a tombstone.
+    Ended = 3,
 }
 
-/// Whether the session is live at `now`: the truth that readers compare with the clock.
-#[inline]
-pub fn is_live(slot: &Slot, space: &SpaceEntry, timeout: Micros, now: Micros) -> bool {
-    slot.state.get() == LIVE
-        && super::stamp::survives(slot, space)
-        && now < deadline(slot, space, timeout)
-}
+/// A [`SessionState`] in shared memory.
+#[repr(transparent)]
+pub struct SharedState(SharedU8);
 
-impl Roster {
-    /// The space that a slot belongs to.
+impl SharedState {
     #[inline]
-    pub fn space_of(&self, slot: &Slot) -> &'static SpaceEntry {
-        &self.spaces[slot.space.get() as usize]
+    pub fn get(&self) -> SessionState {
+        // Two bits, of which every value is a state.
+        match self.0.get() & 3 {
+            0 => SessionState::Empty,
+            1 => SessionState::Live,
+            2 => SessionState::TimedOut,
+            _ => SessionState::Ended,
+        }
+    }
+
+    #[inline]
+    pub fn set(&self, state: SessionState) {
+        self.0.set(state as u8);
+    }
+}
+
+/// What is known of a session besides its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SessionFlag {
+    /// Loaded when serving began, and not heard from since: live until the grace period has passed.
+    Recovered = 1,
+    /// The table has `is_active = false`.
+    TableInactive = 2,
+    /// The worker has ended the session, and not written that to the table yet.
+    EndUnwritten = 4,
+    /// An ended session whose row is deleted: every call answers as if there were none.
+    Deleted = 8,
+}
+
+impl Flag for SessionFlag {
+    #[inline]
+    fn mask(self) -> u8 {
+        self as u8
+    }
+}
+
+/// What is known of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum UserFlag {
+    /// In the queue of dirty users.
+    Dirty = 1,
+    /// Has a key that cannot be derived from its id.
+    Keyed = 2,
+}
+
+impl Flag for UserFlag {
+    #[inline]
+    fn mask(self) -> u8 {
+        self as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_reads_back_from_shared_memory() {
+        // SAFETY: zeroes are a valid atomic.
+        let shared: SharedState = unsafe { std::mem::zeroed() };
+        assert_eq!(shared.get(), SessionState::Empty);
+        for state in [
+            SessionState::Live,
+            SessionState::TimedOut,
+            SessionState::Ended,
+            SessionState::Empty,
+        ] {
+            shared.set(state);
+            assert_eq!(shared.get(), state);
+        }
+    }
+
+    #[test]
+    fn no_two_flags_share_a_bit() {
+        use SessionFlag::{Deleted, EndUnwritten, Recovered, TableInactive};
+        let masks = [Recovered, TableInactive, EndUnwritten, Deleted].map(Flag::mask);
+        assert_eq!(masks.iter().fold(0, |all, mask| all | mask), masks.iter().sum::<u8>());
+        assert_eq!(UserFlag::Dirty.mask() & UserFlag::Keyed.mask(), 0);
     }
 }

@@ -1,11 +1,10 @@
 //! Figures for `presence_stats`.
 
-use super::{Space, layout::WorkerEntry};
-use crate::core::time::Micros;
+use super::tenant::Tenant;
 
-/// What the roster can tell of a space, without its tables.
+/// What the roster knows of a tenant, without its tables.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SpaceStats {
+pub struct TenantStats {
     pub live_sessions: u64,
     pub known_sessions: u64,
     pub users_online: u64,
@@ -18,7 +17,7 @@ pub struct SpaceStats {
     pub in_overflow: bool,
     /// Writes that the roster had no room for.
     pub overflowed: u64,
-    /// Sessions that made room for others.
+    /// Sessions that were evicted to make room for others.
     pub evicted: u64,
     /// Calls that had to read or write the table.
     pub slow_paths: u64,
@@ -26,78 +25,30 @@ pub struct SpaceStats {
     pub worker_pid: u32,
 }
 
-impl Space {
+impl Tenant {
     /// The figures now. Each is right by itself; together they are no snapshot.
-    pub fn stats(&self) -> SpaceStats {
-        let entry = self.entry();
-        let heap = &self.roster().header.heap;
-        SpaceStats {
-            live_sessions: entry.counts.live.get(),
-            known_sessions: entry
-                .counts
-                .sessions
-                .get()
-                .saturating_sub(entry.counts.ended.get()),
-            users_online: entry.counts.users_live.get(),
-            known_users: entry.counts.users.get(),
-            capacity: self.roster().slots.len() as u64,
-            used: u64::from(heap.slots_used.get()),
+    pub fn stats(&self) -> TenantStats {
+        let (entry, roster) = (self.entry(), self.roster());
+        let counts = &entry.counts;
+        TenantStats {
+            live_sessions: counts.live.get(),
+            known_sessions: counts.sessions.get().saturating_sub(counts.ended.get()),
+            users_online: counts.users_live.get(),
+            known_users: counts.users.get(),
+            capacity: roster.slots.len() as u64,
+            used: u64::from(roster.header.free_lists.slots_used.get()),
             complete: self.is_complete(),
             in_overflow: self.in_overflow(),
-            overflowed: entry.counts.overflowed.get(),
-            evicted: entry.counts.evicted.get(),
-            slow_paths: entry.counts.slow_paths.get(),
-            dirty_users: u64::from(entry.dirty.length.get()),
-            worker_pid: entry.worker.pid.get(),
+            overflowed: counts.overflowed.get(),
+            evicted: counts.evicted.get(),
+            slow_paths: counts.slow_paths.get(),
+            dirty_users: u64::from(self.dirty_users()),
+            worker_pid: self.worker_pid(),
         }
     }
 
-    /// What the worker tells of itself: times and counts, for it to write and for anybody to read.
-    pub fn worker(&self) -> &'static WorkerEntry {
-        &self.entry().worker
-    }
-
-    /// Counts a heartbeat of a session that is not there, or has ended.
-    pub fn count_rejected(&self) {
-        self.tally().count_rejected();
-    }
-
-    /// Counts a call that had to go to the table.
+    /// Counts a call that had to read or write the table.
     pub fn count_slow_path(&self) {
         self.entry().counts.slow_paths.add(1);
-    }
-
-    /// The worker has looked at everything that was due at `now`.
-    pub fn tick_done(&self, now: Micros) {
-        self.entry().worker.last_tick.set(now);
-    }
-
-    /// This process is the worker now, and is to be woken by its latch.
-    pub fn attach_worker(&self, pid: u32, now: Micros) {
-        let worker = &self.entry().worker;
-        worker.latch.store(
-            crate::compat::my_latch(),
-            std::sync::atomic::Ordering::SeqCst,
-        );
-        worker.started_at.set(now);
-        worker.pid.set(pid);
-    }
-
-    /// The worker is gone. Cannot fail: it runs when the process exits.
-    pub fn detach_worker(&self) {
-        // A load that was under way is none any more.
-        self.roster().stamps_told();
-        let worker = &self.entry().worker;
-        worker.asleep.swap(0);
-        worker.pid.set(0);
-        worker
-            .latch
-            .store(std::ptr::null_mut(), std::sync::atomic::Ordering::SeqCst);
-    }
-
-    /// The worker is about to wait. To be followed by a look whether there is anything to do, and only then by the
-    /// wait: whoever has news after this sets the latch.
-    pub fn worker_sleeps(&self, asleep: bool) {
-        self.entry().worker.asleep.swap(u32::from(asleep));
     }
 }

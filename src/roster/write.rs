@@ -1,29 +1,28 @@
 //! Writes: what a transaction did to sessions, reserved before its commit and applied after it.
 //!
-//! Everything that can fail (room in the roster, memory) happens in [`Space::reserve`], where an error is still
-//! possible. [`Space::apply`] runs in the commit callback: it takes locks and stores words, nothing else.
+//! Everything that can fail (room in the roster, memory) happens in [`Tenant::reserve`], where an error is still
+//! possible. [`Tenant::apply`] runs in the commit callback: it takes locks and stores words, nothing else.
 
 use uuid::Uuid;
 
 use super::{
-    Full, Space,
-    cell::uuid_words,
-    layout::{NONE, Roster},
-    lock::{self, Held, Index},
+    atomic::uuid_words,
+    deadline::deadline,
+    free_list::Full,
     stamp,
-    state::{
-        self, DELETED, EMPTY, END_UNWRITTEN, ENDED, LIVE, RECOVERED, TABLE_INACTIVE, TIMED_OUT,
-    },
-    units,
+    state::{SessionFlag, SessionState},
+    sweep_clock,
+    tenant::Tenant,
+    writer::Writer,
 };
 use crate::{
-    compat,
-    core::{status::Reason, time::Micros, token::Digest},
+    pg::compat,
+    rules::{status::Reason, time::Micros, token::Digest},
 };
 
-/// A row of `user_sessions` as a write left it.
+/// A row of `user_sessions`, as far as the roster is concerned.
 #[derive(Clone, Copy, Debug)]
-pub struct Image {
+pub struct RowImage {
     pub id: Uuid,
     pub user_id: Uuid,
     pub auth_id: Uuid,
@@ -32,21 +31,21 @@ pub struct Image {
     pub last_activity: Micros,
     pub expires_at: Micros,
     pub ended: bool,
-    /// Whether the user has a key that its id does not tell.
+    /// Whether the user has a key that cannot be derived from its id.
     pub keyed: bool,
 }
 
 /// One write of one row.
 #[derive(Clone, Copy, Debug)]
 pub struct Write {
-    pub image: Image,
+    pub image: RowImage,
     pub stamp: u64,
-    pub what: What,
+    pub effect: Effect,
 }
 
-/// What a write did, as far as the roster cares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct What {
+/// What a write did to a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
     pub deleted: bool,
     /// `last_activity` was set: a beat.
     pub beat: bool,
@@ -56,95 +55,22 @@ pub struct What {
     pub deactivated: bool,
 }
 
-/// What a write holds on to until it is applied or given up.
+/// The slot and the user that a write keeps pinned until it is applied or cancelled.
 #[derive(Clone, Copy, Debug)]
-pub struct Reserved {
+pub struct Reservation {
     pub(super) slot: u32,
     pub(super) user: u32,
 }
 
-/// The writers' lock, and what may be done under it.
-pub struct Writer {
-    pub roster: &'static Roster,
-    news: std::cell::Cell<u32>,
-    /// No user is queued: the caller compares all of them afterwards.
-    pub quiet: bool,
-    _held: Held,
-}
-
-impl Roster {
-    pub fn write(&'static self) -> Writer {
-        let held = lock::writers();
-        Writer {
-            roster: self,
-            news: std::cell::Cell::new(NONE),
-            quiet: false,
-            _held: held,
-        }
-    }
-
-    /// The writers' lock for changes that queue nobody.
-    pub fn write_quietly(&'static self) -> Writer {
-        Writer {
-            quiet: true,
-            ..self.write()
-        }
-    }
-}
-
 impl Writer {
-    /// Something for a space's worker to do; it is woken once the lock is released.
-    pub fn has_news(&self, space: usize) {
-        self.news.set(space as u32);
-    }
-
-    /// Releases the lock and wakes the worker if there is something new for it.
-    pub fn done(self) {
-        let (news, roster) = (self.news.get(), self.roster);
-        drop(self);
-        if news != NONE {
-            wake(roster, news as usize);
-        }
-    }
-
-    /// Changes a session's state, and with it its user's count; the only place that does.
-    pub fn set_state(&self, at: u32, new: u8, reason: Reason) {
+    /// Pins the slot of a row, and its user; both are added where there are none.
+    pub fn reserve(&self, tenant: usize, image: &RowImage) -> Result<Reservation, Full> {
         let roster = self.roster;
-        let slot = &roster.slots[at as usize];
-        let old = slot.state.get();
-        if old == new {
-            return;
-        }
-        let bucket = roster.id_bucket(slot.space.get() as usize, slot.id.words());
-        {
-            let _held = lock::exclusive(Index::Id, bucket);
-            slot.state.set(new);
-            match new {
-                ENDED => roster.seen[at as usize].set(units::TOMBSTONE),
-                LIVE => {}
-                _ => roster.seen[at as usize].set(units::NEVER),
-            }
-        }
-        let counts = &roster.space_of(slot).counts;
-        if new == ENDED {
-            counts.ended.add(1);
-        } else if old == ENDED {
-            counts.ended.sub(1);
-        }
-        if new == LIVE {
-            self.one_more_live(slot.user.get(), reason);
-        } else if old == LIVE {
-            self.one_less_live(slot.user.get(), reason);
-        }
-    }
-
-    pub fn reserve(&self, space: usize, image: &Image) -> Result<Reserved, Full> {
-        let roster = self.roster;
-        let user = self.pin_user(space, &image.user_id, image.keyed)?;
+        let user = self.pin_user(tenant, &image.user_id, image.keyed)?;
         let words = uuid_words(&image.id);
-        let slot = match roster.find_id(space, roster.id_bucket(space, words), words) {
+        let slot = match roster.find_id(tenant, roster.id_bucket(tenant, words), words) {
             Some(at) => at,
-            None => match self.add_session(space, &image.id, &image.auth_id, &image.digest, user) {
+            None => match self.add_session(tenant, &image.id, &image.auth_id, &image.digest, user) {
                 Ok(at) => at,
                 Err(full) => {
                     self.unpin_user(user);
@@ -153,189 +79,133 @@ impl Writer {
             },
         };
         roster.slots[slot as usize].pins.add(1);
-        Ok(Reserved { slot, user })
+        Ok(Reservation { slot, user })
     }
 
-    pub fn let_go(&self, reserved: Reserved) {
-        let slot = &self.roster.slots[reserved.slot as usize];
+    /// Releases a reservation; a slot that is still Empty is freed.
+    pub fn unpin(&self, reservation: Reservation) {
+        let slot = &self.roster.slots[reservation.slot as usize];
         slot.pins.sub(1);
-        if slot.pins.get() == 0 && slot.state.get() == EMPTY {
-            self.free_session(reserved.slot);
+        if slot.pins.get() == 0 && slot.state.get() == SessionState::Empty {
+            self.free_session(reservation.slot);
         }
-        self.unpin_user(reserved.user);
+        self.unpin_user(reservation.user);
     }
 
-    /// Gives the slot what the row says.
-    fn apply(&self, reserved: &Reserved, write: &Write, timeout: Micros, now: Micros) {
+    /// Applies a committed write to its slot, unless a newer one has been applied.
+    fn apply(&self, reservation: &Reservation, write: &Write, timeout: Micros, now: Micros) {
         let roster = self.roster;
-        let at = reserved.slot;
+        let at = reservation.slot;
         let slot = &roster.slots[at as usize];
-        if slot.state.get() != EMPTY && !stamp::after(write.stamp, slot.stamp.get()) {
+        if slot.state.get() != SessionState::Empty && !stamp::after(write.stamp, slot.stamp.get()) {
             return;
         }
-        let space = roster.space_of(slot);
-        if !roster.stands(slot) && slot.state.get() != EMPTY {
-            self.set_state(at, ENDED, Reason::Deleted);
+        if !roster.survives_truncate(slot) && slot.state.get() != SessionState::Empty {
+            self.set_state(at, SessionState::Ended, Reason::Deleted);
         }
         slot.stamp.set(write.stamp);
-        let (image, what) = (&write.image, &write.what);
-        if what.deleted || image.ended {
+        let (image, effect) = (&write.image, &write.effect);
+        if effect.deleted || image.ended {
             if image.last_activity != i64::MAX {
                 slot.last_activity.raise(image.last_activity);
             }
-            slot.flags.assign(END_UNWRITTEN, false);
-            slot.flags.assign(DELETED, what.deleted);
-            let reason = if what.deleted {
-                Reason::Deleted
-            } else {
-                Reason::Ended
-            };
-            self.set_state(at, ENDED, reason);
+            slot.flags.assign(SessionFlag::EndUnwritten, false);
+            slot.flags.assign(SessionFlag::Deleted, effect.deleted);
+            let reason = if effect.deleted { Reason::Deleted } else { Reason::Ended };
+            self.set_state(at, SessionState::Ended, reason);
             return;
         }
-        // Before another user makes it pass through another state.
+        // Read before adopt(), which changes the state when the session moves to another user.
         let old = slot.state.get();
-        let fresh = matches!(old, EMPTY | ENDED);
+        let fresh = matches!(old, SessionState::Empty | SessionState::Ended);
         if fresh {
             slot.last_activity.set(i64::MIN);
-            slot.flags.set(0);
+            slot.flags.clear();
         }
-        self.adopt(reserved, image);
+        self.adopt(reservation, image);
         slot.last_activity.raise(image.last_activity);
         slot.expires_at.set(image.expires_at);
-        slot.flags.assign(TABLE_INACTIVE, !image.is_active);
-        slot.flags.assign(END_UNWRITTEN, false);
+        slot.flags.assign(SessionFlag::TableInactive, !image.is_active);
+        slot.flags.assign(SessionFlag::EndUnwritten, false);
         slot.flushed
-            .set(units::ceil(image.last_activity, roster.header.origin.get()));
-        if what.beat || fresh {
+            .set(sweep_clock::ceil(image.last_activity, roster.header.origin.get()));
+        if effect.beat || fresh {
             slot.release_at.set(0);
-            slot.flags.assign(RECOVERED, false);
+            slot.flags.assign(SessionFlag::Recovered, false);
         }
-        let wanted = if what.deactivated || (fresh && !image.is_active) {
-            TIMED_OUT
-        } else if what.beat || what.activated || fresh {
-            LIVE
+        let wanted = if effect.deactivated || (fresh && !image.is_active) {
+            SessionState::TimedOut
+        } else if effect.beat || effect.activated || fresh {
+            SessionState::Live
         } else {
             old
         };
-        if wanted == LIVE {
-            let deadline = state::deadline(slot, space, timeout);
-            if now < deadline {
-                let reason = if old == TIMED_OUT {
-                    Reason::Resumed
-                } else {
-                    Reason::Started
-                };
-                self.set_state(at, LIVE, reason);
-                roster.expect(at, deadline, timeout);
-                return;
-            }
+        if wanted == SessionState::Live && now < deadline(slot, roster.tenant_of(slot), timeout) {
+            let reason = if old == SessionState::TimedOut {
+                Reason::Resumed
+            } else {
+                Reason::Started
+            };
+            self.set_state(at, SessionState::Live, reason);
+            roster.schedule_sweep(at, timeout);
+        } else {
+            self.set_state(at, SessionState::TimedOut, Reason::TimedOut);
         }
-        self.set_state(at, TIMED_OUT, Reason::TimedOut);
     }
 
-    /// Gives a slot its row's token, owner and user. The user reserved is the row's.
-    pub fn adopt(&self, reserved: &Reserved, row: &Image) {
-        let at = reserved.slot;
+    /// Makes token, owner and user of a slot those of its row. The user reserved is the row's.
+    pub fn adopt(&self, reservation: &Reservation, row: &RowImage) {
+        let at = reservation.slot;
         self.change_digest(at, &row.digest);
-        self.change_auth(at, &row.auth_id);
-        if self.roster.slots[at as usize].user.get() != reserved.user {
-            self.change_user(at, reserved.user);
-        }
-    }
-
-    fn change_auth(&self, at: u32, auth_id: &Uuid) {
+        self.change_auth_id(at, &row.auth_id);
         let slot = &self.roster.slots[at as usize];
-        let words = uuid_words(auth_id);
-        if slot.auth_id.words() != words {
-            let bucket = self
-                .roster
-                .id_bucket(slot.space.get() as usize, slot.id.words());
-            let _held = lock::exclusive(Index::Id, bucket);
-            slot.auth_id.set(words);
-        }
-    }
-
-    fn change_user(&self, at: u32, user: u32) {
-        let slot = &self.roster.slots[at as usize];
-        if slot.state.get() == LIVE {
-            self.set_state(at, TIMED_OUT, Reason::Deleted);
-        }
-        self.unlink_user(at);
-        self.link_user(at, user);
-    }
-
-    /// Whether the table knows all that the roster knows of a session.
-    pub fn is_flushed(&self, slot: &super::layout::Slot) -> bool {
-        let known = units::ceil(slot.last_activity.get(), self.roster.header.origin.get());
-        known <= slot.flushed.get()
-            && slot.flags.has(TABLE_INACTIVE) == (slot.state.get() == TIMED_OUT)
-    }
-}
-
-/// Wakes a space's worker if it waits; asks for one where there is none.
-fn wake(roster: &Roster, space: usize) {
-    let entry = &roster.spaces[space];
-    let worker = &entry.worker;
-    if worker.pid.get() == 0 {
-        crate::worker::poke_launcher(pgrx::pg_sys::Oid::from(entry.database.get()));
-    } else if worker.asleep.swap(0) == 1 {
-        let latch = worker.latch.load(std::sync::atomic::Ordering::SeqCst);
-        if !latch.is_null() {
-            // SAFETY: a process latch, published by the worker itself.
-            unsafe { compat::set_latch(latch) };
+        if slot.user.get() != reservation.user {
+            if slot.state.get() == SessionState::Live {
+                self.set_state(at, SessionState::TimedOut, Reason::Deleted);
+            }
+            self.unlink_user(at);
+            self.link_user(at, reservation.user);
         }
     }
 }
 
-impl Space {
-    /// Holds a slot for a row that a transaction has written, before its commit.
-    pub fn reserve(&self, image: &Image) -> Result<Reserved, Full> {
-        let writer = self.roster().write();
-        let reserved = writer.reserve(self.index(), image);
-        writer.done();
-        reserved
+impl Tenant {
+    /// Reserves a slot for a row that a transaction has written, before its commit.
+    pub fn reserve(&self, image: &RowImage) -> Result<Reservation, Full> {
+        self.roster().write().reserve(self.index(), image)
     }
 
-    /// Gives up a reservation. Cannot fail.
-    pub fn release_reservation(&self, reserved: Reserved) {
-        let writer = self.roster().write();
-        writer.let_go(reserved);
-        writer.done();
+    /// Cancels a reservation. Cannot fail.
+    pub fn cancel_reservation(&self, reservation: Reservation) {
+        self.roster().write().unpin(reservation);
     }
 
-    /// Applies committed writes, all before the worker looks at any of their users; cannot fail. If the roster has no
-    /// room for one, the worker is told to look for itself.
-    pub fn apply<'a>(
-        &self,
-        writes: impl Iterator<Item = (&'a Write, Option<Reserved>)>,
-        timeout: Micros,
-    ) {
+    /// Applies committed writes, all of them before the worker sees any of their users. Cannot fail: where the roster has
+    /// no room for one, the tenant is in overflow, and the worker compares all users with the tables.
+    pub fn apply<'a>(&self, writes: impl Iterator<Item = (&'a Write, Option<Reservation>)>, timeout: Micros) {
         let now = compat::now();
         let writer = self.roster().write();
-        for (write, reserved) in writes {
+        for (write, reservation) in writes {
             // The roster was full when the row was written: perhaps it has room now.
-            let reserved = reserved.map_or_else(|| writer.reserve(self.index(), &write.image), Ok);
-            match reserved {
-                Ok(reserved) => {
-                    writer.apply(&reserved, write, timeout, now);
-                    writer.let_go(reserved);
+            let reservation = reservation.map_or_else(|| writer.reserve(self.index(), &write.image), Ok);
+            match reservation {
+                Ok(reservation) => {
+                    writer.apply(&reservation, write, timeout, now);
+                    writer.unpin(reservation);
                 }
                 Err(Full) => {
                     self.entry().counts.overflowed.add(1);
-                    self.overflow_under(&writer);
+                    self.set_overflow_locked(&writer);
                 }
             }
         }
-        writer.done();
     }
 
-    /// Applies a committed TRUNCATE: all that is older than its stamp is gone at once. Cannot fail.
+    /// Applies a committed TRUNCATE: everything older than its stamp is gone at once. Cannot fail.
     pub fn truncate(&self, stamp: u64) {
         let writer = self.roster().write();
         self.entry().floor.raise(stamp);
         self.entry().reconcile.set(1);
-        writer.has_news(self.index());
-        writer.done();
+        writer.wake_worker_of(self.index());
     }
 }

@@ -1,9 +1,13 @@
 //! How the settings are made known to PostgreSQL: names, descriptions, bounds, and what is refused.
 
-use super::*;
+use std::{
+    ffi::{c_char, c_void},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
 use pgrx::{GucContext, GucFlags, GucRegistry, pg_guard, pg_sys};
-use std::ffi::{c_char, c_void};
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
 
 /// Whether the settings are defined, which they are only where the library was loaded while the server started.
 static DEFINED: AtomicBool = AtomicBool::new(false);
@@ -240,8 +244,7 @@ unsafe extern "C-unwind" fn check_channel(
     _source: pg_sys::GucSource::Type,
 ) -> bool {
     // SAFETY: PostgreSQL passes a valid pointer to a string.
-    let good = unsafe { new_value(new) }
-        .is_some_and(|name| (1..pg_sys::NAMEDATALEN as usize).contains(&name.len()));
+    let good = unsafe { new_value(new) }.is_some_and(|name| (1..pg_sys::NAMEDATALEN as usize).contains(&name.len()));
     good || refuse(c"A channel has a name of 1 to 63 bytes.")
 }
 
@@ -252,8 +255,7 @@ unsafe extern "C-unwind" fn check_claim(
     _source: pg_sys::GucSource::Type,
 ) -> bool {
     // SAFETY: PostgreSQL passes a valid pointer to a string.
-    let good =
-        unsafe { new_value(new) }.is_some_and(|name| (1..=CLAIM_LENGTH).contains(&name.len()));
+    let good = unsafe { new_value(new) }.is_some_and(|name| (1..=CLAIM_LENGTH).contains(&name.len()));
     good || refuse(c"A claim has a name of 1 to 255 bytes.")
 }
 
@@ -264,8 +266,7 @@ unsafe extern "C-unwind" fn check_user_id(
     _source: pg_sys::GucSource::Type,
 ) -> bool {
     // SAFETY: PostgreSQL passes a valid pointer to a string.
-    let good =
-        unsafe { new_value(new) }.is_some_and(|id| id.is_empty() || parse_uuid(id).is_some());
+    let good = unsafe { new_value(new) }.is_some_and(|id| id.is_empty() || parse_uuid(id).is_some());
     good || refuse(c"presence.user_id is a uuid, or empty for no identity.")
 }
 
@@ -275,12 +276,7 @@ unsafe extern "C-unwind" fn check_user_id(
 /// `new` points to a NUL-terminated string that outlives the borrow, or to null.
 unsafe fn new_value<'a>(new: *mut *mut c_char) -> Option<&'a str> {
     // SAFETY: as the caller promises.
-    unsafe {
-        (!(*new).is_null())
-            .then(|| CStr::from_ptr(*new))?
-            .to_str()
-            .ok()
-    }
+    unsafe { (!(*new).is_null()).then(|| CStr::from_ptr(*new))?.to_str().ok() }
 }
 
 /// Refuses a new value, with the reason as the error's detail.

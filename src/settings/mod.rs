@@ -5,13 +5,18 @@
 
 mod define;
 
-use crate::core::claims::parse_uuid;
-use crate::core::intervals;
-use crate::core::time::{Micros, USECS_PER_MSEC, USECS_PER_SEC};
-pub use define::{init, is_preloaded};
-use pgrx::{GucSetting, PostgresGucEnum};
 use std::ffi::{CStr, CString};
+
+use pgrx::{GucSetting, PostgresGucEnum};
 use uuid::Uuid;
+
+use crate::rules::{
+    claims::parse_uuid,
+    intervals,
+    time::{Micros, USECS_PER_MSEC, USECS_PER_SEC},
+};
+
+pub use define::{init, is_preloaded};
 
 const MINUTE: i32 = 60;
 const HOUR: i32 = 60 * MINUTE;
@@ -64,8 +69,7 @@ static NOTIFY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10);
 /// Most changes that are told one by one.
 static NOTIFY_MAX: GucSetting<i32> = GucSetting::<i32>::new(1000);
 /// What a notification says.
-static NOTIFY_PAYLOAD: GucSetting<NotifyPayload> =
-    GucSetting::<NotifyPayload>::new(NotifyPayload::Changes);
+static NOTIFY_PAYLOAD: GucSetting<NotifyPayload> = GucSetting::<NotifyPayload>::new(NotifyPayload::Changes);
 /// Where notifications go.
 static CHANNEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"presence"));
 /// Most sessions, not ended, of one user.
@@ -75,8 +79,7 @@ static CLAIM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(S
 /// What that claim holds.
 static CLAIM_FORMAT: GucSetting<ClaimFormat> = GucSetting::<ClaimFormat>::new(ClaimFormat::Uuid);
 /// Name of a function from the identity to the user's id; empty for none.
-static USER_ID_FUNCTION: GucSetting<Option<CString>> =
-    GucSetting::<Option<CString>>::new(Some(c""));
+static USER_ID_FUNCTION: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 /// The identity where there are no claims; empty for none.
 static USER_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
@@ -123,11 +126,7 @@ pub fn user_retention() -> Option<Micros> {
 
 /// Time between two flushes of the same session: `presence.flush_interval`, as far as timeout and heartbeat allow.
 pub fn flush_interval() -> Micros {
-    intervals::flush(
-        in_seconds(&FLUSH_INTERVAL),
-        active_timeout(),
-        heartbeat_interval(),
-    )
+    intervals::flush(in_seconds(&FLUSH_INTERVAL), active_timeout(), heartbeat_interval())
 }
 
 /// How long after a start sessions of the table are believed, whatever their age.
@@ -197,11 +196,7 @@ fn value(setting: &GucSetting<Option<CString>>) -> &CStr {
     // the last use of the borrow, in the accessors above, can run SQL and so change the setting.
     unsafe {
         let value = *setting.as_ptr();
-        if value.is_null() {
-            c""
-        } else {
-            CStr::from_ptr(value)
-        }
+        if value.is_null() { c"" } else { CStr::from_ptr(value) }
     }
 }
 

@@ -6,15 +6,14 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use super::{
-    flush::{self, Target},
-    statement::{Sees, Statement},
+    flush::{self, SessionUpdate},
+    statement::{Snapshot, Statement},
     value::Value,
 };
 use crate::{
-    compat,
-    core::time::Micros,
-    installed,
-    roster::{Key, Space},
+    pg::{compat, installed},
+    roster::{Key, Tenant},
+    rules::time::Micros,
     settings,
 };
 
@@ -83,8 +82,8 @@ thread_local! {
 /// How many pages a table has.
 pub fn pages(table: pg_sys::Oid) -> i64 {
     PAGE_COUNT.with(|statement| {
-        statement.read(Sees::Latest, &[Value::Oid(table)], |rows| {
-            rows.first().and_then(|row| row.big(1)).unwrap_or(0)
+        statement.read(Snapshot::Latest, &[Value::Oid(table)], |rows| {
+            rows.first().and_then(|row| row.bigint(1)).unwrap_or(0)
         })
     })
 }
@@ -93,35 +92,33 @@ pub fn pages(table: pg_sys::Oid) -> i64 {
 ///
 /// Timed out ones become `is_active = false`, expired ones end, and those that are not active and silent for longer than
 /// `presence.retention` are deleted. The roster's word on who is live counts more than the table's, which lags behind.
-pub fn sessions(space: Space, from: i64, to: i64) -> Cleaned {
+pub fn sessions(tenant: Tenant, from: i64, to: i64) -> Cleaned {
     let now = compat::now();
     let timeout = settings::active_timeout();
     // While everybody is given grace after a restart, the silence of a session that nobody has beaten says nothing.
-    let grace = now < space.grace_until();
-    let (from, to) = (Value::Big(from), Value::Big(to));
+    let grace = now < tenant.grace_until();
+    let (from, to) = (Value::Bigint(from), Value::Bigint(to));
     let over: Vec<_> = OVER.with(|statement| {
         let values = [from, to, Value::Time(now), Value::Time(now - timeout)];
-        statement.read(Sees::Latest, &values, |rows| {
+        statement.read(Snapshot::Latest, &values, |rows| {
             rows.iter()
                 .filter_map(|row| Some((row.uuid(1)?, row.time(2)?, row.time(3)?, row.bool(4)?)))
                 .collect()
         })
     });
     let mut cleaned = Cleaned::default();
-    let targets: Vec<(Target, bool)> = over
+    let targets: Vec<(SessionUpdate, bool)> = over
         .into_iter()
         .filter_map(|(id, last_activity, expires_at, was_active)| {
-            let known = space.session(&Key::Id(id), now, timeout);
+            let known = tenant.session(&Key::Id(id), now, timeout);
             let expired = expires_at <= now;
             if known.map_or(grace && !expired, |session| session.live) {
                 return None;
             }
-            let last_activity = known.map_or(last_activity, |session| {
-                session.last_activity.max(last_activity)
-            });
+            let last_activity = known.map_or(last_activity, |session| session.last_activity.max(last_activity));
             let ended_at = expired.then_some(expires_at);
             Some((
-                Target {
+                SessionUpdate {
                     id,
                     last_activity,
                     is_active: false,
@@ -132,7 +129,7 @@ pub fn sessions(space: Space, from: i64, to: i64) -> Cleaned {
         })
         .collect();
     for batch in targets.chunks(BATCH) {
-        let rows: Vec<Target> = batch.iter().map(|(target, _)| *target).collect();
+        let rows: Vec<SessionUpdate> = batch.iter().map(|(target, _)| *target).collect();
         let written = flush::write(&rows);
         let deactivated = batch
             .iter()
@@ -142,12 +139,12 @@ pub fn sessions(space: Space, from: i64, to: i64) -> Cleaned {
 
     let cutoff = now.saturating_sub(settings::retention());
     let mut old: Vec<_> = OLD.with(|statement| {
-        statement.read(Sees::Latest, &[from, to, Value::Time(cutoff)], |rows| {
+        statement.read(Snapshot::Latest, &[from, to, Value::Time(cutoff)], |rows| {
             rows.iter().filter_map(|row| row.uuid(1)).collect()
         })
     });
     old.retain(|id| {
-        !space
+        !tenant
             .session(&Key::Id(*id), now, timeout)
             .is_some_and(|session| session.live)
     });
@@ -166,16 +163,16 @@ fn delete(ids: &[Uuid], cutoff: Micros) -> i64 {
 /// `presence.user_retention` and have no session left. Gives how many.
 pub fn users(from: i64, to: i64, retention: Micros) -> i64 {
     let cutoff = compat::now().saturating_sub(retention);
-    let values = [Value::Big(from), Value::Big(to), Value::Time(cutoff)];
+    let values = [Value::Bigint(from), Value::Bigint(to), Value::Time(cutoff)];
     FORGET_USERS.with(|statement| statement.write(&values, |rows| rows.count() as i64))
 }
 
 /// Cleans all sessions at once, in the caller's transaction: `cleanup_sessions()`.
-pub fn run(space: Space) -> Cleaned {
+pub fn run(tenant: Tenant) -> Cleaned {
     let mut all = Cleaned::default();
     let last = pages(installed::get().sessions);
     for from in (0..last).step_by(PAGES as usize) {
-        let cleaned = sessions(space, from, from + PAGES);
+        let cleaned = sessions(tenant, from, from + PAGES);
         all.deactivated += cleaned.deactivated;
         all.deleted += cleaned.deleted;
     }

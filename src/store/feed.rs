@@ -6,32 +6,32 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use super::{
+    feed_state::FeedState,
     rows::Row,
-    state::State,
     statement::Statement,
     value::{self, Value},
 };
 use crate::{
-    core::{
-        feed::Change,
-        key,
+    roster::DirtyUser,
+    rules::{
+        payload::Change,
+        presence_id,
         status::{Reason, Status},
         time::Micros,
     },
-    roster::Dirty,
 };
 
 /// A user whose status has to be compared with what was written last.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
-    pub user: Dirty,
+pub struct Candidate {
+    pub user: DirtyUser,
     /// Why it changed, if it did; `None`: as the user's sessions in the table tell.
     pub reason: Option<Reason>,
 }
 
-impl From<Dirty> for Look {
-    fn from(user: Dirty) -> Look {
-        Look {
+impl From<DirtyUser> for Candidate {
+    fn from(user: DirtyUser) -> Candidate {
+        Candidate {
             user,
             reason: Some(user.reason),
         }
@@ -42,8 +42,8 @@ impl From<Dirty> for Look {
 pub enum Written {
     /// What has changed, in order of `seq`; empty if nothing has.
     Changes(Vec<Change>),
-    /// `presence_state` is not what the worker believes; nothing was written.
-    Elsewhere,
+    /// `_feed_state` is not what the worker believes; nothing was written.
+    StateChanged,
 }
 
 thread_local! {
@@ -80,7 +80,7 @@ thread_local! {
              ), gone AS (
                  DELETE FROM {schema}.presence_changes c USING kept WHERE c.seq < kept.seq RETURNING c.seq
              ), noted AS (
-                 UPDATE {schema}.presence_state s SET oldest_seq = kept.seq FROM kept WHERE s.oldest_seq < kept.seq
+                 UPDATE {schema}._feed_state s SET oldest_seq = kept.seq FROM kept WHERE s.oldest_seq < kept.seq
              )
              SELECT (SELECT seq FROM kept), (SELECT count(*) FROM gone)"
         ),
@@ -91,13 +91,13 @@ thread_local! {
 /// One statement compares, numbers, writes and tells.
 ///
 /// `looked` numbers those whose status differs from `user_presence`, without gaps. A user who was active and inactive
-/// again between two looks has no change, but its last activity is kept: unless its sessions were deleted, as
+/// again between two candidates has no change, but its last activity is kept: unless its sessions were deleted, as
 /// `forget_user` does. That is asked for each user, in a form that PostgreSQL cannot turn into a read of all sessions.
 fn write_text(schema: &str) -> String {
     format!(
         "WITH state AS MATERIALIZED (
-             SELECT s.seq FROM {schema}.presence_state s
-             WHERE s.epoch = $7 AND s.seq = $8 AND (SELECT count(*) FROM {schema}.presence_state) = 1
+             SELECT s.seq FROM {schema}._feed_state s
+             WHERE s.epoch = $7 AND s.seq = $8 AND (SELECT count(*) FROM {schema}._feed_state) = 1
          ), compared AS MATERIALIZED (
              SELECT state.seq AS before, d.user_id, d.active, d.reason, d.place, d.key, d.keyed,
                  p.user_id IS NOT NULL AS known, p.user_key AS known_key, coalesce(p.status, 'inactive') AS previous,
@@ -156,7 +156,7 @@ fn write_text(schema: &str) -> String {
              SET user_key = excluded.user_key, status = excluded.status, is_online = excluded.is_online,
                  last_seen = excluded.last_seen, changed_at = excluded.changed_at, seq = excluded.seq
          ), counted AS (
-             UPDATE {schema}.presence_state s SET seq = newest.seq
+             UPDATE {schema}._feed_state s SET seq = newest.seq
              FROM (SELECT max(l.seq) AS seq FROM looked l WHERE l.changed) newest
              WHERE newest.seq IS NOT NULL
          )
@@ -170,30 +170,28 @@ fn write_text(schema: &str) -> String {
 ///
 /// One statement, in the transaction of the caller; `state` is moved on by the caller once that has committed. A user
 /// may be named once.
-pub fn write(state: &State, users: &[Look]) -> Written {
+pub fn write(state: &FeedState, users: &[Candidate]) -> Written {
     let ids = ids_of(users);
-    let last_seen = users
-        .iter()
-        .map(|look| look.user.last_seen.map(value::time));
-    let reasons = users.iter().map(|look| look.reason.map(Reason::as_str));
+    let last_seen = users.iter().map(|candidate| candidate.user.last_seen.map(value::time));
+    let reasons = users.iter().map(|candidate| candidate.reason.map(Reason::as_str));
     let keys = users
         .iter()
-        .map(|look| key::integer_of(look.user.user_id).map(|integer| integer.to_string()));
+        .map(|candidate| presence_id::integer_of(candidate.user.user_id).map(|integer| integer.to_string()));
     let values = [
         Value::Uuids(&ids),
-        value::list(users.iter().map(|look| look.user.active)),
+        value::list(users.iter().map(|candidate| candidate.user.active)),
         value::list(last_seen),
         value::list(reasons),
         value::list(keys),
-        value::list(users.iter().map(|look| look.user.keyed)),
+        value::list(users.iter().map(|candidate| candidate.user.keyed)),
         Value::Text(&state.epoch),
-        Value::Big(state.seq),
+        Value::Bigint(state.seq),
     ];
     WRITE.with(|statement| {
         statement.write(&values, |rows| {
-            // One row at least, if the state stands.
+            // One row at least, if the state matches.
             if rows.count() == 0 {
-                return Written::Elsewhere;
+                return Written::StateChanged;
             }
             Written::Changes(rows.iter().filter_map(|row| change(&row)).collect())
         })
@@ -203,7 +201,7 @@ pub fn write(state: &State, users: &[Look]) -> Written {
 /// A row of the statement; none where nothing has changed.
 fn change(row: &Row) -> Option<Change> {
     Some(Change {
-        seq: row.big(1)?,
+        seq: row.bigint(1)?,
         user_id: row.uuid(2)?,
         user_key: row.text_if_valid(3),
         status: Status::of(row.bool(4)?),
@@ -212,13 +210,13 @@ fn change(row: &Row) -> Option<Change> {
     })
 }
 
-fn ids_of(users: &[Look]) -> Vec<Uuid> {
-    users.iter().map(|look| look.user.user_id).collect()
+fn ids_of(users: &[Candidate]) -> Vec<Uuid> {
+    users.iter().map(|candidate| candidate.user.user_id).collect()
 }
 
 /// Locks the users' rows in `user_presence` as far as nobody else has, and takes out of `users` those that somebody
 /// has; gives these.
-pub fn set_aside_locked(users: &mut Vec<Look>) -> Vec<Look> {
+pub fn set_aside_locked(users: &mut Vec<Candidate>) -> Vec<Candidate> {
     let locked: HashSet<Uuid> = FREE.with(|statement| {
         statement.write(&[Value::Uuids(&ids_of(users))], |rows| {
             rows.iter().filter_map(|row| row.uuid(1)).collect()
@@ -226,7 +224,7 @@ pub fn set_aside_locked(users: &mut Vec<Look>) -> Vec<Look> {
     });
     let (aside, free) = users
         .iter()
-        .partition(|look| locked.contains(&look.user.user_id));
+        .partition(|candidate| locked.contains(&candidate.user.user_id));
     *users = free;
     aside
 }
@@ -236,11 +234,11 @@ pub fn set_aside_locked(users: &mut Vec<Look>) -> Vec<Look> {
 ///
 /// Starting at a number keeps the scan off the index entries of what was forgotten before and not vacuumed yet.
 pub fn prune(oldest: i64, cutoff: Micros, most: i64) -> (i64, i64) {
-    let values = [Value::Time(cutoff), Value::Big(most), Value::Big(oldest)];
+    let values = [Value::Time(cutoff), Value::Bigint(most), Value::Bigint(oldest)];
     PRUNE.with(|statement| {
         statement.write(&values, |rows| {
             let row = rows.first();
-            let number = |column| row.and_then(|row| row.big(column));
+            let number = |column| row.and_then(|row| row.bigint(column));
             (number(1).unwrap_or(oldest), number(2).unwrap_or(0))
         })
     })

@@ -5,24 +5,25 @@ use std::collections::HashSet;
 use pgrx::pg_sys;
 use uuid::Uuid;
 
+use super::own_write;
 use super::{
-    statement::{Sees, Statement},
+    statement::{Snapshot, Statement},
     value::{self, Value},
 };
-use crate::{core::time::Micros, roster::FlushRow, sync};
+use crate::{roster::FlushRow, rules::time::Micros};
 
 /// A row as it shall be.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub struct SessionUpdate {
     pub id: Uuid,
     pub last_activity: Micros,
     pub is_active: bool,
     pub ended_at: Option<Micros>,
 }
 
-impl From<&FlushRow> for Target {
-    fn from(row: &FlushRow) -> Target {
-        Target {
+impl From<&FlushRow> for SessionUpdate {
+    fn from(row: &FlushRow) -> SessionUpdate {
+        SessionUpdate {
             id: row.id,
             last_activity: row.last_activity,
             is_active: row.is_active,
@@ -31,7 +32,7 @@ impl From<&FlushRow> for Target {
     }
 }
 
-const TARGETS: &[pg_sys::Oid] = &[
+const UPDATE_TYPES: &[pg_sys::Oid] = &[
     pg_sys::UUIDARRAYOID,
     pg_sys::TIMESTAMPTZARRAYOID,
     pg_sys::BOOLARRAYOID,
@@ -54,7 +55,7 @@ thread_local! {
              WHERE s.id = ANY ($1) AND s.id = t.id AND {WANTED} AND s.xmax = '0'::xid
              RETURNING s.id"
         ),
-        TARGETS,
+        UPDATE_TYPES,
     ) };
     // The others: those that are locked now are left for the next time.
     static WRITE_UNLOCKED: Statement = const { Statement::on_many(
@@ -72,9 +73,9 @@ thread_local! {
              FROM free f WHERE s.ctid = f.place
              RETURNING s.id"
         ),
-        TARGETS,
+        UPDATE_TYPES,
     ) };
-    static STANDING: Statement = const { Statement::on_many(
+    static EXISTING: Statement = const { Statement::on_many(
         |schema| format!("SELECT id FROM {schema}.user_sessions WHERE id = ANY ($1) AND ended_at IS NULL"),
         &[pg_sys::UUIDARRAYOID],
     ) };
@@ -82,20 +83,20 @@ thread_local! {
 
 /// Writes the rows that nobody has locked, and gives the ids of those written. Sessions that have ended, or have been
 /// heard of since, are left as they are. Our own triggers take no notice.
-pub fn write(rows: &[Target]) -> HashSet<Uuid> {
+pub fn write(rows: &[SessionUpdate]) -> HashSet<Uuid> {
     let mut written = HashSet::with_capacity(rows.len());
-    sync::ignored(|| {
+    own_write::run(|| {
         WRITE.with(|statement| run(statement, rows, &mut written));
         if written.len() < rows.len() {
             let others = rows.iter().filter(|row| !written.contains(&row.id));
-            let others: Vec<Target> = others.copied().collect();
+            let others: Vec<SessionUpdate> = others.copied().collect();
             WRITE_UNLOCKED.with(|statement| run(statement, &others, &mut written));
         }
     });
     written
 }
 
-fn run(statement: &Statement, rows: &[Target], written: &mut HashSet<Uuid>) {
+fn run(statement: &Statement, rows: &[SessionUpdate], written: &mut HashSet<Uuid>) {
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let values = [
         Value::Uuids(&ids),
@@ -109,9 +110,9 @@ fn run(statement: &Statement, rows: &[Target], written: &mut HashSet<Uuid>) {
 }
 
 /// Which of these sessions the table has, not ended.
-pub fn standing(ids: &[Uuid]) -> HashSet<Uuid> {
-    STANDING.with(|statement| {
-        statement.read(Sees::Latest, &[Value::Uuids(ids)], |rows| {
+pub fn existing(ids: &[Uuid]) -> HashSet<Uuid> {
+    EXISTING.with(|statement| {
+        statement.read(Snapshot::Latest, &[Value::Uuids(ids)], |rows| {
             rows.iter().filter_map(|row| row.uuid(1)).collect()
         })
     })

@@ -7,22 +7,21 @@ use uuid::Uuid;
 
 use super::{
     rows::Row,
-    session::is_keyed,
-    statement::{Sees, Statement},
+    statement::{Snapshot, Statement},
     value::Value,
 };
 use crate::{
-    core::{time::Micros, token::Digest},
-    roster::{Key, LoadedRow, Space},
+    roster::{Key, RowImage, Tenant},
+    rules::presence_id::is_keyed,
+    rules::{time::Micros, token::Digest},
 };
 
 /// Rows in memory at a time.
 const BATCH: i64 = 10_000;
 
-/// What makes a row of `user_sessions` live for somebody who sees only the table; `$1` is now, `$2` the newest last
+/// What makes a row of `user_sessions` live for somebody who snapshot only the table; `$1` is now, `$2` the newest last
 /// activity that has timed out, `$3` true while everybody is given grace.
-const LIVE: &str =
-    "is_active AND ended_at IS NULL AND expires_at > $1 AND (last_activity > $2 OR $3)";
+const LIVE: &str = "is_active AND ended_at IS NULL AND expires_at > $1 AND (last_activity > $2 OR $3)";
 
 thread_local! {
     static SESSIONS: Statement = const { Statement::on_all(
@@ -59,7 +58,7 @@ thread_local! {
 }
 
 /// Calls `take` with every session that is active and has not ended at `now`, until it says false.
-pub fn sessions(now: Micros, mut take: impl FnMut(&LoadedRow) -> bool) {
+pub fn sessions(now: Micros, mut take: impl FnMut(&RowImage) -> bool) {
     let mut going = true;
     let going_on = std::cell::Cell::new(true);
     SESSIONS.with(|statement| {
@@ -79,10 +78,10 @@ pub fn sessions(now: Micros, mut take: impl FnMut(&LoadedRow) -> bool) {
 
 /// Calls `take` with every session, active or timed out, that has not ended at `now`, of those among some users who
 /// have not ended one since `began`.
-pub fn sessions_of(users: &[Uuid], now: Micros, began: Micros, mut take: impl FnMut(&LoadedRow)) {
+pub fn sessions_of(users: &[Uuid], now: Micros, began: Micros, mut take: impl FnMut(&RowImage)) {
     let values = [Value::Time(now), Value::Uuids(users), Value::Time(began)];
     SESSIONS_OF.with(|statement| {
-        statement.read(Sees::Latest, &values, |rows| {
+        statement.read(Snapshot::Latest, &values, |rows| {
             rows.iter()
                 .filter_map(|row| loaded(&row))
                 .for_each(|session| take(&session));
@@ -90,9 +89,9 @@ pub fn sessions_of(users: &[Uuid], now: Micros, began: Micros, mut take: impl Fn
     });
 }
 
-fn loaded(row: &Row) -> Option<LoadedRow> {
+fn loaded(row: &Row) -> Option<RowImage> {
     let user_id = row.uuid(2)?;
-    Some(LoadedRow {
+    Some(RowImage {
         id: row.uuid(1)?,
         user_id,
         auth_id: row.uuid(3)?,
@@ -116,33 +115,26 @@ pub fn online_users() -> HashSet<Uuid> {
 
 /// The users, among `only` or among all, who have a live session that is in the table and not in the roster. Where the
 /// roster knows a session its word counts, as the table lags behind.
-pub fn users_live_in_table(
-    space: Space,
-    only: Option<&[Uuid]>,
-    now: Micros,
-    timeout: Micros,
-) -> HashSet<Uuid> {
+pub fn users_live_in_table(tenant: Tenant, only: Option<&[Uuid]>, now: Micros, timeout: Micros) -> HashSet<Uuid> {
     let mut users = HashSet::new();
     let mut take = |row: Row| {
         if let (Some(id), Some(user)) = (row.uuid(1), row.uuid(2))
             && !users.contains(&user)
-            && space.session(&Key::Id(id), now, timeout).is_none()
+            && tenant.session(&Key::Id(id), now, timeout).is_none()
         {
             users.insert(user);
         }
     };
     let clock = Value::Time(now);
     let silent = Value::Time(now.saturating_sub(timeout));
-    let grace = Value::Bool(now < space.grace_until());
+    let grace = Value::Bool(now < tenant.grace_until());
     match only {
         None => LIVE_ALL.with(|statement| {
             statement.read_in_batches(&[clock, silent, grace], BATCH, take, || true);
         }),
         Some(only) => LIVE_OF.with(|statement| {
             let values = [clock, silent, grace, Value::Uuids(only)];
-            statement.read(Sees::Latest, &values, |rows| {
-                rows.iter().for_each(&mut take)
-            });
+            statement.read(Snapshot::Latest, &values, |rows| rows.iter().for_each(&mut take));
         }),
     }
     users

@@ -6,9 +6,11 @@ use pgrx::{FromDatum, pg_sys};
 use uuid::Uuid;
 
 use crate::{
-    core::time::Micros,
-    errors,
-    text::{self, Stored},
+    pg::{
+        compat, errors,
+        text::{self, Stored},
+    },
+    rules::time::Micros,
 };
 
 /// As many columns as the widest of our statements has, at least.
@@ -102,9 +104,7 @@ impl Row<'_> {
 
     /// As `text`, but nothing where that raises an error.
     pub fn text_if_valid(&self, column: usize) -> Option<String> {
-        self.bytes(column)
-            .and_then(text::try_decode)
-            .map(str::to_owned)
+        self.bytes(column).and_then(text::try_decode).map(str::to_owned)
     }
 
     /// A text that is not to be read.
@@ -117,7 +117,7 @@ impl Row<'_> {
         self.datum(column).is_some()
     }
 
-    pub fn big(&self, column: usize) -> Option<i64> {
+    pub fn bigint(&self, column: usize) -> Option<i64> {
         self.get(column)
     }
 
@@ -126,7 +126,8 @@ impl Row<'_> {
     }
 
     pub fn time(&self, column: usize) -> Option<Micros> {
-        self.datum(column).map(|datum| datum.value() as Micros)
+        self.typed(column, pg_sys::TIMESTAMPTZOID)
+            .map(|datum| datum.value() as Micros)
     }
 
     /// The tuple itself, with the columns of the statement.
@@ -135,25 +136,28 @@ impl Row<'_> {
     }
 
     fn get<T: FromDatum + pgrx::IntoDatum>(&self, column: usize) -> Option<T> {
-        let datum = self.datum(column)?;
-        debug_assert_eq!(self.type_of(column), T::type_oid());
-        // SAFETY: the datum is one of this type, as the assertion shows in each test that reads it.
+        let datum = self.typed(column, T::type_oid())?;
+        // SAFETY: the datum is one of this type.
         unsafe { T::from_datum(datum, false) }
     }
 
     fn bytes(&self, column: usize) -> Option<&[u8]> {
-        let datum = self.datum(column)?;
-        debug_assert_eq!(self.type_of(column), pg_sys::TEXTOID);
-        // SAFETY: a text, as the assertion shows in each test that reads it, which lives as long as the row.
+        let datum = self.typed(column, pg_sys::TEXTOID)?;
+        // SAFETY: a text, which lives as long as the row.
         Some(unsafe { text::bytes(datum) })
+    }
+
+    /// The datum of a column that has to be of this type. Errors: 55000 where a table of ours was changed and it is not.
+    fn typed(&self, column: usize, expected: pg_sys::Oid) -> Option<pg_sys::Datum> {
+        let datum = self.datum(column)?;
+        // SAFETY: the table lives as long as the row.
+        if unsafe { compat::column_type(self.table.as_ref().tupdesc, column) } != Some(expected) {
+            errors::damaged_install();
+        }
+        Some(datum)
     }
 
     fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
         (!self.nulls[column - 1]).then(|| self.datums[column - 1])
-    }
-
-    fn type_of(&self, column: usize) -> pg_sys::Oid {
-        // SAFETY: the table lives as long as the row.
-        unsafe { pg_sys::SPI_gettypeid(self.table.as_ref().tupdesc, column as i32) }
     }
 }

@@ -5,13 +5,13 @@ use uuid::Uuid;
 
 use super::{
     rows::Row,
-    statement::{Sees, Statement},
+    statement::{Snapshot, Statement},
     value::Value,
 };
 use crate::{
-    core::{key, time::Micros, token::Digest},
-    errors,
-    roster::{Key, LoadedRow, Owner},
+    pg::errors,
+    roster::{Key, Owner, RowImage},
+    rules::{presence_id::is_keyed, time::Micros, token::Digest},
 };
 
 thread_local! {
@@ -32,7 +32,7 @@ thread_local! {
         ),
         &[pg_sys::TEXTOID],
     ) };
-    static BEAT: Statement = const { Statement::new(
+    static WRITE_BEAT: Statement = const { Statement::new(
         |s| format!(
             "UPDATE {s}.user_sessions SET last_activity = clock_timestamp(), is_active = true \
              WHERE id = $1 AND ended_at IS NULL AND expires_at > clock_timestamp()"
@@ -43,19 +43,15 @@ thread_local! {
 
 /// The session's row as it is committed now (or written by this transaction), if it is `owner`'s. Reads it either
 /// way, so that a foreign session takes as long as an unknown one.
-pub fn find(key: &Key, owner: &Owner) -> Option<LoadedRow> {
+pub fn find(key: &Key, owner: &Owner) -> Option<RowImage> {
     let found = match key {
-        Key::Id(id) => BY_ID.with(|by_id| {
-            by_id.read(Sees::Latest, &[Value::Uuid(id)], |rows| {
-                rows.first().map(read)
-            })
-        }),
+        Key::Id(id) => {
+            BY_ID.with(|by_id| by_id.read(Snapshot::Latest, &[Value::Uuid(id)], |rows| rows.first().map(read)))
+        }
         Key::Digest(digest) => {
             let digest = digest.to_text();
             BY_DIGEST.with(|by_digest| {
-                by_digest.read(Sees::Latest, &[Value::Text(&digest)], |rows| {
-                    rows.first().map(read)
-                })
+                by_digest.read(Snapshot::Latest, &[Value::Text(&digest)], |rows| rows.first().map(read))
             })
         }
     };
@@ -63,10 +59,10 @@ pub fn find(key: &Key, owner: &Owner) -> Option<LoadedRow> {
 }
 
 /// A row of the statements above.
-fn read(row: Row) -> LoadedRow {
+fn read(row: Row) -> RowImage {
     let all = || {
         let user_id = row.uuid(2)?;
-        Some(LoadedRow {
+        Some(RowImage {
             id: row.uuid(1)?,
             user_id,
             auth_id: row.uuid(3)?,
@@ -83,17 +79,12 @@ fn read(row: Row) -> LoadedRow {
 }
 
 /// Whether the session has ended for good at `now`.
-pub fn has_ended(row: &LoadedRow, now: Micros) -> bool {
+pub fn has_ended(row: &RowImage, now: Micros) -> bool {
     row.ended || now >= row.expires_at
-}
-
-/// Whether a user has a key that its id does not tell.
-pub fn is_keyed(user_id: Uuid, has_key: bool) -> bool {
-    has_key && key::integer_of(user_id).is_none()
 }
 
 /// A heartbeat for a session that the roster has no room for: an UPDATE, which counts at commit. False if the
 /// session has ended meanwhile.
-pub fn beat(id: &Uuid) -> bool {
-    BEAT.with(|beat| beat.write(&[Value::Uuid(id)], |rows| rows.count() > 0))
+pub fn write_beat(id: &Uuid) -> bool {
+    WRITE_BEAT.with(|statement| statement.write(&[Value::Uuid(id)], |rows| rows.count() > 0))
 }

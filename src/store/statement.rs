@@ -3,20 +3,28 @@
 //! A plan is good while the tables are the same (DROP and CREATE EXTENSION make new ones) and no schema was renamed; the
 //! rest PostgreSQL looks after itself.
 
-use super::as_owner;
-use super::planning::{self, Access};
-use super::rows::{Row, Rows};
-use super::value::Value;
-use crate::{errors, installed};
-use pgrx::pg_sys::{self, Oid};
-use pgrx::{PgSqlErrorCode, PgTryBuilder, Spi};
-use std::cell::Cell;
-use std::ffi::{CString, c_char};
-use std::ptr::{NonNull, null, null_mut};
+use std::{
+    cell::Cell,
+    ffi::{CString, c_char},
+    ptr::{NonNull, null, null_mut},
+};
 
-/// What a reading statement sees.
+use pgrx::{
+    PgSqlErrorCode, PgTryBuilder, Spi,
+    pg_sys::{self, Oid},
+};
+
+use super::{
+    owner_rights::as_owner,
+    planning::{self, Access},
+    rows::{Row, Rows},
+    value::Value,
+};
+use crate::pg::{errors, installed};
+
+/// What a reading statement snapshot.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Sees {
+pub enum Snapshot {
     /// What the calling statement sees, so that its other reads of our tables agree with it.
     Caller,
     /// Whatever is committed, also in a transaction that keeps one snapshot, and what this transaction has written.
@@ -76,17 +84,17 @@ impl Statement {
     }
 
     /// Runs a statement that only reads. Assigns no transaction id.
-    pub fn read<R>(&self, sees: Sees, values: &[Value], take: impl FnOnce(Rows) -> R) -> R {
-        self.run(values, |call| take(seeing(sees, || call.execute(true))))
+    pub fn read<R>(&self, snapshot: Snapshot, values: &[Value], take: impl FnOnce(Rows) -> R) -> R {
+        self.run(values, |call| take(seeing(snapshot, || call.execute(true))))
     }
 
-    /// Runs a statement that writes, and sees what was committed before it. Errors with 25006 where nothing can be
+    /// Runs a statement that writes, and snapshot what was committed before it. Errors with 25006 where nothing can be
     /// written.
     pub fn write<R>(&self, values: &[Value], take: impl FnOnce(Rows) -> R) -> R {
         self.run(values, |call| take(call.execute(false)))
     }
 
-    /// Reads as [`Sees::Latest`], and calls `row` with each row. After each `batch` rows it asks whether to `go_on`. No
+    /// Reads as [`Snapshot::Latest`], and calls `row` with each row. After each `batch` rows it asks whether to `go_on`. No
     /// more than one batch is in memory at a time.
     pub fn read_in_batches(
         &self,
@@ -96,7 +104,7 @@ impl Statement {
         mut go_on: impl FnMut() -> bool,
     ) {
         as_owner(|| {
-            let cursor = self.run(values, |call| seeing(Sees::Latest, || call.open()));
+            let cursor = self.run(values, |call| seeing(Snapshot::Latest, || call.open()));
             // A connection for each batch, as SPI keeps every result until its connection is closed.
             while Spi::connect(|_| {
                 // SAFETY: the cursor is open until it is closed below, or by the end of the transaction. The result is
@@ -130,8 +138,8 @@ impl Statement {
                 let plan = self.plan();
                 // An empty table must not make a plan that is kept for a large one. For batches also the plan that
                 // is made anew because the table has just been analyzed is worth the price of setting this.
-                let _planning = (self.access != Access::Few || !self.is_planned())
-                    .then(|| planning::choose(self.access));
+                let _planning =
+                    (self.access != Access::Few || !self.is_planned()).then(|| planning::choose(self.access));
                 let _running = Running::enter(&self.running);
                 let done = f(&Call {
                     plan: plan.as_ptr(),
@@ -163,18 +171,11 @@ impl Statement {
         // SAFETY: we are connected to SPI, and `types` outlives the call.
         let plan = unsafe {
             let prepare = std::panic::AssertUnwindSafe(|| {
-                pg_sys::SPI_prepare_cursor(
-                    text.as_ptr(),
-                    types.len() as i32,
-                    types.as_mut_ptr(),
-                    generic,
-                )
+                pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), generic)
             });
             // What a newer library asks for and older SQL has not made.
             let plan = PgTryBuilder::new(prepare)
-                .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, |_| {
-                    errors::damaged_install()
-                })
+                .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, |_| errors::damaged_install())
                 .execute();
             if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
                 errors::damaged_install();
@@ -193,16 +194,14 @@ impl Statement {
     /// Whether the kept plan will be executed as it is.
     fn is_planned(&self) -> bool {
         // SAFETY: a plan that is kept.
-        self.plan.get().is_some_and(|kept| {
-            kept.planned && unsafe { pg_sys::SPI_plan_is_valid(kept.plan.as_ptr()) }
-        })
+        self.plan
+            .get()
+            .is_some_and(|kept| kept.planned && unsafe { pg_sys::SPI_plan_is_valid(kept.plan.as_ptr()) })
     }
 
     fn note_planned(&self) {
-        self.plan.set(self.plan.get().map(|kept| Plan {
-            planned: true,
-            ..kept
-        }));
+        self.plan
+            .set(self.plan.get().map(|kept| Plan { planned: true, ..kept }));
     }
 }
 
@@ -220,13 +219,8 @@ impl Call<'_> {
         // SAFETY: as the type says. PostgreSQL does not write to the arguments, though its signature allows it.
         unsafe {
             pg_sys::SPI_tuptable = null_mut();
-            let status = pg_sys::SPI_execute_plan(
-                self.plan,
-                self.datums.as_ptr().cast_mut(),
-                self.nulls(),
-                read_only,
-                0,
-            );
+            let status =
+                pg_sys::SPI_execute_plan(self.plan, self.datums.as_ptr().cast_mut(), self.nulls(), read_only, 0);
             if status < 0 {
                 errors::damaged_install();
             }
@@ -237,15 +231,7 @@ impl Call<'_> {
     /// A cursor on what it reads, which stays when the connection to SPI is closed.
     fn open(&self) -> pg_sys::Portal {
         // SAFETY: as the type says; the cursor copies its arguments.
-        unsafe {
-            pg_sys::SPI_cursor_open(
-                null(),
-                self.plan,
-                self.datums.as_ptr().cast_mut(),
-                self.nulls(),
-                true,
-            )
-        }
+        unsafe { pg_sys::SPI_cursor_open(null(), self.plan, self.datums.as_ptr().cast_mut(), self.nulls(), true) }
     }
 
     fn nulls(&self) -> *const c_char {
@@ -254,9 +240,9 @@ impl Call<'_> {
 }
 
 /// Runs one execution under the snapshot it is to have.
-fn seeing<R>(sees: Sees, execute: impl FnOnce() -> R) -> R {
+fn seeing<R>(snapshot: Snapshot, execute: impl FnOnce() -> R) -> R {
     // SAFETY: reads a variable of this backend.
-    if sees == Sees::Caller || unsafe { pg_sys::IsInParallelMode() } {
+    if snapshot == Snapshot::Caller || unsafe { pg_sys::IsInParallelMode() } {
         return execute();
     }
     // SAFETY: pushed and popped around one execution; an error in between ends the (sub)transaction, which pops what

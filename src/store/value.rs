@@ -1,10 +1,17 @@
 //! Values on their way into a statement or a row.
 
-use crate::core::time::Micros;
-use crate::text::{self, Stored};
-use pgrx::pg_sys::{self, Datum};
-use pgrx::{IntoDatum, datum::TimestampWithTimeZone, varlena};
+use pgrx::{
+    IntoDatum,
+    datum::TimestampWithTimeZone,
+    pg_sys::{self, Datum},
+    varlena,
+};
 use uuid::Uuid;
+
+use crate::{
+    pg::text::{self, Stored},
+    rules::time::Micros,
+};
 
 /// One value, or none, of the types our tables are made of.
 #[derive(Clone, Copy)]
@@ -12,7 +19,8 @@ pub enum Value<'a> {
     Null,
     Bool(bool),
     Int(i32),
-    Big(i64),
+    Bigint(i64),
+    Double(f64),
     Time(Micros),
     Uuid(&'a Uuid),
     /// Errors with 22P05 where the database's encoding lacks one of its characters.
@@ -23,7 +31,7 @@ pub enum Value<'a> {
     /// An OID, and so the label of an enum.
     Oid(pg_sys::Oid),
     /// As PostgreSQL handed it to us, or as [`list`] made it.
-    Given(Datum),
+    Datum(Datum),
 }
 
 impl Value<'_> {
@@ -33,13 +41,14 @@ impl Value<'_> {
             Value::Null => return None,
             Value::Bool(value) => Datum::from(value),
             Value::Int(value) => Datum::from(value),
-            Value::Big(value) | Value::Time(value) => Datum::from(value),
+            Value::Bigint(value) | Value::Time(value) => Datum::from(value),
+            Value::Double(value) => value.into_datum()?,
             Value::Uuid(value) => Datum::from(value.as_bytes().as_ptr()),
             Value::Text(value) => return text::datum(value),
             Value::Stored(value) => return value.datum(),
             Value::Uuids(values) => array(values),
             Value::Oid(oid) => Datum::from(oid),
-            Value::Given(datum) => datum,
+            Value::Datum(datum) => datum,
         })
     }
 }
@@ -77,13 +86,12 @@ where
     Vec<T>: IntoDatum,
 {
     let items: Vec<T> = items.into_iter().collect();
-    items.into_datum().map_or(Value::Null, Value::Given)
+    items.into_datum().map_or(Value::Null, Value::Datum)
 }
 
 /// A point in time as an item of a [`list`]; what PostgreSQL cannot store becomes infinity.
 pub fn time(at: Micros) -> TimestampWithTimeZone {
-    TimestampWithTimeZone::try_from(at)
-        .unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
+    TimestampWithTimeZone::try_from(at).unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
 }
 
 /// A `uuid[]` of one dimension without NULLs, in the current memory context.

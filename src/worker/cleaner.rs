@@ -2,17 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::attempt::{Durability, Undone, attempt};
+use super::transaction::{Aborted, Durability, run_transaction};
 use crate::{
-    compat,
-    core::time::Micros,
-    faults,
-    roster::Space,
+    pg::{compat, fault_point},
+    roster::Tenant,
+    rules::time::Micros,
     settings,
     store::{
         cleanup::{self, PAGES},
         feed,
-        state::State,
+        feed_state::FeedState,
     },
 };
 
@@ -21,7 +20,7 @@ const CHANGES: i64 = 5000;
 /// Old changes are looked for this often, or ten times in the time they are kept.
 const CHANGES_EVERY: Duration = Duration::from_secs(60);
 /// How long a step waits that found somebody in its way.
-const IN_THE_WAY: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A walk over a table, step by step.
 struct Walk {
@@ -86,29 +85,29 @@ impl Cleaner {
     }
 
     /// Does one step of what is due.
-    pub fn step(&mut self, space: Space, state: &mut State) {
+    pub fn step(&mut self, tenant: Tenant, state: &mut FeedState) {
         let now = Instant::now();
         if now >= self.changes {
-            self.changes = forget_changes(space, state, now);
+            self.changes = forget_changes(tenant, state, now);
         } else if now >= self.sessions.due {
-            self.step_sessions(space, now);
+            self.step_sessions(tenant, now);
         } else if now >= self.users.due {
-            self.step_users(space, now);
+            self.step_users(tenant, now);
         }
     }
 
-    fn step_sessions(&mut self, space: Space, now: Instant) {
+    fn step_sessions(&mut self, tenant: Tenant, now: Instant) {
         let from = *self.sessions.at.get_or_insert_with(|| {
             self.sessions.began = now;
             0
         });
-        let result = attempt(Some(space), Durability::Lazy, |install| {
-            let cleaned = cleanup::sessions(space, from, from + PAGES);
-            faults::moment("cleanup");
+        let result = run_transaction(Some(tenant), Durability::Lazy, |install| {
+            let cleaned = cleanup::sessions(tenant, from, from + PAGES);
+            fault_point::reach("cleanup");
             let last = cleanup::pages(install.sessions);
             (cleaned, last)
         });
-        let worker = space.worker();
+        let worker = tenant.worker();
         match result {
             Ok((cleaned, last)) => {
                 worker.deactivated_rows.add(cleaned.deactivated as u64);
@@ -120,11 +119,11 @@ impl Cleaner {
                 }
                 self.sessions.goes_on(Instant::now(), next, period());
             }
-            Err(_) => self.sessions.due = now + IN_THE_WAY,
+            Err(_) => self.sessions.due = now + RETRY_AFTER,
         }
     }
 
-    fn step_users(&mut self, space: Space, now: Instant) {
+    fn step_users(&mut self, tenant: Tenant, now: Instant) {
         let Some(retention) = settings::user_retention() else {
             self.users.began = now;
             self.users.goes_on(now, None, period());
@@ -134,37 +133,32 @@ impl Cleaner {
             self.users.began = now;
             0
         });
-        let result = attempt(Some(space), Durability::Lazy, |install| {
+        let result = run_transaction(Some(tenant), Durability::Lazy, |install| {
             cleanup::users(from, from + PAGES, retention);
             cleanup::pages(install.presence)
         });
         match result {
             Ok(last) => {
                 let next = Some(from + PAGES).filter(|&next| next < last);
-                self.users
-                    .goes_on(Instant::now(), next, user_period(retention));
+                self.users.goes_on(Instant::now(), next, user_period(retention));
             }
-            Err(_) => self.users.due = now + IN_THE_WAY,
+            Err(_) => self.users.due = now + RETRY_AFTER,
         }
     }
 }
 
 /// Forgets old changes; gives when to come back.
-fn forget_changes(space: Space, state: &mut State, now: Instant) -> Instant {
+fn forget_changes(tenant: Tenant, state: &mut FeedState, now: Instant) -> Instant {
     let cutoff = compat::now().saturating_sub(settings::feed_retention());
-    let result = attempt(Some(space), Durability::Lazy, |_| {
+    let result = run_transaction(Some(tenant), Durability::Lazy, |_| {
         feed::prune(state.oldest, cutoff, CHANGES)
     });
     match result {
         Ok((oldest, gone)) => {
             state.oldest = oldest;
-            if gone == CHANGES {
-                now
-            } else {
-                now + changes_every()
-            }
+            if gone == CHANGES { now } else { now + changes_every() }
         }
-        Err(Undone::InTheWay | Undone::QueueFull | Undone::Gone) => now + IN_THE_WAY,
+        Err(Aborted::LockConflict | Aborted::QueueFull | Aborted::Dropped) => now + RETRY_AFTER,
     }
 }
 
@@ -173,7 +167,7 @@ fn period() -> Duration {
 }
 
 fn user_period(retention: Micros) -> Duration {
-    duration(crate::core::intervals::cleanup_period(retention))
+    duration(crate::rules::intervals::cleanup_period(retention))
 }
 
 fn changes_every() -> Duration {

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::attempt::{Durability, Undone, attempt};
+use super::transaction::{Aborted, Durability, run_transaction};
 use crate::{
-    compat, faults,
-    roster::{FlushRow, Space, Which},
+    pg::{compat, fault_point},
+    roster::{FlushRow, FlushScope, Tenant},
     settings,
-    store::flush::{self, Target},
+    store::flush::{self, SessionUpdate},
 };
 
 /// Rows in one transaction: a few milliseconds, so that changes wait no longer for it.
@@ -19,7 +19,7 @@ const STATES: Duration = Duration::from_secs(1);
 /// What the search for them may take of the worker's time: one part in so many.
 const SHARE: u32 = 50;
 /// How long a batch waits that found somebody in its way.
-const IN_THE_WAY: Duration = Duration::from_millis(200);
+const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long the last flush may take.
 const LAST: Duration = Duration::from_secs(10);
 
@@ -65,78 +65,75 @@ impl Flusher {
     }
 
     /// Does one batch of what is due. Does nothing where the extension is gone: others find out.
-    pub fn step(&mut self, space: Space) {
+    pub fn step(&mut self, tenant: Tenant) {
         let began = Instant::now();
         // Whichever has been due for longer, so that neither keeps the other waiting.
         if self.due() > began {
             return;
         }
         if self.states.due <= self.activity.due {
-            let result = batch(space, &mut self.states.cursor, Which::State);
+            let result = batch(tenant, &mut self.states.cursor, FlushScope::States);
             self.states.due = match result {
-                Err(_) => began + IN_THE_WAY,
+                Err(_) => began + RETRY_AFTER,
                 Ok(_) if self.states.cursor != 0 => began,
                 Ok(_) => began + STATES.max(began.elapsed() * SHARE),
             };
         } else {
-            let result = batch(space, &mut self.activity.cursor, Which::All);
+            let result = batch(tenant, &mut self.activity.cursor, FlushScope::All);
             self.activity.due = match result {
-                Err(_) => began + IN_THE_WAY,
-                Ok(_) => self.next_step(space, began),
+                Err(_) => began + RETRY_AFTER,
+                Ok(_) => self.next_step(tenant, began),
             };
         }
     }
 
     /// Spreads the batches of one walk over the interval, and the walks an interval apart.
-    fn next_step(&mut self, space: Space, now: Instant) -> Instant {
+    fn next_step(&mut self, tenant: Tenant, now: Instant) -> Instant {
         let interval = Duration::from_micros(settings::flush_interval() as u64);
         if self.activity.cursor == 0 {
             self.walk_began = (self.walk_began + interval).max(now);
-            space.worker().last_flush.set(compat::now());
+            tenant.worker().last_flush.set(compat::now());
             return self.walk_began;
         }
-        let batches = space.stats().live_sessions / BATCH as u64 + 1;
+        let batches = tenant.stats().live_sessions / BATCH as u64 + 1;
         // A little faster than needed, as sessions come and go.
         now + interval / (batches + batches / 4 + 1) as u32
     }
 
     /// Writes all there is to write, what is newest first, for at most ten seconds.
-    pub fn last(space: Space) {
+    pub fn last(tenant: Tenant) {
         let began = Instant::now();
-        let mut rows = space.flush_candidates(&mut 0, space.stats().used as usize, Which::All);
+        let mut rows = tenant.flush_candidates(&mut 0, tenant.stats().used as usize, FlushScope::All);
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.last_activity));
         for rows in rows.chunks(BATCH) {
-            if began.elapsed() >= LAST || write(space, rows) == Err(Undone::Gone) {
+            if began.elapsed() >= LAST || write(tenant, rows) == Err(Aborted::Dropped) {
                 return;
             }
         }
     }
 }
 
-fn batch(space: Space, cursor: &mut u32, which: Which) -> Result<(), Undone> {
+fn batch(tenant: Tenant, cursor: &mut u32, scope: FlushScope) -> Result<(), Aborted> {
     let began = Instant::now();
     let from = *cursor;
-    let rows = space.flush_candidates(cursor, BATCH, which);
+    let rows = tenant.flush_candidates(cursor, BATCH, scope);
     if rows.is_empty() {
         return Ok(());
     }
-    let result = write(space, &rows);
+    let result = write(tenant, &rows);
     if result.is_err() {
         *cursor = from;
     }
-    space
-        .worker()
-        .flush_us
-        .set(began.elapsed().as_micros() as u64);
+    tenant.worker().flush_us.set(began.elapsed().as_micros() as u64);
     result
 }
 
 /// Writes rows and tells the roster which of them the table has now.
-fn write(space: Space, rows: &[FlushRow]) -> Result<(), Undone> {
-    let targets: Vec<Target> = rows.iter().map(Target::from).collect();
-    let (written, locked) = attempt(Some(space), Durability::Lazy, |_| {
+fn write(tenant: Tenant, rows: &[FlushRow]) -> Result<(), Aborted> {
+    let targets: Vec<SessionUpdate> = rows.iter().map(SessionUpdate::from).collect();
+    let (written, locked) = run_transaction(Some(tenant), Durability::Lazy, |_| {
         let written = flush::write(&targets);
-        faults::moment("flush");
+        fault_point::reach("flush");
         let missing: Vec<Uuid> = rows
             .iter()
             .map(|row| row.id)
@@ -145,13 +142,13 @@ fn write(space: Space, rows: &[FlushRow]) -> Result<(), Undone> {
         let locked = if missing.is_empty() {
             Default::default()
         } else {
-            flush::standing(&missing)
+            flush::existing(&missing)
         };
         (written, locked)
     })?;
-    faults::moment("flushed");
-    space.worker().flushed_rows.add(written.len() as u64);
+    fault_point::reach("flushed");
+    tenant.worker().flushed_rows.add(written.len() as u64);
     // A row that is not there, or has ended, will not come back: there is nothing left to write.
-    space.flushed(rows.iter().filter(|row| !locked.contains(&row.id)));
+    tenant.mark_flushed(rows.iter().filter(|row| !locked.contains(&row.id)));
     Ok(())
 }

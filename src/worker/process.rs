@@ -8,12 +8,14 @@ use pgrx::{
     prelude::*,
 };
 
-use super::{
-    board::{Board, Desk, Report},
-    lock,
-    tick::Worker,
+use super::{main_loop::Worker, signals};
+use crate::{
+    launcher::{
+        locks,
+        slots::{WorkerStatus, slots},
+    },
+    roster,
 };
-use crate::roster;
 
 /// What the owner of the database, or of a role, may have set otherwise, and what our statements rely on.
 const SETTINGS: &[(&CStr, &CStr)] = &[
@@ -23,7 +25,7 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"default_transaction_read_only", c"off"),
     (c"default_transaction_isolation", c"read committed"),
     (c"default_transaction_deferrable", c"off"),
-    // What is told has to survive a crash of this server; waiting for standbys is for those who ask for it.
+    // What is notified has to survive a crash of this server; waiting for standbys is for those who ask for it.
     (c"synchronous_commit", c"local"),
     (c"statement_timeout", c"0"),
     // Row locks are skipped and table locks tried; what is left to wait for is short or a mistake.
@@ -42,15 +44,15 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
 #[pg_guard]
 pub extern "C-unwind" fn pg_presence_worker(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
-    let number = BackgroundWorker::get_extra().parse().ok();
-    let desk = number.and_then(|number: usize| Board::attached()?.desks.get(number));
-    let Some(desk) = desk.filter(|desk| desk.database() == database.to_u32()) else {
+    let number = BackgroundWorker::get_extra().parse::<usize>().ok();
+    let assigned = number.and_then(|number| Some((number, slots().get(number)?)));
+    let Some((number, slot)) = assigned.filter(|(_, slot)| slot.database() == database.to_u32()) else {
         return;
     };
-    desk.sit_down();
-    // SAFETY: callbacks that only write to shared memory and cannot fail. Registered before the connection, this one
-    // runs after it is closed and its locks are released: who comes next finds the place free.
-    unsafe { pg_sys::before_shmem_exit(Some(get_up), argument_of(desk)) };
+    slot.attach();
+    // SAFETY: a callback that only writes to shared memory and cannot fail. Registered before the connection, it runs after
+    // that is closed and its locks are released: the next worker finds the place free.
+    unsafe { pg_sys::before_shmem_exit(Some(detach_slot), pg_sys::Datum::from(number)) };
 
     // While it connects, which may wait for a DROP DATABASE, SIGTERM ends the process as it does any other worker.
     // SAFETY: the first thing that touches signals and database in this process.
@@ -60,35 +62,23 @@ pub extern "C-unwind" fn pg_presence_worker(argument: pg_sys::Datum) {
     }
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     // A reload while there was no handler has been missed.
-    reload();
+    signals::reload_configuration();
     pin_settings();
 
-    let report = if lock::be_the_only_worker(database) {
-        match Worker::begin(desk, database) {
+    let status = if locks::try_lock_worker(database) {
+        match Worker::begin(slot, database) {
             Ok(mut worker) => {
                 // SAFETY: as above. It runs before the locks are released.
-                unsafe { pg_sys::before_shmem_exit(Some(detach), pg_sys::Datum::from(0)) };
-                desk.say(Report::Serving);
+                unsafe { pg_sys::before_shmem_exit(Some(detach_tenant), pg_sys::Datum::from(0)) };
+                slot.set_status(WorkerStatus::Serving);
                 worker.serve()
             }
-            Err(report) => report,
+            Err(status) => status,
         }
     } else {
-        Report::Taken
+        WorkerStatus::AlreadyRunning
     };
-    desk.say(report);
-}
-
-/// Reads the configuration again.
-pub fn reload() {
-    // SAFETY: outside a transaction, as the server's own processes do it. What is pinned stays: it outranks the file.
-    unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
-}
-
-/// Whether SIGTERM has come. wait_latch tells only once.
-pub fn shutdown_asked() -> bool {
-    // SAFETY: a flag that a signal handler sets; read as such.
-    unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
+    slot.set_status(status);
 }
 
 fn pin_settings() {
@@ -105,27 +95,20 @@ fn pin_settings() {
     }
 }
 
-/// The desk's number, for a callback.
-fn argument_of(desk: &'static Desk) -> pg_sys::Datum {
-    let first = Board::attached().map_or(std::ptr::null(), |board| board.desks.as_ptr());
-    // SAFETY: the desk is one of the board's.
-    pg_sys::Datum::from(unsafe { std::ptr::from_ref(desk).offset_from(first) } as usize)
-}
-
 #[pg_guard]
-extern "C-unwind" fn get_up(_code: i32, desk: pg_sys::Datum) {
-    if let Some(desk) = Board::attached().and_then(|board| board.desks.get(desk.value())) {
-        desk.get_up();
+extern "C-unwind" fn detach_slot(_code: i32, number: pg_sys::Datum) {
+    if let Some(slot) = slots().get(number.value()) {
+        slot.detach();
     }
 }
 
 #[pg_guard]
-extern "C-unwind" fn detach(_code: i32, _argument: pg_sys::Datum) {
-    // SAFETY: plain globals of this process.
+extern "C-unwind" fn detach_tenant(_code: i32, _argument: pg_sys::Datum) {
+    // SAFETY: reads global variables of this process.
     let (database, pid) = unsafe { (pg_sys::MyDatabaseId, pg_sys::MyProcPid) };
-    for space in roster::spaces() {
-        if space.database() == database && space.worker_pid() == pid as u32 {
-            space.detach_worker();
+    for tenant in roster::tenants() {
+        if tenant.database() == database && tenant.worker_pid() == pid as u32 {
+            tenant.detach_worker();
         }
     }
 }

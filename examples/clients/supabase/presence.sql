@@ -1,4 +1,4 @@
--- What a browser with supabase-js does, and the SQL that PostgREST makes of it:  psql -U authenticator -f presence.sql
+-- What a browser calls with supabase-js, and the SQL that PostgREST runs for it:  psql -U authenticator -f presence.sql
 --
 --   const supabase = createClient(url, key, { db: { schema: 'presence' } })
 \set ON_ERROR_STOP on
@@ -23,10 +23,10 @@ SELECT user_id, status, session_count
   FROM presence.presence_of(ARRAY['5d1f5c1e-6a4e-4f0e-9a43-0d3c7c2c6a11', '00000000-0000-4000-8000-000000000000']::uuid[]);
 COMMIT;
 
--- Changes come through Realtime, which may lose some. The loop that does not is follow.sql.
---   supabase.channel('presence').on('postgres_changes', { event: '*', schema: 'presence', table: 'user_presence' }, turn)
+-- Changes arrive through Realtime, which may lose some. The loop in follow.sql loses none.
+--   supabase.channel('presence').on('postgres_changes', { event: '*', schema: 'presence', table: 'user_presence' }, catchUp)
 
--- The page closes: navigator.sendBeacon carries no JWT, so this is anon, with the session's token.
+-- When the page closes: navigator.sendBeacon cannot send a JWT, so this runs as anon, with the session's token.
 BEGIN;
 SELECT set_config('role', 'anon', true), set_config('request.jwt.claims', '{"role":"anon"}', true) \g /dev/null
 SELECT presence.release_session_by_token(session_token => :'session_token');

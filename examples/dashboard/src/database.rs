@@ -1,6 +1,5 @@
-//! The database as the program's requests see it: each runs in one transaction, as an
-//! ordinary role, with the claims of who asked. Nothing outlives the transaction, so
-//! connections can be shared, and so would they be through a pooler.
+//! The database as HTTP requests use it: each request runs in one transaction, with an ordinary role and the caller's
+//! claims, as PostgREST does it. Nothing outlives the transaction, so connections can be shared, here and in a pooler.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,25 +9,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
 
-use crate::failure::Failure;
+use crate::error::Error;
 
-const CONNECTIONS: usize = 8;
+const MAX_CONNECTIONS: usize = 8;
 
-/// Who asks.
+/// Whom a query runs as.
 pub enum Caller<'a> {
-    /// This program itself: it may read who is online, and sign people in.
-    Gateway,
-    /// Anybody who holds a session's token.
+    /// This program itself: it may read everybody's presence, and sign users in.
+    Server,
+    /// A caller who is not signed in, but may hold a session token.
     Anonymous,
-    /// Whoever signed in with this cookie.
-    Member(&'a str),
+    /// The user who signed in with this cookie.
+    SignedIn(&'a str),
 }
 
-/// A few connections, made when needed.
+/// A small connection pool, filled on demand.
 pub struct Database {
     config: Config,
     idle: Mutex<Vec<Client>>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Database {
@@ -40,59 +39,58 @@ impl Database {
         Database {
             config,
             idle: Mutex::default(),
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         }
     }
 
-    /// Runs one query for somebody, in a transaction of its own.
+    /// Runs one query as the caller, in a transaction of its own.
     pub async fn query(
         &self,
         caller: Caller<'_>,
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Failure> {
-        let (mut client, _place) = self.connection().await?;
+    ) -> Result<Vec<Row>, Error> {
+        let (mut client, _permit) = self.connection().await?;
         let transaction = client.transaction().await?;
         let identity = match caller {
-            Caller::Gateway => None,
+            Caller::Server => None,
             Caller::Anonymous => Some(("anon", String::new())),
-            Caller::Member(cookie) => {
-                let found = transaction
+            Caller::SignedIn(cookie) => {
+                let row = transaction
                     .query_one("SELECT app.user_of($1)::text", &[&cookie])
                     .await?;
-                let user: Option<String> = found.get(0);
-                let user = user.ok_or(Failure::SignedOut)?;
+                let user_id: Option<String> = row.get(0);
+                let user_id = user_id.ok_or(Error::SignedOut)?;
                 Some((
                     "authenticated",
-                    json!({ "sub": user, "role": "authenticated" }).to_string(),
+                    json!({ "sub": user_id, "role": "authenticated" }).to_string(),
                 ))
             }
         };
         if let Some((role, claims)) = identity {
-            let act_as =
-                "SELECT set_config('request.jwt.claims', $2, true), set_config('role', $1, true)";
+            let act_as = "SELECT set_config('request.jwt.claims', $2, true), set_config('role', $1, true)";
             transaction.execute(act_as, &[&role, &claims]).await?;
         }
         let rows = transaction.query(sql, params).await?;
         transaction.commit().await?;
-        // One that failed on the way is not put back: its transaction is rolled back by its end.
-        self.idle.lock().expect("no panic with it").push(client);
+        // After an error the connection is closed instead, which rolls its transaction back.
+        self.idle.lock().expect("a lock never poisoned").push(client);
         Ok(rows)
     }
 
-    async fn connection(&self) -> Result<(Client, OwnedSemaphorePermit), Failure> {
-        let place = self.places.clone().acquire_owned().await;
-        let place = place.expect("never closed");
-        while let Some(client) = self.idle.lock().expect("no panic with it").pop() {
+    async fn connection(&self) -> Result<(Client, OwnedSemaphorePermit), Error> {
+        let permit = self.permits.clone().acquire_owned().await;
+        let permit = permit.expect("a semaphore never closed");
+        while let Some(client) = self.idle.lock().expect("a lock never poisoned").pop() {
             if !client.is_closed() {
-                return Ok((client, place));
+                return Ok((client, permit));
             }
         }
         let (client, connection) = self.config.connect(NoTls).await?;
         tokio::spawn(async move {
-            // What ends a connection is told to whoever uses it.
+            // Queries on the connection report its errors.
             let _ = connection.await;
         });
-        Ok((client, place))
+        Ok((client, permit))
     }
 }

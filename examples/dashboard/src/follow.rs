@@ -1,9 +1,9 @@
-//! Everybody's presence as a stream of events that loses nothing. Copy this file:
-//! it needs tokio, tokio-postgres, serde and serde_json, and nothing else of this program.
+//! Follows everybody's status as a stream of events that loses no change. This file is meant to be copied: it needs
+//! tokio, tokio-postgres, serde and serde_json, and nothing else of this program.
 //!
-//! One connection listens and reads. The order is what makes it lossless: LISTEN first,
-//! then the cursor, then the table, then messages; whatever a message leaves out is read
-//! from the feed, and so is everything that happened while the connection was down.
+//! One connection both listens and reads. The order makes it lossless: first LISTEN, then the cursor, then the table,
+//! then the notifications. What a notification leaves out is read from the change feed, and so is everything that
+//! happened while the connection was down.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,27 +14,28 @@ use tokio::time::{Instant, interval_at, sleep, timeout};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Notification};
 
-/// How often to read the feed though nothing was heard.
-pub const RECONCILE: Duration = Duration::from_secs(30);
-/// How long a server may take to answer before it counts as gone.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The first and the longest pause between two attempts to connect.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How often the feed is read even if no notification arrives.
+pub const CATCH_UP_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the server may take to answer before the connection counts as lost.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause between two attempts to connect doubles from the first of these to the second.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(200);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// What happened.
 #[derive(Debug)]
 pub enum Event {
-    /// Everybody's status, as after a start or when the feed does not reach back far
-    /// enough: forget what you know. Who is not in it is inactive.
-    Everybody(Vec<Change>),
-    /// Users whose status has changed, oldest first.
+    /// Everybody's status, sent at the start and whenever the feed does not reach back far enough. It replaces all
+    /// that is known; users not in it are inactive.
+    Snapshot(Vec<Change>),
+    /// Users whose status has changed, oldest change first.
     Changed(Vec<Change>),
-    /// The feed was read to its end: after a connect, and every [`RECONCILE`] since.
+    /// The feed has been read to its end: after each connect, and every [`CATCH_UP_INTERVAL`].
     UpToDate,
-    /// A notification on one of the other channels; after a cut, look at what they are about.
+    /// A notification on one of the other channels, whose name this is. Notifications on these may be lost while the
+    /// connection is down: read what they are about after each [`Event::UpToDate`].
     Notified(String),
-    /// The connection is gone, for this reason; it will be made again.
-    Cut(String),
+    /// The connection is lost, for this reason; it is being re-established.
+    Disconnected(String),
 }
 
 /// One user's new status.
@@ -43,7 +44,7 @@ pub struct Change {
     pub seq: i64,
     pub user_id: String,
     pub status: String,
-    /// When, in UTC, as ISO 8601 has it.
+    /// When it changed, in UTC, as ISO 8601.
     pub at: String,
 }
 
@@ -55,7 +56,7 @@ struct Message {
     changes: Option<Vec<Change>>,
 }
 
-/// Follows the feed, and `channels` on the same connection, until nobody wants to know.
+/// Follows the feed, and listens to `channels` on the same connection, until the receiver of the events is dropped.
 pub async fn follow(config: Config, channels: &[&str], events: mpsc::Sender<Event>) {
     let mut follower = Follower {
         epoch: None,
@@ -63,76 +64,75 @@ pub async fn follow(config: Config, channels: &[&str], events: mpsc::Sender<Even
         users: HashMap::new(),
         events,
     };
-    let mut pause = PAUSES.0;
+    let mut delay = MIN_RETRY_DELAY;
     while !follower.events.is_closed() {
-        let connected = Instant::now();
-        let why = match follower.listen(&config, channels).await {
+        let started = Instant::now();
+        let reason = match follower.run(&config, channels).await {
             Ok(()) => return,
             Err(error) => error.to_string(),
         };
-        // A connection that held was good: begin again with short pauses.
-        if connected.elapsed() > PAUSES.1 {
-            pause = PAUSES.0;
+        // The connection had been working: start again with short delays.
+        if started.elapsed() > MAX_RETRY_DELAY {
+            delay = MIN_RETRY_DELAY;
         }
-        follower.tell(Event::Cut(why)).await;
-        sleep(pause).await;
-        pause = (pause * 2).min(PAUSES.1);
+        follower.send(Event::Disconnected(reason)).await;
+        sleep(delay).await;
+        delay = (delay * 2).min(MAX_RETRY_DELAY);
     }
 }
 
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 struct Follower {
-    /// The line of sequence numbers we are on; none before the first snapshot.
+    /// The epoch that `seq` belongs to; `None` before the first snapshot.
     epoch: Option<String>,
-    /// The last number seen.
+    /// The sequence number up to which the feed has been followed.
     seq: i64,
-    /// The number of each user's last change.
+    /// The sequence number of each user's last change.
     users: HashMap<String, i64>,
     events: mpsc::Sender<Event>,
 }
 
 impl Follower {
-    async fn tell(&self, event: Event) {
-        // Nobody there any more: the loops above and below see that by themselves.
+    async fn send(&self, event: Event) {
+        // If the receiver is gone, the loops of `follow` and `run` end.
         let _ = self.events.send(event).await;
     }
 
-    /// One connection's life. Returns when nobody wants to know, or with why it ended.
-    async fn listen(&mut self, config: &Config, channels: &[&str]) -> Result<(), Failed> {
-        let (client, mut connection) = timeout(PATIENCE, config.connect(NoTls)).await??;
-        let (heard, mut notifications) = mpsc::unbounded_channel::<Notification>();
+    /// Connects and follows the feed. Returns `Ok` when the receiver of the events is gone, and an error when the
+    /// connection is.
+    async fn run(&mut self, config: &Config, channels: &[&str]) -> Result<(), BoxError> {
+        let (client, mut connection) = timeout(RESPONSE_TIMEOUT, config.connect(NoTls)).await??;
+        let (sender, mut notifications) = mpsc::unbounded_channel::<Notification>();
         tokio::spawn(async move {
-            while let Some(Ok(message)) =
-                std::future::poll_fn(|context| connection.poll_message(context)).await
-            {
+            while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
                 if let AsyncMessage::Notification(notification) = message {
-                    let _ = heard.send(notification);
+                    let _ = sender.send(notification);
                 }
             }
         });
-        let channel = timeout(PATIENCE, subscribe(&client, channels)).await??;
-        timeout(PATIENCE, self.catch_up(&client)).await??;
-        let mut reconcile = interval_at(Instant::now() + RECONCILE, RECONCILE);
+        let channel = timeout(RESPONSE_TIMEOUT, listen(&client, channels)).await??;
+        timeout(RESPONSE_TIMEOUT, self.catch_up(&client)).await??;
+        let mut interval = interval_at(Instant::now() + CATCH_UP_INTERVAL, CATCH_UP_INTERVAL);
         while !self.events.is_closed() {
             tokio::select! {
                 notification = notifications.recv() => match notification {
-                    None => return Err("the server has closed the connection".into()),
+                    None => return Err("the server closed the connection".into()),
                     Some(other) if other.channel() != channel => {
-                        self.tell(Event::Notified(other.channel().to_owned())).await;
+                        self.send(Event::Notified(other.channel().to_owned())).await;
                     }
-                    Some(told) => if !self.apply(told.payload()).await {
-                        timeout(PATIENCE, self.catch_up(&client)).await??;
+                    Some(notification) => if !self.apply(notification.payload()).await {
+                        timeout(RESPONSE_TIMEOUT, self.catch_up(&client)).await??;
                     }
                 },
-                _ = reconcile.tick() => timeout(PATIENCE, self.catch_up(&client)).await??,
+                _ = interval.tick() => timeout(RESPONSE_TIMEOUT, self.catch_up(&client)).await??,
             }
         }
         Ok(())
     }
 
-    /// Applies a message; false where something before it, or in it, has to be read.
-    /// So does what is no message of ours: anybody who may connect may notify.
+    /// Applies a notification. Returns false if the feed has to be read instead: changes are missing before it or in
+    /// it, or it is not one of pg_presence's, as anybody who can connect can NOTIFY.
     async fn apply(&mut self, payload: &str) -> bool {
         let Ok(message) = serde_json::from_str::<Message>(payload) else {
             return false;
@@ -144,24 +144,25 @@ impl Follower {
         if !is_next || changes.iter().any(|change| change.seq > message.seq) {
             return false;
         }
-        self.take(changes).await;
+        self.apply_changes(changes).await;
         self.seq = self.seq.max(message.seq);
         true
     }
 
-    async fn take(&mut self, mut changes: Vec<Change>) {
+    /// Sends the changes that are newer than what is known of their users.
+    async fn apply_changes(&mut self, mut changes: Vec<Change>) {
         changes.retain(|change| {
             let known = self.users.entry(change.user_id.clone()).or_insert(0);
-            let newer = change.seq > *known;
+            let is_newer = change.seq > *known;
             *known = change.seq.max(*known);
-            newer
+            is_newer
         });
         if !changes.is_empty() {
-            self.tell(Event::Changed(changes)).await;
+            self.send(Event::Changed(changes)).await;
         }
     }
 
-    /// Reads what was missed.
+    /// Reads the changes since the last one known or, where that is not possible, everybody's status.
     async fn catch_up(&mut self, client: &Client) -> Result<(), Error> {
         let since = format!("SELECT {COLUMNS} FROM presence.changes_since($1, $2)");
         while let Some(epoch) = &self.epoch {
@@ -169,52 +170,40 @@ impl Follower {
                 Ok(rows) => {
                     let Some(last) = rows.last() else { break };
                     let seq = last.get(0);
-                    // A forgotten user's change has no user left.
-                    let rows = rows
-                        .iter()
-                        .filter(|row| row.get::<_, Option<&str>>(1).is_some());
-                    self.take(rows.map(change).collect()).await;
+                    // Changes of forgotten users have no user_id.
+                    let rows = rows.iter().filter(|row| row.get::<_, Option<&str>>(1).is_some());
+                    self.apply_changes(rows.map(change).collect()).await;
                     self.seq = seq;
                 }
-                Err(error) if error.code() == Some(&SqlState::SNAPSHOT_TOO_OLD) => {
-                    self.epoch = None
-                }
+                Err(error) if error.code() == Some(&SqlState::SNAPSHOT_TOO_OLD) => self.epoch = None,
                 Err(error) => return Err(error),
             }
         }
         let cursor = "SELECT epoch, seq FROM presence.presence_cursor()";
         let cursor = client.query_one(cursor, &[]).await?;
         let (epoch, seq) = (cursor.get(0), cursor.get(1));
-        // A number that there is not yet was a lie, and what comes before it would be missed.
+        // A seq beyond the end of the feed came from a forged notification: changes up to it would be missed.
         if self.epoch.is_none() || seq < self.seq {
             self.start_over(client, epoch, seq).await?;
         }
-        self.tell(Event::UpToDate).await;
+        self.send(Event::UpToDate).await;
         Ok(())
     }
 
-    /// The place in the feed is known before the users are read, so that none is missed.
+    /// Reads everybody's status. The cursor has been read before that, so that no change in between is missed.
     async fn start_over(&mut self, client: &Client, epoch: String, seq: i64) -> Result<(), Error> {
         let everybody = format!("SELECT {COLUMNS} FROM presence.user_presence");
-        let everybody: Vec<_> = client
-            .query(&everybody, &[])
-            .await?
-            .iter()
-            .map(change)
-            .collect();
-        self.users = everybody
-            .iter()
-            .map(|user| (user.user_id.clone(), user.seq))
-            .collect();
+        let everybody: Vec<_> = client.query(&everybody, &[]).await?.iter().map(change).collect();
+        self.users = everybody.iter().map(|user| (user.user_id.clone(), user.seq)).collect();
         self.seq = seq;
         self.epoch = Some(epoch);
-        self.tell(Event::Everybody(everybody)).await;
+        self.send(Event::Snapshot(everybody)).await;
         Ok(())
     }
 }
 
-/// Listens to the channel of presence, which it returns, and to some others.
-async fn subscribe(client: &Client, channels: &[&str]) -> Result<String, Error> {
+/// Listens to the channel of pg_presence and to `channels`; returns the name of the former.
+async fn listen(client: &Client, channels: &[&str]) -> Result<String, Error> {
     let channel: String = client.query_one("SHOW presence.channel", &[]).await?.get(0);
     for channel in channels.iter().copied().chain([channel.as_str()]) {
         let quoted = channel.replace('"', "\"\"");
@@ -224,7 +213,7 @@ async fn subscribe(client: &Client, channels: &[&str]) -> Result<String, Error> 
     Ok(channel)
 }
 
-/// What [`change`] is made of.
+/// The columns that [`change`] reads.
 const COLUMNS: &str = r#"seq, user_id::text, status::text,
     to_char(changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"#;
 

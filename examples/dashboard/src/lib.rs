@@ -1,16 +1,16 @@
-//! A users table whose dots turn green and gray by themselves: a small application on
-//! pg_presence, to look at and to copy from. Read it in this order:
+//! A users table whose dots turn green and gray by themselves: a small application built on pg_presence, to read and to
+//! copy from. Read it in this order:
 //!
-//! - `schema.sql`: its tables, and the roles it acts as
-//! - `follow`: one connection that learns of every change; stands for itself
-//! - `board`: what all browsers see, in memory
-//! - `database`: one transaction for a request, as the role and with the claims of who asked
-//! - `routes`: the addresses, and the stream of server-sent events
-//! - `web/presence.js`: sessions and heartbeats in the browser; stands for itself
+//! - `schema.sql`: its tables, and the roles it uses
+//! - `follow`: a lossless stream of status changes over one connection; usable on its own
+//! - `live_users`: the users and their presence, in memory, shared by all browsers
+//! - `database`: one transaction per request, with the caller's role and claims
+//! - `routes`: the HTTP routes, and the stream of server-sent events
+//! - `web/presence.js`: sessions and heartbeats in the browser; usable on its own
 //! - `web/users.js`: the page
 
-pub mod board;
 pub mod database;
-pub mod failure;
+pub mod error;
 pub mod follow;
+pub mod live_users;
 pub mod routes;

@@ -1,5 +1,5 @@
-//! What browsers ask for: the pages, signing in, four functions of the extension under
-//! the names and in the form PostgREST gives them, and the stream of changes.
+//! The HTTP routes: the pages, signing in, four of the extension's functions under the paths and in the form that
+//! PostgREST would serve them, and the stream of changes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,74 +20,58 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{sleep, timeout};
 
-use crate::board::{Board, Frame};
 use crate::database::{Caller, Database};
-use crate::failure::Failure;
+use crate::error::Error;
+use crate::live_users::{LiveUsers, Update};
 
-const LARGEST_BODY: usize = 4096;
+const MAX_BODY: usize = 4096;
 const COOKIE: &str = "presence_login";
-/// How long the stream may be silent; the page takes three times as long for a cut.
-const PING: Duration = Duration::from_secs(5);
-/// How long a stream may last. Browsers open another, and have to be signed in for it.
-const STREAM: Duration = Duration::from_secs(300);
+/// How long the stream may be silent before it sends a ping; after three times as long the page reconnects.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a stream lasts. Browsers then open another, for which they must still be signed in.
+const STREAM_LIFETIME: Duration = Duration::from_secs(300);
 
 #[derive(Clone)]
-pub struct Site {
+pub struct AppState {
     pub database: Arc<Database>,
-    pub board: Arc<Board>,
+    pub users: Arc<LiveUsers>,
 }
 
-pub fn routes(site: Site) -> Router {
+pub fn routes(state: AppState) -> Router {
     Router::new()
-        .route("/", page("text/html", include_str!("../web/index.html")))
-        .route(
-            "/login",
-            page("text/html", include_str!("../web/login.html")),
-        )
-        .route(
-            "/style.css",
-            page("text/css", include_str!("../web/style.css")),
-        )
-        .route(
-            "/users.js",
-            page("text/javascript", include_str!("../web/users.js")),
-        )
-        .route(
-            "/login.js",
-            page("text/javascript", include_str!("../web/login.js")),
-        )
+        .route("/", asset("text/html", include_str!("../web/index.html")))
+        .route("/login", asset("text/html", include_str!("../web/login.html")))
+        .route("/style.css", asset("text/css", include_str!("../web/style.css")))
+        .route("/users.js", asset("text/javascript", include_str!("../web/users.js")))
+        .route("/login.js", asset("text/javascript", include_str!("../web/login.js")))
         .route(
             "/presence.js",
-            page("text/javascript", include_str!("../web/presence.js")),
+            asset("text/javascript", include_str!("../web/presence.js")),
         )
-        .route("/api/people", get(people))
+        .route("/api/users", get(users))
         .route("/api/login", post(log_in))
         .route("/api/logout", post(log_out))
         .route("/api/events", get(events))
         .route("/rpc/start_session", post(start_session))
         .route("/rpc/heartbeat", post(heartbeat))
         .route("/rpc/end_session_by_token", post(end_session_by_token))
-        .route(
-            "/rpc/release_session_by_token",
-            post(release_session_by_token),
-        )
+        .route("/rpc/release_session_by_token", post(release_session_by_token))
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,
                 Json(json!({ "message": "There is no such page." })),
             )
         })
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .with_state(site)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(state)
 }
 
-fn page(kind: &'static str, text: &'static str) -> axum::routing::MethodRouter<Site> {
+fn asset(mime_type: &'static str, text: &'static str) -> axum::routing::MethodRouter<AppState> {
     get(async move || {
-        let kind = format!("{kind}; charset=utf-8");
-        let policy =
-            "default-src 'self'; img-src 'self' data:; worker-src blob:; frame-ancestors 'none'";
+        let content_type = format!("{mime_type}; charset=utf-8");
+        let policy = "default-src 'self'; img-src 'self' data:; worker-src blob:; frame-ancestors 'none'";
         let headers = [
-            (header::CONTENT_TYPE, kind.as_str()),
+            (header::CONTENT_TYPE, content_type.as_str()),
             (header::CONTENT_SECURITY_POLICY, policy),
             (header::CACHE_CONTROL, "no-cache"),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -96,25 +80,20 @@ fn page(kind: &'static str, text: &'static str) -> axum::routing::MethodRouter<S
     })
 }
 
-/// A body, read as what it should be. Only JSON is taken: a form of another site cannot send that.
-fn read<T: DeserializeOwned>(
-    headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<T, Failure> {
-    let body = body.map_err(|_| Failure::TooLarge)?;
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok());
-    if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
-        return Err(Failure::Bad(
+/// Parses a JSON body. Other content types are refused, because a form on another site could send them (CSRF).
+fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<T, Error> {
+    let body = body.map_err(|_| Error::TooLarge)?;
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if !content_type.is_some_and(|value| value.starts_with("application/json")) {
+        return Err(Error::BadRequest(
             "Please send JSON, with the content type application/json.",
         ));
     }
-    serde_json::from_slice(&body)
-        .map_err(|_| Failure::Bad("That is not the JSON this address takes."))
+    serde_json::from_slice(&body).map_err(|_| Error::BadRequest("The request body is not the expected JSON."))
 }
 
-fn cookie(headers: &HeaderMap) -> Result<&str, Failure> {
+/// Returns the cookie of the login.
+fn cookie(headers: &HeaderMap) -> Result<&str, Error> {
     let cookies = headers
         .get_all(header::COOKIE)
         .iter()
@@ -122,17 +101,17 @@ fn cookie(headers: &HeaderMap) -> Result<&str, Failure> {
     cookies
         .flat_map(|cookies| cookies.split(';'))
         .find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='))
-        .ok_or(Failure::SignedOut)
+        .ok_or(Error::SignedOut)
 }
 
 type Body = Result<Bytes, BytesRejection>;
 
 // --- Signing in -------------------------------------------------------------------------
 
-/// Whom one may sign in as. A product has none of this: it asks for a name and a password.
-async fn people(State(site): State<Site>) -> Result<Json<Vec<Value>>, Failure> {
+/// The users to sign in as. A real application requires a name and a password instead.
+async fn users(State(app): State<AppState>) -> Result<Json<Vec<Value>>, Error> {
     let sql = "SELECT json_build_object('id', id, 'name', name, 'title', title) FROM app.users ORDER BY name";
-    let rows = site.database.query(Caller::Gateway, sql, &[]).await?;
+    let rows = app.database.query(Caller::Server, sql, &[]).await?;
     Ok(Json(rows.iter().map(|row| row.get(0)).collect()))
 }
 
@@ -141,152 +120,121 @@ struct Login {
     user_id: String,
 }
 
-async fn log_in(
-    State(site): State<Site>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failure> {
-    let login: Login = read(&headers, body)?;
+async fn log_in(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Response, Error> {
+    let login: Login = parse(&headers, body)?;
     let sql = "SELECT app.log_in($1::text::uuid)";
-    let rows = site
-        .database
-        .query(Caller::Gateway, sql, &[&login.user_id])
-        .await?;
+    let rows = app.database.query(Caller::Server, sql, &[&login.user_id]).await?;
     let cookie: Option<String> = rows.first().and_then(|row| row.get(0));
-    let cookie = cookie.ok_or(Failure::NoSuchUser)?;
+    let cookie = cookie.ok_or(Error::UserNotFound)?;
     Ok(set_cookie(&cookie, 7 * 24 * 3600))
 }
 
-async fn log_out(
-    State(site): State<Site>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failure> {
-    let _: Value = read(&headers, body)?;
+async fn log_out(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Response, Error> {
+    let _: Value = parse(&headers, body)?;
     if let Ok(cookie) = cookie(&headers) {
         let sql = "SELECT app.user_of($1)::text, app.log_out($1)";
-        let rows = site
-            .database
-            .query(Caller::Gateway, sql, &[&cookie])
-            .await?;
-        if let Some(user) = rows[0].get(0) {
-            site.board.look_again(user);
+        let rows = app.database.query(Caller::Server, sql, &[&cookie]).await?;
+        if let Some(user_id) = rows[0].get(0) {
+            app.users.refresh(user_id);
         }
     }
     Ok(set_cookie("", 0))
 }
 
-fn set_cookie(value: &str, seconds: u32) -> Response {
-    let cookie = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}");
+fn set_cookie(value: &str, max_age: u32) -> Response {
+    let cookie = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={max_age}");
     ([(header::SET_COOKIE, cookie)], Json(json!({}))).into_response()
 }
 
 // --- The extension's functions ------------------------------------------------------------
 
 #[derive(Deserialize)]
-struct Start {
+struct StartSession {
     session_token: Option<String>,
     metadata: Option<Value>,
 }
 
-async fn start_session(
-    State(site): State<Site>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Value>, Failure> {
-    let start: Start = read(&headers, body)?;
+async fn start_session(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Error> {
+    let args: StartSession = parse(&headers, body)?;
     let sql = "SELECT to_json(s), presence.presence_user_id()::text
                FROM presence.start_session(session_token => $1, metadata => $2) s";
-    member(
-        &site,
-        &headers,
-        sql,
-        &[&start.session_token, &start.metadata],
-    )
-    .await
+    call_signed_in(&app, &headers, sql, &[&args.session_token, &args.metadata]).await
 }
 
 #[derive(Deserialize)]
-struct Session {
+struct Heartbeat {
     session_id: String,
 }
 
-async fn heartbeat(
-    State(site): State<Site>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Value>, Failure> {
-    let session: Session = read(&headers, body)?;
+async fn heartbeat(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Error> {
+    let args: Heartbeat = parse(&headers, body)?;
     let sql = "SELECT to_json(presence.heartbeat($1::text::uuid)), NULL";
-    member(&site, &headers, sql, &[&session.session_id]).await
+    call_signed_in(&app, &headers, sql, &[&args.session_id]).await
 }
 
-/// Runs a function for whoever is signed in; answers its result, and looks at whom it names.
-async fn member(
-    site: &Site,
+/// Calls a function as the signed-in user. The query returns its result, and the user to read again, if any.
+async fn call_signed_in(
+    app: &AppState,
     headers: &HeaderMap,
     sql: &str,
     params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
-) -> Result<Json<Value>, Failure> {
-    let rows = site
+) -> Result<Json<Value>, Error> {
+    let rows = app
         .database
-        .query(Caller::Member(cookie(headers)?), sql, params)
+        .query(Caller::SignedIn(cookie(headers)?), sql, params)
         .await?;
-    if let Some(user) = rows[0].get(1) {
-        site.board.look_again(user);
+    if let Some(user_id) = rows[0].get(1) {
+        app.users.refresh(user_id);
     }
     Ok(Json(rows[0].get(0)))
 }
 
 #[derive(Deserialize)]
-struct Token {
+struct ByToken {
     session_token: String,
 }
 
-/// A page that closes says so with its session's token.
+/// Called by a page that closes.
 async fn release_session_by_token(
-    State(site): State<Site>,
+    State(app): State<AppState>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Value>, Failure> {
-    let token = read(&headers, body)?;
+) -> Result<Json<Value>, Error> {
+    let args = parse(&headers, body)?;
     let sql = "SELECT to_json(presence.release_session_by_token($1))";
-    holder(&site, sql, token).await
+    call_anonymous(&app, sql, args).await
 }
 
 async fn end_session_by_token(
-    State(site): State<Site>,
+    State(app): State<AppState>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Value>, Failure> {
-    let token = read(&headers, body)?;
+) -> Result<Json<Value>, Error> {
+    let args = parse(&headers, body)?;
     let sql = "SELECT to_json(presence.end_session_by_token($1))";
-    holder(&site, sql, token).await
+    call_anonymous(&app, sql, args).await
 }
 
-/// Runs a function for whoever holds a session's token, and needs no cookie.
-async fn holder(site: &Site, sql: &str, token: Token) -> Result<Json<Value>, Failure> {
-    let rows = site
+/// Calls a function that takes a session's token, and needs no cookie.
+async fn call_anonymous(app: &AppState, sql: &str, args: ByToken) -> Result<Json<Value>, Error> {
+    let rows = app
         .database
-        .query(Caller::Anonymous, sql, &[&token.session_token])
+        .query(Caller::Anonymous, sql, &[&args.session_token])
         .await?;
     Ok(Json(rows[0].get(0)))
 }
 
 // --- The stream -----------------------------------------------------------------------------
 
-/// What is shown, and then every change of it. Costs one query, to find out who asks.
-async fn events(
-    State(site): State<Site>,
-    headers: HeaderMap,
-) -> Result<impl IntoResponse, Failure> {
+/// All users, then every change. Connecting takes one query, which authenticates the caller.
+async fn events(State(app): State<AppState>, headers: HeaderMap) -> Result<impl IntoResponse, Error> {
     let sql = "SELECT presence.presence_user_id()::text";
-    let rows = site
+    let rows = app
         .database
-        .query(Caller::Member(cookie(&headers)?), sql, &[])
+        .query(Caller::SignedIn(cookie(&headers)?), sql, &[])
         .await?;
-    let you: String = rows[0].get(0);
-    let stream = stream_of(site.board, you);
+    let own_id: String = rows[0].get(0);
+    let stream = event_stream(app.users, own_id);
     let headers = [
         (header::CACHE_CONTROL, "no-cache"),
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
@@ -294,40 +242,33 @@ async fn events(
     Ok((headers, Sse::new(stream)))
 }
 
-fn stream_of(board: Arc<Board>, you: String) -> impl Stream<Item = Result<Event, Infallible>> {
-    let hello = event(
-        "hello",
-        &json!({ "you": you, "server_time": now() }).to_string(),
-    );
-    let greeting = stream::once(async { Ok(hello) });
-    let rest = stream::unfold(None::<Receiver<Frame>>, move |watched| {
-        let board = board.clone();
+fn event_stream(users: Arc<LiveUsers>, own_id: String) -> impl Stream<Item = Result<Event, Infallible>> {
+    let hello = json!({ "you": own_id, "server_time": unix_time_ms() }).to_string();
+    let hello = stream::once(async move { Ok(event("hello", &hello)) });
+    let updates = stream::unfold(None::<Receiver<Update>>, move |receiver| {
+        let users = users.clone();
         async move {
-            let Some(mut frames) = watched else {
-                let (everything, frames) = board.watch();
-                return Some((Ok(event(everything.name, &everything.data)), Some(frames)));
+            let Some(mut receiver) = receiver else {
+                let (snapshot, receiver) = users.subscribe();
+                return Some((Ok(event(snapshot.name, &snapshot.data)), Some(receiver)));
             };
-            match timeout(PING, frames.recv()).await {
-                Ok(Ok(frame)) => Some((Ok(event(frame.name, &frame.data)), Some(frames))),
-                // Too slow for the changes: everything anew, then.
-                Ok(Err(RecvError::Lagged(_))) => {
-                    Some((Ok(Event::default().comment("behind")), None))
-                }
+            match timeout(PING_INTERVAL, receiver.recv()).await {
+                Ok(Ok(update)) => Some((Ok(event(update.name, &update.data)), Some(receiver))),
+                // The browser was too slow and has missed updates: start over with all users.
+                Ok(Err(RecvError::Lagged(_))) => Some((Ok(Event::default().comment("lagged")), None)),
                 Ok(Err(RecvError::Closed)) => None,
-                Err(_) => Some((Ok(event("ping", "{}")), Some(frames))),
+                Err(_) => Some((Ok(event("ping", "{}")), Some(receiver))),
             }
         }
     });
-    greeting.chain(rest).take_until(sleep(STREAM))
+    hello.chain(updates).take_until(sleep(STREAM_LIFETIME))
 }
 
 fn event(name: &str, data: &str) -> Event {
     Event::default().event(name).data(data)
 }
 
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
+fn unix_time_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }

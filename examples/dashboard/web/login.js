@@ -1,59 +1,59 @@
-// Signs in as one of the users there are.
+// The login page: signs in as one of the users.
 
-import { hasLoggedIn } from './presence.js'
+import { afterLogin } from './presence.js'
 
 const notice = document.querySelector('#notice')
-const people = document.querySelector('#people')
+const list = document.querySelector('#user-list')
 
-function say(text) {
+function showNotice(text) {
   notice.textContent = text
   notice.hidden = !text
 }
 
-async function ask(url, init) {
+async function request(url, init) {
   const response = await fetch(url, init).catch(() => {
     throw new Error('The server cannot be reached. Please try again shortly.')
   })
-  const answer = await response.json()
-  if (!response.ok) throw new Error(answer.message)
-  return answer
+  const body = await response.json()
+  if (!response.ok) throw new Error(body.message)
+  return body
 }
 
 async function signIn(user_id) {
   try {
-    await ask('/api/login', {
+    await request('/api/login', {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify({ user_id }),
     })
-    hasLoggedIn()
+    afterLogin()
     location.assign('/')
   } catch (error) {
-    say(error.message)
+    showNotice(error.message)
   }
 }
 
-async function show() {
+async function loadUsers() {
   try {
-    const users = await ask('/api/people')
-    people.replaceChildren(...users.map(card))
-    say('')
+    const users = await request('/api/users')
+    list.replaceChildren(...users.map(userItem))
+    showNotice('')
   } catch (error) {
-    say(error.message)
-    setTimeout(show, 2000)
+    showNotice(error.message)
+    setTimeout(loadUsers, 2000)
   }
 }
 
-function card({ id, name, title }) {
+function userItem({ id, name, title }) {
   const button = document.createElement('button')
   button.type = 'button'
   button.dataset.user = id
-  const text = (kind, content) => Object.assign(document.createElement('span'), { className: kind, textContent: content })
-  button.append(text('name', name), text('quiet', title))
+  const span = (className, textContent) => Object.assign(document.createElement('span'), { className, textContent })
+  button.append(span('name', name), span('muted', title))
   button.addEventListener('click', () => signIn(id))
   const item = document.createElement('li')
   item.append(button)
   return item
 }
 
-show()
+loadUsers()

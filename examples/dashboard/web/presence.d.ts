@@ -1,4 +1,4 @@
-/** As `start_session` answers, and the session's token. */
+/** What `start_session` returned, and the session's token. */
 export interface Session {
   session_id: string
   token: string
@@ -9,50 +9,50 @@ export interface Session {
 }
 
 /**
- * - `starting`: nothing has been answered yet
- * - `active`: the last heartbeat counted
- * - `quiet`: nothing has happened on the page for a heartbeat's interval; unless something does, the session times out
- * - `offline`: the last call failed; it is tried again
+ * - `starting`: no response has arrived yet
+ * - `active`: the last heartbeat succeeded
+ * - `quiet`: no activity on the page for a heartbeat interval; without any, the session times out
+ * - `offline`: the last call failed and will be retried
  * - `ended`: signed out
  */
 export type Status = 'starting' | 'active' | 'quiet' | 'offline' | 'ended'
 
 export interface Options {
-  /** `activity`: only who does something is there (the default). `connection`: whoever has the page open. */
+  /** `activity` (the default): users are online while they use the page. `connection`: while they have it open. */
   mode?: 'activity' | 'connection'
-  /** Where the functions are. Default: `/rpc`. */
+  /** The base URL of the functions. Default: `/rpc`. */
   url?: string
   /**
-   * To be sent along, such as a JWT, `apikey` or `Content-Profile`. A function is asked before each call, but not when
-   * the page closes: what it answered last is sent then.
+   * Headers to send, such as `Authorization`, `apikey` or `Content-Profile`. A function is called before each request,
+   * except for the one that a closing page sends, which reuses the last headers.
    */
   headers?: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>)
-  /** About the session: device, version… */
+  /** Describes the session: device, version… */
   metadata?: Record<string, unknown> | null
-  /** Tells it from others at the same origin. Default: `presence`. */
+  /** Distinguishes several presences on the same origin. Default: `presence`. */
   name?: string
   onStatus?: (status: Status) => void
-  /** The session is over: logged out here or in another tab, or ended by the server. Time to show the login. */
+  /** The session is over: the user logged out, here or in another tab, or the server ended it. Show the login page. */
   onEnded?: () => void
-  /** A call failed. The message is for people; `status` is that of HTTP, or missing without an answer. */
+  /** A call failed. The message can be shown to users; `status` is the HTTP status, undefined without a response. */
   onError?: (error: Error & { status?: number }) => void
 }
 
 export interface Presence {
   readonly status: Status
   readonly session: Session | null
-  /** A heartbeat now, whatever happened. */
+  /** Sends a heartbeat now, regardless of activity. */
   beat(): Promise<void>
-  /** Ends the session, in all tabs. Fails with a message for people when the server cannot be reached. */
+  /** Ends the session, in all tabs. If the server cannot be reached, rejects with a message for users. */
   logout(): Promise<void>
-  /** Leaves as if the page closed, without ending the session. */
+  /** Leaves as if the page were closed, without ending the session. */
   stop(): void
 }
 
 export function startPresence(options?: Options): Presence
 
 /**
- * To be called after a login, before the page that starts the presence. A session that has ended meanwhile shows the
- * login when its page is opened again; after this it is no reason to ask for another.
+ * Call it after a login, before opening the page that calls `startPresence`. A page that finds its session ended calls
+ * `onEnded`; after this call it starts a new session instead.
  */
-export function hasLoggedIn(name?: string): void
+export function afterLogin(name?: string): void

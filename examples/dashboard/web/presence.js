@@ -1,21 +1,21 @@
-// Keeps the session of whoever is signed in, in all tabs of a browser. Needs nothing else; the types are in
+// Keeps the session of the signed-in user, one for all tabs of a browser. Has no dependencies; the types are in
 // presence.d.ts.
 //
 //   const presence = startPresence({ onEnded: () => location.assign('/login') })
 //   …
 //   await presence.logout()
 //
-// It calls four functions of pg_presence in the form PostgREST gives them: start_session, heartbeat,
-// end_session_by_token and release_session_by_token.
+// It calls four functions of pg_presence as PostgREST serves them: start_session, heartbeat, end_session_by_token and
+// release_session_by_token.
 
-const ACTIVITY = ['mousemove', 'mousedown', 'keydown', 'click', 'scroll', 'wheel', 'touchstart']
-const DEBOUNCE = 1000
-const RETRY = { first: 1000, longest: 30_000 }
-const TIMEOUT = 20_000
-const LATE = 5000 // a goodbye may arrive so much after its page; less than its grace of 10 s
+const ACTIVITY_EVENTS = ['mousemove', 'mousedown', 'keydown', 'click', 'scroll', 'wheel', 'touchstart']
+const THROTTLE = 1000
+const RETRY_DELAY = { min: 1000, max: 30_000 }
+const REQUEST_TIMEOUT = 20_000
+const LATE_RELEASE = 5000 // how late the release of a closed page may arrive; less than its grace of 10 s
 
-// To be called after a login: that an earlier session has ended is then no reason to ask for another.
-export function hasLoggedIn(name = 'presence') {
+// Call it after a login: the end of an earlier session then no longer counts as the end of this one.
+export function afterLogin(name = 'presence') {
   localStorage.removeItem(`${name}:session`)
 }
 
@@ -29,24 +29,24 @@ export function startPresence({
   onEnded = () => {},
   onError = () => {},
 } = {}) {
-  const keys = { token: `${name}:token`, session: `${name}:session` } // of what is kept for other tabs and the next page
+  const keys = { token: `${name}:token`, session: `${name}:session` } // in localStorage, for other tabs and later pages
   const tabs = new BroadcastChannel(name)
-  const listening = new AbortController()
+  const listeners = new AbortController()
 
-  let session = null // as start_session answered, and its token
+  let session = null // what start_session returned, and the token
   let token = localStorage.getItem(keys.token)
-  let lastHeaders = {} // as they were sent last
+  let lastHeaders = {} // those of the last call
   let status = null
-  let isActive = true // whether anything happened since the last beat; who opens a page is there
-  let activeAt = Date.now() // when something last happened
-  let nextAt = 0 // when the next beat may be
-  let retry = 0 // the pause after a failure; 0 while all is well
-  let beating = null // the beat under way
-  let underWay = new AbortController() // gives up the calls under way
-  let isGone = false // the page is closing, or kept out of sight
-  let isOver = false
+  let isActive = true // whether there was activity since the last beat; opening the page is activity
+  let activeAt = Date.now() // when the last activity was
+  let nextBeatAt = 0 // when the next beat is due
+  let retryDelay = 0 // the delay after the last failure; 0 if the last call succeeded
+  let pendingBeat = null // the promise of the beat in progress
+  let requests = new AbortController() // aborts the calls in progress
+  let hasLeft = false // whether the page is closing, or in the back/forward cache
+  let isStopped = false
 
-  function say(next) {
+  function setStatus(next) {
     if (next !== status) onStatus((status = next))
   }
 
@@ -58,36 +58,36 @@ export function startPresence({
       method: 'POST',
       headers: { 'Content-Type': 'application/json', ...lastHeaders },
       body: JSON.stringify(args),
-      signal: AbortSignal.any([AbortSignal.timeout(TIMEOUT), underWay.signal]),
+      signal: AbortSignal.any([AbortSignal.timeout(REQUEST_TIMEOUT), requests.signal]),
     })
     if (response.ok) return response.json()
     const { message } = await response.json().catch(() => ({}))
-    throw Object.assign(new Error(message ?? `The server answers ${response.status}.`), { status: response.status })
+    throw Object.assign(new Error(message ?? `The server returned status ${response.status}.`), { status: response.status })
   }
 
-  // All tabs bring the same token, and so get the same session; a reload gets it back. One tab after the other, where
-  // the browser knows how (it must trust the page: https), so that they do not make a token each.
+  // All tabs use the same token, and so share one session, which a reload resumes. Where locks are available (they
+  // require https), the tabs start one after the other, so that only the first one generates a token.
   function start() {
-    return navigator.locks ? navigator.locks.request(keys.token, { signal: underWay.signal }, startInTurn) : startInTurn()
+    return navigator.locks ? navigator.locks.request(keys.token, { signal: requests.signal }, startLocked) : startLocked()
   }
 
-  async function startInTurn() {
-    const kept = localStorage.getItem(keys.token)
-    if (!kept) return startWith(newToken())
+  async function startLocked() {
+    const stored = localStorage.getItem(keys.token)
+    if (!stored) return startWith(newToken())
     try {
-      await startWith(kept)
+      await startWith(stored)
     } catch (error) {
       if (error.status !== 403) throw error
-      // Another tab may have found that out first.
-      if (isReplaced()) return startWith(localStorage.getItem(keys.token))
-      // Signed out meanwhile, as from everywhere?
+      // Another tab may have replaced the token already.
+      if (isTokenReplaced()) return startWith(localStorage.getItem(keys.token))
+      // If the session was ended in the meantime, as by signing out everywhere, the presence ends with it.
       const session_id = localStorage.getItem(keys.session)
-      if (session_id && (await call('heartbeat', { session_id })) === 'ended') return end()
-      // Else of whoever was signed in here before, and is no longer.
-      await call('end_session_by_token', { session_token: kept }).catch(() => {})
+      if (session_id && (await call('heartbeat', { session_id })) === 'ended') return endInAllTabs()
+      // Otherwise the token belongs to the user who was signed in here before.
+      await call('end_session_by_token', { session_token: stored }).catch(() => {})
       await startWith(newToken())
     }
-    insist()
+    beatAfterRelease()
   }
 
   async function startWith(next) {
@@ -97,119 +97,119 @@ export function startPresence({
     localStorage.setItem(keys.session, session.session_id)
   }
 
-  // Whether there is a login since ours, in another tab.
-  function isReplaced() {
-    const kept = localStorage.getItem(keys.token)
-    return kept !== null && kept !== token
+  // Whether another tab has signed in since.
+  function isTokenReplaced() {
+    const stored = localStorage.getItem(keys.token)
+    return stored !== null && stored !== token
   }
 
-  function tell(message) {
+  function broadcast(message) {
     tabs.postMessage({ ...message, token })
   }
 
   // --- Heartbeats ---------------------------------------------------------------------------------
 
   async function beat() {
-    // It would contradict the goodbye.
-    if (isOver || isGone) return
-    beating ??= tryToBeat().finally(() => {
-      beating = null
+    // It would undo the release.
+    if (isStopped || hasLeft) return
+    pendingBeat ??= tryToBeat().finally(() => {
+      pendingBeat = null
       schedule()
     })
-    return beating
+    return pendingBeat
   }
 
   async function tryToBeat() {
-    // What happens from here on is for the next beat.
+    // Activity from here on counts for the next beat.
     isActive = false
     const beatAt = Date.now()
     try {
       const answer = session ? await call('heartbeat', { session_id: session.session_id }) : 'unknown'
-      if (isOver || isGone) return
-      if (answer === 'ended' && !isReplaced()) return end()
+      if (isStopped || hasLeft) return
+      if (answer === 'ended' && !isTokenReplaced()) return endInAllTabs()
       if (answer !== 'ok') await start()
-      if (isOver || isGone) return
-      retry = 0
-      nextAt = beatAt + session.heartbeat_ms
-      say('active')
-      tell({ beatAt, nextAt })
+      if (isStopped || hasLeft) return
+      retryDelay = 0
+      nextBeatAt = beatAt + session.heartbeat_ms
+      setStatus('active')
+      broadcast({ beatAt, nextBeatAt })
     } catch (error) {
-      if (isOver || isGone) return
-      if (error.status === 401) return end()
-      // Nothing is lost: what was to be told will be, once somebody listens.
+      if (isStopped || hasLeft) return
+      if (error.status === 401) return endInAllTabs()
+      // The activity has not been reported yet: the next beat does it.
       isActive = true
-      const isRefused = error.status >= 400 && error.status < 500
-      retry = isRefused ? RETRY.longest : Math.min(Math.max(retry * 2, RETRY.first), RETRY.longest)
-      nextAt = Date.now() + retry
-      say('offline')
+      const isClientError = error.status >= 400 && error.status < 500
+      retryDelay = isClientError ? RETRY_DELAY.max : Math.min(Math.max(retryDelay * 2, RETRY_DELAY.min), RETRY_DELAY.max)
+      nextBeatAt = Date.now() + retryDelay
+      setStatus('offline')
       onError(error)
     }
   }
 
-  // A goodbye that came late would be believed: contradict it once more.
-  function insist() {
-    setTimeout(beat, LATE)
+  // The release of another page may arrive after our beat: beat once more, to undo it.
+  function beatAfterRelease() {
+    setTimeout(beat, LATE_RELEASE)
   }
 
-  // Asks the clock, not how often a timer rang: timers sleep in hidden tabs, and with the machine.
+  // Compares times rather than trusting the timer: timers stop in hidden tabs, and while the computer sleeps.
   function tick() {
-    if (isOver || isGone || beating) return
-    if (wait() > 0) return schedule()
-    if (isThere()) beat()
-    else say('quiet')
+    if (isStopped || hasLeft || pendingBeat) return
+    if (untilNextBeat() > 0) return schedule()
+    if (shouldBeat()) beat()
+    else setStatus('quiet')
   }
 
-  function wait() {
-    const ms = nextAt - Date.now()
-    // More than there can be: the clock was set back.
-    return ms > Math.max(session?.heartbeat_ms ?? 0, RETRY.longest) ? 0 : Math.max(ms, 0)
+  function untilNextBeat() {
+    const ms = nextBeatAt - Date.now()
+    // Longer than any interval: the clock was set back.
+    return ms > Math.max(session?.heartbeat_ms ?? 0, RETRY_DELAY.max) ? 0 : Math.max(ms, 0)
   }
 
-  // What happened before a sleep says nothing about now.
-  function isThere() {
+  // Activity older than the timeout, as from before the computer slept, does not count.
+  function shouldBeat() {
     if (mode === 'connection' || !session) return true
     return isActive && Date.now() - activeAt < session.timeout_ms
   }
 
   function schedule() {
-    if (!isOver) clock.ring(wait())
+    if (!isStopped) timer.start(untilNextBeat())
   }
-  const clock = mode === 'connection' ? workerClock(tick) : pageClock(tick)
+  const timer = mode === 'connection' ? workerTimer(tick) : pageTimer(tick)
 
-  // --- What happens on the page ---------------------------------------------------------------------
+  // --- Activity on the page -------------------------------------------------------------------------
 
   function on(target, type, handler, options) {
-    target.addEventListener(type, handler, { ...options, signal: listening.signal })
+    target.addEventListener(type, handler, { ...options, signal: listeners.signal })
   }
 
-  function activity() {
+  function onActivity() {
     const now = Date.now()
-    if (Math.abs(now - activeAt) < DEBOUNCE && isActive) return
+    if (Math.abs(now - activeAt) < THROTTLE && isActive) return
     activeAt = now
     isActive = true
-    // After a silence this beats at once; else the next beat is due anyway.
+    // Beats at once if a beat is overdue, as after a time without activity.
     tick()
   }
-  for (const type of ACTIVITY) on(window, type, activity, { passive: true, capture: true })
+  for (const type of ACTIVITY_EVENTS) on(window, type, onActivity, { passive: true, capture: true })
 
-  // Back from sleep, from no network, from another tab: what waited may go now.
-  function hurry() {
-    if (retry) nextAt = 0
+  // The computer woke up, the network is back, or the tab is visible again: do not wait for the retry delay.
+  function retryNow() {
+    if (retryDelay) nextBeatAt = 0
     tick()
   }
-  on(window, 'online', hurry)
+  on(window, 'online', retryNow)
   on(document, 'visibilitychange', () => {
     if (document.visibilityState !== 'visible') return
-    activity()
-    hurry()
+    onActivity()
+    retryNow()
   })
 
-  // The page closes, or is reloaded: unless somebody beats within the grace, the session is silent from now on.
-  // Any tab says so, and the others contradict. The request outlives the page, and needs no JWT.
+  // The page closes or reloads: unless another beat arrives within the grace, the session becomes inactive. Every tab
+  // releases when it closes, and the remaining tabs beat to undo it. The request outlives the page, and needs no JWT.
   function leave() {
-    // A beat that comes after would say the opposite.
-    isGone = true
-    underWay.abort()
+    // A later beat would undo the release.
+    hasLeft = true
+    requests.abort()
     if (!token) return
     fetch(`${url}/release_session_by_token`, {
       method: 'POST',
@@ -217,62 +217,61 @@ export function startPresence({
       headers: { 'Content-Type': 'application/json', ...lastHeaders },
       body: JSON.stringify({ session_token: token }),
     }).catch(() => {})
-    tell({ isLeaving: true })
+    broadcast({ isLeaving: true })
   }
   on(window, 'pagehide', leave)
   on(window, 'pageshow', (event) => {
     if (!event.persisted) return
-    // Shown again: we had left.
-    isGone = false
-    underWay = new AbortController()
+    // Restored from the back/forward cache, after the release.
+    hasLeft = false
+    requests = new AbortController()
     activeAt = Date.now()
     beat()
-    insist()
+    beatAfterRelease()
   })
 
   on(tabs, 'message', async ({ data }) => {
-    // What is said about another session is of a login before ours, or after.
-    if (isOver || isGone || data.token !== token) return
-    if (data.isEnded) return isReplaced() || finish()
-    if (data.nextAt) {
-      nextAt = Math.max(nextAt, data.nextAt)
-      retry = 0
-      // What happened here is told, too.
+    // Messages about another session come from an earlier login, or a later one.
+    if (isStopped || hasLeft || data.token !== token) return
+    if (data.isEnded) return isTokenReplaced() || endInThisTab()
+    if (data.nextBeatAt) {
+      nextBeatAt = Math.max(nextBeatAt, data.nextBeatAt)
+      retryDelay = 0
+      // That beat also covers the activity in this tab.
       if (activeAt <= data.beatAt) isActive = false
       return
     }
-    // Another tab has left, we have not. The first beat may overtake its request; the others do not.
+    // Another tab leaves, this one stays. The first beat may arrive before the release; the later ones do not.
     await beat()
     await beat()
-    insist()
+    beatAfterRelease()
   })
 
   // --- The end ----------------------------------------------------------------------------------------
 
-  function finish() {
-    if (isOver) return
+  function endInThisTab() {
+    if (isStopped) return
     stop()
-    say('ended')
+    setStatus('ended')
     onEnded()
   }
 
-  // Here, and in all other tabs.
-  function end() {
-    if (!isReplaced()) for (const key of Object.values(keys)) localStorage.removeItem(key)
-    tell({ isEnded: true })
-    finish()
+  function endInAllTabs() {
+    if (!isTokenReplaced()) for (const key of Object.values(keys)) localStorage.removeItem(key)
+    broadcast({ isEnded: true })
+    endInThisTab()
   }
 
   function stop() {
-    isOver = true
-    underWay.abort()
-    listening.abort()
-    clock.stop()
-    // What was just posted still has to go out.
+    isStopped = true
+    requests.abort()
+    listeners.abort()
+    timer.stop()
+    // Lets messages that were just posted go out first.
     setTimeout(() => tabs.close())
   }
 
-  say('starting')
+  setStatus('starting')
   beat()
 
   return {
@@ -284,33 +283,33 @@ export function startPresence({
     },
     beat,
     async logout() {
-      await beating
+      await pendingBeat
       try {
-        if (token && !isOver) await call('end_session_by_token', { session_token: token })
+        if (token && !isStopped) await call('end_session_by_token', { session_token: token })
       } catch (error) {
-        // Unless it was asked for twice, or nobody is signed in any more, it has to be tried again.
-        if (!isOver && error.status !== 401) throw error
+        // Not an error if another logout() has finished meanwhile, or nobody is signed in any more.
+        if (!isStopped && error.status !== 401) throw error
       }
-      if (!isOver) end()
+      if (!isStopped) endInAllTabs()
     },
     stop() {
-      if (isOver) return
+      if (isStopped) return
       leave()
       stop()
     },
   }
 }
 
-// 256 random bits, url-safe.
+// Returns 256 random bits in URL-safe base64.
 function newToken() {
   const bytes = crypto.getRandomValues(new Uint8Array(32))
   return btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
 }
 
-function pageClock(tick) {
+function pageTimer(tick) {
   let timer
   return {
-    ring(ms) {
+    start(ms) {
       clearTimeout(timer)
       timer = setTimeout(tick, ms)
     },
@@ -318,13 +317,13 @@ function pageClock(tick) {
   }
 }
 
-// Browsers slow down the timers of a hidden page, but not those of its workers.
-function workerClock(tick) {
+// Browsers throttle the timers of hidden pages, but not those of workers.
+function workerTimer(tick) {
   const code = 'let t; onmessage = ({ data }) => { clearTimeout(t); t = setTimeout(() => postMessage(0), data) }'
   const worker = new Worker(URL.createObjectURL(new Blob([code])))
   worker.onmessage = tick
   return {
-    ring: (ms) => worker.postMessage(ms),
+    start: (ms) => worker.postMessage(ms),
     stop: () => worker.terminate(),
   }
 }

@@ -1,161 +1,165 @@
-// The page: who is there, as the stream tells it.
+// The users page: shows who is online, as the event stream reports it.
 
 import { startPresence } from './presence.js'
 
 const $ = (id) => document.getElementById(id)
-const SILENCE = 15_000 // the server says something every 5 seconds
+const STREAM_TIMEOUT = 15_000 // the server sends something every 5 seconds
 const users = new Map() // by id: { user, row }
-let you = null
-let clockSkew = 0 // the server's clock minus ours
+let ownId = null
+let clockSkew = 0 // the server's clock minus the browser's
 
-// --- Who you are -------------------------------------------------------------------------------
+// --- The session -------------------------------------------------------------------------------
 
 const presence = startPresence({
   metadata: { page: 'users', agent: navigator.userAgent.slice(0, 200) },
-  onEnded: leave,
-  onError: (error) => error.status && notify('presence', error.message),
-  onStatus: (status) => status === 'active' && notify('presence', ''),
+  onEnded: goToLogin,
+  onError: (error) => error.status && setNotice('presence', error.message),
+  onStatus: (status) => status === 'active' && setNotice('presence', ''),
 })
 
 $('logout').addEventListener('click', async () => {
   try {
     await presence.logout()
   } catch (error) {
-    notify('logout', `You are still signed in. ${error.status ? error.message : 'The server cannot be reached.'}`)
+    setNotice('logout', `You are still signed in. ${error.status ? error.message : 'The server cannot be reached.'}`)
   }
 })
 
-async function leave() {
+async function goToLogin() {
   const headers = { 'Content-Type': 'application/json' }
-  const answer = await fetch('/api/logout', { method: 'POST', headers, body: '{}' }).catch(() => null)
-  if (answer?.ok) return location.assign('/login')
-  // Whoever opens the page again would still be signed in.
-  notify('logout', 'You are not signed out yet: the server cannot do it at the moment. It is tried again.')
-  setTimeout(leave, 2000)
+  const response = await fetch('/api/logout', { method: 'POST', headers, body: '{}' }).catch(() => null)
+  if (response?.ok) return location.assign('/login')
+  // The cookie is still valid: whoever opens the page next would be signed in.
+  setNotice('logout', 'Signing out has not succeeded yet. Trying again…')
+  setTimeout(goToLogin, 2000)
 }
 
-// --- The stream ----------------------------------------------------------------------------------
+// --- The event stream ----------------------------------------------------------------------------
 
-let stream, silence, again
-let pause = 500
+let stream, streamTimer, reconnectTimer
+let reconnectDelay = 500
 
-// A browser has six connections to a server, for all tabs, and a stream takes one: only tabs that are seen have it.
-function listen() {
-  hush()
+// Browsers open at most six connections to a server, over all tabs; a stream holds one, so hidden tabs close it.
+function connect() {
+  disconnect()
   if (document.hidden) return
   const opened = (stream = new EventSource('/api/events'))
-  heard()
+  restartStreamTimer()
   stream.onerror = async () => {
-    // Why, only another request is told.
-    const answer = await fetch('/api/events', { method: 'HEAD' }).catch(() => null)
+    // An EventSource does not report why it failed, so send an ordinary request.
+    const response = await fetch('/api/events', { method: 'HEAD' }).catch(() => null)
     if (stream !== opened) return
-    if (answer?.status === 401) return leave()
-    lost(answer?.ok ? '' : `The ${answer ? 'database' : 'server'} cannot be reached.`)
+    if (response?.status === 401) return goToLogin()
+    reconnect(response?.ok ? '' : `The ${response ? 'database' : 'server'} cannot be reached.`)
   }
   const on = (name, handle) =>
     stream.addEventListener(name, ({ data }) => {
-      heard()
+      restartStreamTimer()
       handle(JSON.parse(data))
     })
   on('hello', (hello) => {
-    you = hello.you
+    ownId = hello.you
     clockSkew = hello.server_time - Date.now()
-    pause = 500
+    reconnectDelay = 500
   })
-  on('users', (all) => {
-    const gone = new Set(users.keys())
-    for (const user of all.users) {
-      gone.delete(user.id)
-      put(user)
+  on('users', (snapshot) => {
+    const removed = new Set(users.keys())
+    for (const user of snapshot.users) {
+      removed.delete(user.id)
+      update(user)
     }
-    for (const id of gone) {
+    for (const id of removed) {
       users.get(id).row.remove()
       users.delete(id)
     }
-    all.is_live ? live() : cut()
-    arrange()
+    snapshot.is_live ? showLive() : showDisconnected()
+    arrangeRows()
   })
   on('user', (user) => {
-    put(user)
-    arrange()
+    update(user)
+    arrangeRows()
   })
-  on('cut', cut)
+  on('disconnected', showDisconnected)
   on('ping', () => {})
 }
 
-document.addEventListener('visibilitychange', listen)
+document.addEventListener('visibilitychange', connect)
 
-function hush() {
+function disconnect() {
   stream?.close()
   stream = null
-  clearTimeout(silence)
-  clearTimeout(again)
+  clearTimeout(streamTimer)
+  clearTimeout(reconnectTimer)
 }
 
-// A stream may also just fall silent.
-function heard() {
-  clearTimeout(silence)
-  silence = setTimeout(() => lost('The server has fallen silent.'), SILENCE)
+// A lost connection may go unnoticed: without an event for some time, the stream counts as lost.
+function restartStreamTimer() {
+  clearTimeout(streamTimer)
+  streamTimer = setTimeout(() => reconnect('The server has stopped responding.'), STREAM_TIMEOUT)
 }
 
-function lost(reason) {
-  hush()
-  if (reason) streamIs('Offline', `${reason} What you see may be out of date; it will catch up by itself.`)
-  again = setTimeout(listen, pause)
-  pause = Math.min(pause * 2, 5000)
+function reconnect(reason) {
+  disconnect()
+  if (reason) showOffline(reason)
+  reconnectTimer = setTimeout(connect, reconnectDelay)
+  reconnectDelay = Math.min(reconnectDelay * 2, 5000)
 }
 
-function cut() {
-  streamIs('Offline', 'The database cannot be reached. What you see may be out of date; it will catch up by itself.')
+function showDisconnected() {
+  showOffline('The database cannot be reached.')
 }
 
-function live() {
-  streamIs('Live', '')
-  notify('logout', '')
+function showOffline(reason) {
+  setStreamState('Offline', `${reason} What you see may be out of date; it will update automatically.`)
 }
 
-function streamIs(word, trouble) {
+function showLive() {
+  setStreamState('Live', '')
+  setNotice('logout', '')
+}
+
+function setStreamState(word, problem) {
   $('stream-word').textContent = word
-  $('stream').classList.toggle('on', !trouble)
-  notify('stream', trouble)
+  $('stream').classList.toggle('on', !problem)
+  setNotice('stream', problem)
 }
 
-// What is wrong, by what it is about: first what somebody has asked for.
+// One notice per topic; the first one that has text is shown.
 const notices = new Map()
-function notify(about, text) {
-  notices.set(about, text)
-  const said = ['logout', 'stream', 'presence'].map((about) => notices.get(about)).find(Boolean) ?? ''
-  if ($('notice').textContent !== said) $('notice').textContent = said
-  $('notice').hidden = !said
+function setNotice(topic, text) {
+  notices.set(topic, text)
+  const shown = ['logout', 'stream', 'presence'].map((topic) => notices.get(topic)).find(Boolean) ?? ''
+  if ($('notice').textContent !== shown) $('notice').textContent = shown
+  $('notice').hidden = !shown
 }
 
 // --- The table -------------------------------------------------------------------------------------
 
-function put(user) {
-  let known = users.get(user.id)
-  if (!known) {
-    known = { row: newRow(user.id), user: {} }
-    users.set(user.id, known)
+function update(user) {
+  let entry = users.get(user.id)
+  if (!entry) {
+    entry = { row: newRow(user.id), user: {} }
+    users.set(user.id, entry)
   }
-  const { row, user: before } = known
-  known.user = user
+  const { row, user: previous } = entry
+  entry.user = user
   const word = user.is_online ? 'Active' : 'Inactive'
   row.querySelector('.avatar').textContent = initials(user.name)
   row.querySelector('.name').textContent = user.name
   row.querySelector('.title').textContent = user.title
-  row.querySelector('.you').hidden = user.id !== you
+  row.querySelector('.you').hidden = user.id !== ownId
   row.querySelector('.status .dot').classList.toggle('on', user.is_online)
   row.querySelector('.word').textContent = word
   row.querySelector('.number').textContent = user.sessions
   row.classList.toggle('off', !user.is_online)
-  if (user.id === you) $('me').textContent = user.name
-  if (before.id && before.is_online !== user.is_online) {
+  if (user.id === ownId) $('own-name').textContent = user.name
+  if (previous.id && previous.is_online !== user.is_online) {
     row.classList.remove('changed')
-    void row.offsetWidth // so that the glow begins again
+    void row.offsetWidth // restarts the animation
     row.classList.add('changed')
     announce(`${user.name} is ${word.toLowerCase()}`)
   }
-  age(known)
+  updateLastSeen(entry)
 }
 
 function newRow(id) {
@@ -164,7 +168,7 @@ function newRow(id) {
   row.innerHTML = `
     <th scope="row"><span class="person">
       <span class="avatar" aria-hidden="true"></span>
-      <span><span class="name"></span> <span class="you" hidden>you</span><span class="title quiet"></span></span>
+      <span><span class="name"></span> <span class="you" hidden>you</span><span class="title muted"></span></span>
     </span></th>
     <td class="status"><span class="dot" aria-hidden="true"></span><span class="word"></span></td>
     <td><time></time></td>
@@ -175,57 +179,58 @@ function newRow(id) {
 
 const initials = (name) => name.split(/\s+/).filter(Boolean).map((word) => [...word][0]).slice(0, 2).join('').toUpperCase()
 
-// Puts the rows in order, as few as have to move, and counts.
-function arrange() {
+// Sorts and filters the rows, moving as few as possible, and updates the counts.
+function arrangeRows() {
   const text = $('filter').value.trim().toLocaleLowerCase()
   const show = document.querySelector('input[name=show]:checked').value
   const sorted = [...users.values()].sort((a, b) => a.user.name.localeCompare(b.user.name) || (a.user.id < b.user.id ? -1 : 1))
   let visible = 0
-  sorted.forEach(({ user, row }, place) => {
+  sorted.forEach(({ user, row }, index) => {
     const matches = `${user.name} ${user.title}`.toLocaleLowerCase().includes(text)
     row.hidden = !matches || (show !== 'all' && user.is_online !== (show === 'active'))
     visible += !row.hidden
-    if ($('rows').children[place] !== row) $('rows').insertBefore(row, $('rows').children[place] ?? null)
+    if ($('rows').children[index] !== row) $('rows').insertBefore(row, $('rows').children[index] ?? null)
   })
   $('online').textContent = sorted.filter(({ user }) => user.is_online).length
   $('total').textContent = sorted.length
   $('empty').hidden = visible > 0
   $('empty').textContent = sorted.length ? 'Nobody matches the filter.' : 'There are no users yet.'
 }
-document.querySelector('.tools').addEventListener('input', arrange)
-document.querySelector('.tools').addEventListener('submit', (event) => event.preventDefault())
+document.querySelector('.filters').addEventListener('input', arrangeRows)
+document.querySelector('.filters').addEventListener('submit', (event) => event.preventDefault())
 
 // --- Time ---------------------------------------------------------------------------------------------
 
-const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto' })
+const relativeTime = new Intl.RelativeTimeFormat('en', { numeric: 'auto' })
 const UNITS = [['day', 86400], ['hour', 3600], ['minute', 60], ['second', 1]]
 
-function ago(at) {
+function timeAgo(at) {
   const seconds = Math.max(Math.round((Date.now() + clockSkew - at) / 1000), 0)
   if (seconds < 2) return 'just now'
   const [unit, size] = UNITS.find(([, size]) => seconds >= size)
-  return relative.format(-Math.floor(seconds / size), unit)
+  return relativeTime.format(-Math.floor(seconds / size), unit)
 }
 
-function age({ user, row }) {
+function updateLastSeen({ user, row }) {
   const time = row.querySelector('time')
-  const text = user.is_online ? 'now' : user.last_seen === null ? 'never' : ago(user.last_seen)
+  const text = user.is_online ? 'now' : user.last_seen === null ? 'never' : timeAgo(user.last_seen)
   if (time.textContent !== text) time.textContent = text
   if (user.last_seen === null) return
-  const seen = new Date(user.last_seen)
-  time.dateTime = seen.toISOString()
-  time.title = seen.toLocaleString()
+  const lastSeen = new Date(user.last_seen)
+  time.dateTime = lastSeen.toISOString()
+  time.title = lastSeen.toLocaleString()
 }
-setInterval(() => users.forEach(age), 1000)
+setInterval(() => users.forEach(updateLastSeen), 1000)
 
-// Tells a screen reader, a few at a time.
-const news = []
+// Announces changes to screen readers, those of 1.5 seconds together.
+const announcements = []
 function announce(text) {
-  if (news.push(text) > 1) return
+  if (announcements.push(text) > 1) return
   setTimeout(() => {
-    $('news').textContent = news.length > 3 ? `${news.length} users have changed` : news.join(', ')
-    news.length = 0
+    $('announcements').textContent =
+      announcements.length > 3 ? `${announcements.length} users have changed` : announcements.join(', ')
+    announcements.length = 0
   }, 1500)
 }
 
-listen()
+connect()

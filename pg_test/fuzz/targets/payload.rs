@@ -1,10 +1,10 @@
-//! Messages of the channel: whatever the keys are, each fits, reads back, and none of the changes is lost.
+//! Notification payloads: whatever the keys are, each payload fits, parses, and no change is lost.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pg_presence_fuzz::core::feed::{Alphabet, Change, payloads};
-use pg_presence_fuzz::core::key::presence_id_text;
-use pg_presence_fuzz::core::status::Status;
+use pg_presence_fuzz::rules::payload::{Alphabet, Change, pack};
+use pg_presence_fuzz::rules::presence_id::presence_id_text;
+use pg_presence_fuzz::rules::status::Status;
 use pg_presence_fuzz::text;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -14,8 +14,8 @@ fuzz_target!(|bytes: &[u8]| {
     } else {
         Alphabet::Ascii
     };
-    // A change out of each line; a byte of it says how often its key is repeated, so that some are too long. All keys
-    // together fill some messages; a hundred of them would find nothing else, only later.
+    // A change from each line, whose first byte is how often its key is repeated, so that some are too long. All keys
+    // together fill a few messages; more of them would be slower and find nothing else.
     let mut room = 40_000;
     let changes: Vec<Change> = bytes
         .split(|byte| *byte == b'\n')
@@ -36,8 +36,8 @@ fuzz_target!(|bytes: &[u8]| {
             }
         })
         .collect();
-    let (mut prev, mut told) = (0, 0);
-    for payload in payloads("epoch", 0, &changes, alphabet) {
+    let (mut prev, mut last) = (0, 0);
+    for payload in pack("epoch", 0, &changes, alphabet) {
         assert!(payload.len() < 8000);
         assert!(alphabet == Alphabet::Unicode || payload.is_ascii());
         let message: serde_json::Value = serde_json::from_str(&payload).expect("JSON");
@@ -45,8 +45,8 @@ fuzz_target!(|bytes: &[u8]| {
         prev = message["seq"].as_i64().expect("a number");
         for change in message["changes"].as_array().into_iter().flatten() {
             let seq = change["seq"].as_u64().expect("a number") as usize;
-            assert!(seq > told);
-            told = seq;
+            assert!(seq > last);
+            last = seq;
             let given = &changes[seq - 1];
             assert_eq!(change["key"].as_str(), given.user_key.as_deref());
         }

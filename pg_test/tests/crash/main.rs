@@ -1,22 +1,21 @@
-//! Crashes at random moments and at the worst ones, under load.
+//! Crashes at random moments and at fault points, under load.
 //!
-//! What is promised is checked against the clients' own records of what was acknowledged, and against what a reader of
-//! the feed has seen before, never against the server's word for it alone.
+//! Results are checked against the clients' own records of what was acknowledged, and against what a reader of the feed has
+//! read before, never against the server's answers alone.
 
-mod kill;
+mod fault;
 
 use std::thread;
 
-use kill::Kill;
+use fault::Fault;
 use pg_presence_test::{
-    Cluster, Dice, Mirror, Presence,
-    crew::{self, Crew, Feed, Stop},
-    figure, seed, soak, wait_until,
+    Cluster, FeedCopy, Presence, Rng, report, seed, soak, wait_until,
+    workload::{self, FeedHistory, Workload},
 };
 
 #[test]
-fn whatever_was_acknowledged_outlives_every_crash() {
-    let cluster = Cluster::own(&[
+fn everything_acknowledged_survives_every_crash() {
+    let cluster = Cluster::private(&[
         ("presence.active_timeout", "10s"),
         ("presence.heartbeat_interval", "3s"),
         ("presence.flush_interval", "1s"),
@@ -24,40 +23,38 @@ fn whatever_was_acknowledged_outlives_every_crash() {
     ]);
     let database = cluster.database();
     database.wait_until_served();
-    let crew = Crew::of(6);
-    let mut feed = Feed::begin(&database);
-    let mut mirror = Mirror::new(database.listen(), database.connect());
+    let workload = Workload::with_clients(6);
+    let mut feed = FeedHistory::begin(&database);
+    let mut copy = FeedCopy::new(database.listen(), database.connect());
     let rounds = if soak() { 10 } else { 1 };
     let seed = seed();
-    figure(&format!(
-        "crashes as the dice of seed {seed} will have them"
-    ));
-    let mut dice = Dice::new(seed);
+    report(&format!("random crashes, seed {seed}"));
+    let mut rng = Rng::new(seed);
     let mut crashes = 0;
     thread::scope(|scope| {
-        let members: Vec<_> = crew
-            .members()
+        let clients: Vec<_> = workload
+            .clients()
             .map(|number| {
-                let (crew, database) = (&crew, &database);
-                scope.spawn(move || crew::work(crew, database, number))
+                let (workload, database) = (&workload, &database);
+                scope.spawn(move || workload::run_client(workload, database, number))
             })
             .collect();
-        let stop = Stop(&crew);
+        let stop = workload.stop_on_drop();
         for _ in 0..rounds {
-            for kill in Kill::some(20, &mut dice) {
-                crew.wait_for_answers(200);
-                mirror.receive();
-                thread::sleep(kill.delay(&mut dice));
-                kill.strike(&database);
+            for fault in Fault::plan(20, &mut rng) {
+                workload.wait_for_answers(200);
+                copy.receive();
+                thread::sleep(fault.delay(&mut rng));
+                fault.inject(&database);
                 crashes += 1;
-                crew.wait_for_answers(200);
-                mirror.reconnect(database.listen(), database.connect());
-                feed.settle(&database, &crew);
+                workload.wait_for_answers(200);
+                copy.reconnect(database.listen(), database.connect());
+                feed.wait_until_complete(&database, &workload);
             }
         }
         drop(stop);
-        for member in members {
-            if let Err(panic) = member.join() {
+        for client in clients {
+            if let Err(panic) = client.join() {
                 std::panic::resume_unwind(panic);
             }
         }
@@ -65,18 +62,18 @@ fn whatever_was_acknowledged_outlives_every_crash() {
 
     // Everybody has signed out.
     let mut client = database.connect();
-    wait_until("everybody to be told to be gone", || {
+    wait_until("everybody to be written as offline", || {
         let sql = "SELECT count(*) FROM presence.user_presence WHERE is_online";
         client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 0
     });
-    assert_eq!(client.online_count(), 0, "somebody has come back");
-    mirror.wait_until_agreed();
-    feed.read(&database, &crew);
-    figure(&crew.kept_beating());
-    figure(&format!(
-        "{crashes} crashes; {}; {} changes, no gap, no repeat; freshness lost: {:.1} s at most",
-        crew.acknowledged(),
-        feed.seen(),
-        crew.worst_loss().as_seconds_f64(),
+    assert_eq!(client.online_count(), 0, "somebody is online again");
+    copy.wait_until_equal();
+    feed.read(&database, &workload);
+    report(&workload.steady_report());
+    report(&format!(
+        "{crashes} crashes; {}; {} changes without gap or repeat; beats lost: those of at most {:.1} s",
+        workload.acknowledged_report(),
+        feed.count(),
+        workload.worst_loss().as_seconds_f64(),
     ));
 }

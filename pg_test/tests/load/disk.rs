@@ -1,4 +1,4 @@
-//! A disk so small that it can be full: the feed lies on it.
+//! A disk small enough to be filled, with the feed on it.
 
 use std::{
     fs::{self, File},
@@ -9,17 +9,17 @@ use std::{
 
 use pg_presence_test::{Database, soak};
 
-/// Megabytes: for a minute's feed, and for an hour's.
+/// Its sizes in megabytes: for a run of a minute, and of an hour.
 const SIZES: (usize, usize) = (64, 1024);
 
-/// A small file system, mounted as long as this lives. Mounting needs root, or sudo without a question.
-pub struct Small {
+/// A small file system, unmounted when dropped. Mounting requires root, or sudo without a password.
+pub struct SmallDisk {
     at: PathBuf,
 }
 
-impl Small {
-    /// Puts the feed of a database on a new one.
-    pub fn under(database: &Database) -> Small {
+impl SmallDisk {
+    /// Creates one and moves the feed of a database to it.
+    pub fn for_feed_of(database: &Database) -> SmallDisk {
         let at = database.cluster.socket_directory().join("small");
         fs::create_dir(&at).expect("a directory");
         let owner = fs::metadata(database.cluster.data()).expect("the data directory");
@@ -34,33 +34,31 @@ impl Small {
                 .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
                 .arg(&at),
         );
-        let small = Small { at };
+        let small = SmallDisk { at };
         let space = small.at.join("space");
         fs::create_dir(&space).expect("a directory");
         std::os::unix::fs::chown(&space, Some(uid), Some(gid)).expect("chown");
-        database.run(&format!(
-            "CREATE TABLESPACE small LOCATION '{}'",
-            space.display()
-        ));
+        database.run(&format!("CREATE TABLESPACE small LOCATION '{}'", space.display()));
         database.run("ALTER TABLE presence.presence_changes SET TABLESPACE small");
-        // Whose pages are used again needs no room, and would not miss it.
+        // Without vacuum no page is reused, so that the feed needs space to grow.
         database.run("ALTER TABLE presence.presence_changes SET (autovacuum_enabled = off)");
         small
     }
 
-    /// Leaves no byte free.
+    /// Fills it to the last byte.
     pub fn fill(&self) {
         let mut filler = File::create(self.at.join("filler")).expect("a file");
         let block = [1; 1 << 12];
         while filler.write_all(&block).is_ok() {}
     }
 
+    /// Frees what [`fill`](Self::fill) took.
     pub fn free(&self) {
         fs::remove_file(self.at.join("filler")).expect("the file");
     }
 }
 
-impl Drop for Small {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
         privileged(Command::new("umount").arg("-l").arg(&self.at));
     }
@@ -81,6 +79,6 @@ fn privileged(command: &mut Command) {
     };
     assert!(
         done.is_ok_and(|status| status.success()),
-        "{command:?} needs root, or sudo without a question"
+        "{command:?} requires root, or sudo without a password"
     );
 }

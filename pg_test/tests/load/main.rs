@@ -1,77 +1,76 @@
-//! Fifty connections at work while the worker has one trouble after the other.
+//! Fifty connections under load while the worker suffers one disturbance after another.
 
 mod disk;
+mod disturbance;
 mod memory;
-mod trouble;
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
+use disturbance::Disturbance;
 use memory::{Growth, Memory};
 use pg_presence_test::{
-    Cluster, Mirror, Presence,
-    crew::{self, Crew, Feed, Stop},
-    figure, soak, wait_until,
+    Cluster, FeedCopy, Presence, report, soak, wait_until,
+    workload::{self, FeedHistory, Workload},
 };
-use trouble::Trouble;
 
 const CONNECTIONS: u64 = 50;
-/// Answers during each trouble, and after it.
+/// Answers during each disturbance, and after it.
 const ANSWERS: u64 = 3000;
-/// How long each trouble lasts at least.
-const TROUBLE: Duration = Duration::from_secs(3);
-/// So many times as many answers when there is none.
-const CALM: u32 = 10;
+/// The minimum duration of each disturbance.
+const MIN_DURATION: Duration = Duration::from_secs(3);
+/// Without a disturbance, wait for this many times [`ANSWERS`].
+const CALM_PERIODS: u32 = 10;
 
 #[test]
-fn every_change_is_told_once_whatever_troubles_the_worker() {
-    let cluster = Cluster::own(&[
+fn every_change_is_published_once_whatever_disturbs_the_worker() {
+    let cluster = Cluster::private(&[
         ("presence.active_timeout", "10s"),
         ("presence.heartbeat_interval", "3s"),
         ("presence.flush_interval", "1s"),
         ("presence.retention", "10s"),
-        // So that an hour's run has something to remove.
+        // So that an hour's run has something to trim.
         ("presence.feed_retention", "10min"),
-        // One for the launcher, one for a worker, one for the server's own launcher of subscriptions.
+        // One for the launcher, one for a worker, one for the server's logical replication launcher.
         ("max_worker_processes", "3"),
     ]);
     let database = cluster.database();
     database.wait_until_served();
-    let disk = disk::Small::under(&database);
-    let crew = Crew::of(CONNECTIONS);
-    let mut feed = Feed::begin(&database);
-    let mut mirror = Mirror::new(database.listen(), database.connect());
+    let disk = disk::SmallDisk::for_feed_of(&database);
+    let workload = Workload::with_clients(CONNECTIONS);
+    let mut feed = FeedHistory::begin(&database);
+    let mut copy = FeedCopy::new(database.listen(), database.connect());
     let until = Instant::now() + Duration::from_secs(if soak() { 3600 } else { 60 });
     let mut rounds = 0;
     let mut growth = Growth::default();
     thread::scope(|scope| {
-        let members: Vec<_> = crew
-            .members()
+        let clients: Vec<_> = workload
+            .clients()
             .map(|number| {
-                let (crew, database) = (&crew, &database);
-                scope.spawn(move || crew::work(crew, database, number))
+                let (workload, database) = (&workload, &database);
+                scope.spawn(move || workload::run_client(workload, database, number))
             })
             .collect();
-        let stop = Stop(&crew);
+        let stop = workload.stop_on_drop();
         loop {
-            for trouble in Trouble::ALL {
-                trouble.make(&database, &disk, || {
-                    let lasts = Instant::now() + TROUBLE;
-                    crew.wait_for_answers(ANSWERS);
+            for disturbance in Disturbance::ALL {
+                disturbance.apply(&database, &disk, || {
+                    let lasts = Instant::now() + MIN_DURATION;
+                    workload.wait_for_answers(ANSWERS);
                     thread::sleep(lasts.saturating_duration_since(Instant::now()));
                 });
                 database.wait_until_served();
-                crew.wait_for_answers(ANSWERS);
-                feed.settle(&database, &crew);
+                workload.wait_for_answers(ANSWERS);
+                feed.wait_until_complete(&database, &workload);
             }
             rounds += 1;
-            // No process is new from here on.
+            // From here on no new process starts.
             let before = Memory::of(&database);
             let mut calm = 0;
-            while calm < CALM || (!soak() && Instant::now() < until) {
-                crew.wait_for_answers(ANSWERS);
+            while calm < CALM_PERIODS || (!soak() && Instant::now() < until) {
+                workload.wait_for_answers(ANSWERS);
                 calm += 1;
             }
             growth = growth.max(Memory::of(&database).since(&before));
@@ -80,29 +79,29 @@ fn every_change_is_told_once_whatever_troubles_the_worker() {
             }
         }
         drop(stop);
-        for member in members {
-            if let Err(panic) = member.join() {
+        for client in clients {
+            if let Err(panic) = client.join() {
                 std::panic::resume_unwind(panic);
             }
         }
     });
 
     let mut client = database.connect();
-    wait_until("everybody to be told to be gone", || {
+    wait_until("everybody to be written as offline", || {
         let sql = "SELECT count(*) FROM presence.user_presence WHERE is_online";
         client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 0
     });
-    assert_eq!(client.online_count(), 0, "somebody has come back");
-    mirror.reconnect(database.listen(), database.connect());
-    mirror.wait_until_agreed();
-    feed.read(&database, &crew);
-    figure(&crew.kept_beating());
-    figure(&format!(
-        "{} troubles; {CONNECTIONS} connections: {}; {} changes told, each once; a beat took {:?} at most in 99 of 100",
-        rounds * Trouble::ALL.len(),
-        crew.acknowledged(),
-        feed.seen(),
-        crew.slowest_of_a_hundred(),
+    assert_eq!(client.online_count(), 0, "somebody is online again");
+    copy.reconnect(database.listen(), database.connect());
+    copy.wait_until_equal();
+    feed.read(&database, &workload);
+    report(&workload.steady_report());
+    report(&format!(
+        "{} disturbances; {CONNECTIONS} connections: {}; {} changes published, each once; p99 of a beat {:?}",
+        rounds * Disturbance::ALL.len(),
+        workload.acknowledged_report(),
+        feed.count(),
+        workload.p99_latency(),
     ));
     growth.assert_flat();
 }

@@ -1,19 +1,19 @@
-//! What processes of the server hold of memory of their own.
+//! The private memory of the server's processes.
 
 use std::collections::BTreeMap;
 
-use pg_presence_test::{Database, figure};
+use pg_presence_test::{Database, report};
 
-/// Kilobytes of growth that are none: what a process allocates once and keeps, measured between two crashes. In that time
-/// a backend answers some hundred times, so a leak of two kilobytes an answer is more.
-const OF_A_BACKEND: i64 = 1 << 10;
-/// The worker's batches are the larger the longer it had to wait for the processor.
-const OF_THE_WORKER: i64 = 4 << 10;
+/// Tolerated growth in kilobytes, measured between two crashes: what a process allocates once and keeps. A backend answers
+/// hundreds of calls in that time, so a leak of two kilobytes a call exceeds this.
+const BACKEND_TOLERANCE: i64 = 1 << 10;
+/// More, as the worker's batches are larger the longer it has waited for a processor.
+const WORKER_TOLERANCE: i64 = 4 << 10;
 
-/// The kilobytes of each process, and whether it is a worker.
+/// By process id: whether it is a worker, and its kilobytes.
 pub struct Memory(BTreeMap<i32, (bool, i64)>);
 
-/// By how many kilobytes processes have grown, at most.
+/// The largest growth of a process, in kilobytes.
 #[derive(Clone, Copy, Default)]
 pub struct Growth {
     worker: i64,
@@ -21,11 +21,11 @@ pub struct Growth {
 }
 
 impl Memory {
-    /// What each has now.
+    /// Measures the worker and the clients' backends.
     pub fn of(database: &Database) -> Memory {
         let sql = "SELECT pid, backend_type = 'pg_presence worker' FROM pg_stat_activity
                    WHERE datname = current_database()
-                       AND (backend_type = 'pg_presence worker' OR application_name = 'crew')";
+                       AND (backend_type = 'pg_presence worker' OR application_name = 'workload')";
         let rows = database.connect().query(sql, &[]).expect("the processes");
         let each = rows.iter().filter_map(|row| {
             let pid: i32 = row.get(0);
@@ -34,18 +34,18 @@ impl Memory {
         Memory(each.collect())
     }
 
-    /// How much those processes have grown that were there then.
+    /// Returns the growth of the processes that existed before.
     pub fn since(&self, before: &Memory) -> Growth {
         let mut growth = Growth::default();
         for (pid, (is_worker, now)) in &self.0 {
             let Some((_, then)) = before.0.get(pid) else {
                 continue;
             };
-            let most = match is_worker {
+            let largest = match is_worker {
                 true => &mut growth.worker,
                 false => &mut growth.backend,
             };
-            *most = (now - then).max(*most);
+            *largest = (now - then).max(*largest);
         }
         growth
     }
@@ -60,16 +60,16 @@ impl Growth {
     }
 
     pub fn assert_flat(self) {
-        figure(&format!(
+        report(&format!(
             "memory grew by {} kB in the worker, by {} kB in a backend at most",
             self.worker, self.backend
         ));
-        assert!(self.worker < OF_THE_WORKER, "the worker leaks");
-        assert!(self.backend < OF_A_BACKEND, "a backend leaks");
+        assert!(self.worker < WORKER_TOLERANCE, "the worker leaks");
+        assert!(self.backend < BACKEND_TOLERANCE, "a backend leaks");
     }
 }
 
-/// Kilobytes that are nobody else's; shared memory does not count.
+/// Returns the kilobytes of a process's private memory.
 fn anonymous(pid: i32) -> Option<i64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;

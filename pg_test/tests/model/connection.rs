@@ -1,4 +1,4 @@
-//! A connection that prepares each statement once: histories ask the same things over and over.
+//! A connection that prepares each statement once, as histories repeat the same statements.
 
 use std::{
     collections::HashMap,
@@ -20,20 +20,12 @@ impl Connection {
         }
     }
 
-    pub fn query(
-        &mut self,
-        sql: &'static str,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Error> {
+    pub fn query(&mut self, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
         let statement = self.statement(sql)?;
         self.client.query(&statement, values)
     }
 
-    pub fn query_one(
-        &mut self,
-        sql: &'static str,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Row, Error> {
+    pub fn query_one(&mut self, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Row, Error> {
         let statement = self.statement(sql)?;
         self.client.query_one(&statement, values)
     }

@@ -1,15 +1,15 @@
-//! Random histories, lived through by a server and by a small reference, which have to agree at every step.
+//! Random histories, run on a server and on a small reference, which have to agree at every step.
 //!
 //! Users sign in, beat, fall silent and leave over several connections, in transactions with savepoints and by plain
-//! SQL, while hours pass, the timeout changes and the worker is terminated. A history that comes out differently is made
-//! as short as it can be, told, and kept in `regressions.txt`, whose histories are the first to be tried again.
+//! SQL, while hours pass, the timeout changes and the worker is terminated. A history whose results differ is shrunk,
+//! printed and saved in `regressions.txt`, whose histories are tried first in the next run.
 
-mod act;
+mod action;
 mod connection;
 mod reference;
 mod run;
+mod server;
 mod step;
-mod world;
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -17,37 +17,37 @@ use std::{
     time::Instant,
 };
 
-use pg_presence_test::{Cluster, figure, soak};
+use pg_presence_test::{Cluster, report, soak};
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 
-use world::World;
+use server::ServerUnderTest;
 
 const REGRESSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/regressions.txt");
 
-/// Servers that live through histories side by side: a clock and a timeout are a server's.
+/// Servers that run histories side by side: the clock and the timeout belong to a server.
 const SERVERS: u32 = 10;
 
-fn live_through(histories: u32, steps: &AtomicU64) {
-    let timeout = world::half_hours(reference::SHORT_TIMEOUT);
-    let cluster = Cluster::own(&[
+fn run_histories(histories: u32, steps: &AtomicU64) {
+    let timeout = server::half_hours(reference::SHORT_TIMEOUT);
+    let cluster = Cluster::private(&[
         ("presence.active_timeout", &timeout),
-        // A hundred thousand histories take years, and what the server dates by SQL's clock looks old soon.
+        // A hundred thousand histories take years of the test's clock, while SQL's own clock stays behind.
         ("presence.retention", "3650d"),
         ("presence.feed_retention", "3650d"),
     ]);
-    let world = std::cell::RefCell::new(World::new(&cluster, 0));
+    let server = std::cell::RefCell::new(ServerUnderTest::new(&cluster, 0));
     let mut runner = TestRunner::new(Config {
         cases: histories,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
         source_file: Some(file!()),
-        // A failure may be one to wait for.
+        // Each attempt at a failing history may wait for a timeout.
         max_shrink_iters: 200,
         max_shrink_time: 120_000,
         ..Config::default()
     });
     let outcome = runner.run(&step::history(1..40), |history| {
         steps.fetch_add(history.len() as u64, Ordering::Relaxed);
-        world.borrow_mut().live(&history)
+        server.borrow_mut().run(&history)
     });
     if let Err(error) = outcome {
         panic!("{error}");
@@ -55,12 +55,12 @@ fn live_through(histories: u32, steps: &AtomicU64) {
 }
 
 #[test]
-fn every_history_comes_out_as_the_contract_says() {
+fn every_history_matches_the_reference() {
     let histories = if soak() { 100_000 } else { 1_000 };
     let (steps, began) = (AtomicU64::new(0), Instant::now());
     thread::scope(|scope| {
         let servers: Vec<_> = (0..SERVERS)
-            .map(|_| scope.spawn(|| live_through(histories / SERVERS, &steps)))
+            .map(|_| scope.spawn(|| run_histories(histories / SERVERS, &steps)))
             .collect();
         for server in servers {
             if let Err(panic) = server.join() {
@@ -68,8 +68,8 @@ fn every_history_comes_out_as_the_contract_says() {
             }
         }
     });
-    figure(&format!(
-        "{histories} histories of {} steps in all, in {:.0} s: statuses, counts and feed as the reference has them",
+    report(&format!(
+        "{histories} histories of {} steps in all, in {:.0} s: statuses, counts and feed equal the reference's",
         steps.load(Ordering::Relaxed),
         began.elapsed().as_secs_f64(),
     ));

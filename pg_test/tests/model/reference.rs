@@ -1,7 +1,7 @@
-//! What the contract says, as small as it can be said: sessions, transactions, a clock.
+//! The documented behaviour in its smallest form: sessions, transactions, a clock.
 //!
-//! It knows nothing of memory, tables or workers. Times are half hours; the clock only ever stands at full ones, and
-//! whatever ends does so in between, so that how long a step takes makes no difference.
+//! It knows nothing of memory, tables or workers. Times are half hours. The clock is always at a full hour, and whatever
+//! ends does so in between, so that the duration of a step makes no difference.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ pub const LONG_TIMEOUT: Time = 7;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Live for as long as it is heard of.
-    Heard,
+    /// Live until its timeout, release or expiry.
+    Open,
     TimedOut,
     Ended,
     Deleted,
@@ -32,7 +32,7 @@ struct Session {
     release_at: Option<Time>,
 }
 
-/// A session to be.
+/// A session to insert.
 #[derive(Clone, Copy, Debug)]
 pub struct New {
     pub user: usize,
@@ -49,11 +49,11 @@ pub enum Write {
     End,
     Delete,
     Move(usize),
-    /// A row written that says nothing new.
+    /// A row written without a change to its presence.
     Touch,
 }
 
-/// A session's number: the order they began in.
+/// A session's number, in the order of their starts.
 pub type Number = usize;
 
 #[derive(Clone, Debug, Default)]
@@ -63,7 +63,7 @@ struct Transaction {
     savepoints: Vec<usize>,
 }
 
-/// What one connection sees of one session, its own writes among it.
+/// What one connection sees of one session, including its own writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     pub user: usize,
@@ -71,7 +71,7 @@ pub struct Seen {
     pub expired: bool,
 }
 
-/// The whole world.
+/// The state of the whole reference.
 #[derive(Clone, Debug)]
 pub struct Reference {
     now: Time,
@@ -98,19 +98,19 @@ impl Reference {
         self.now += time;
     }
 
-    /// Whether the silence of each session has been noticed is not told apart, so a longer timeout comes after all
-    /// have been: those who are silent stay so until they beat.
+    /// Changes the timeout. Sessions that have timed out stay so until they beat; the server is given time to notice each of
+    /// them before its timeout becomes longer.
     pub fn set_timeout(&mut self, timeout: Time) {
         let (now, old) = (self.now, self.timeout);
         for session in self.sessions.values_mut() {
-            if session.state == State::Heard && !session.is_live(now, old) {
+            if session.state == State::Open && !session.is_live(now, old) {
                 session.state = State::TimedOut;
             }
         }
         self.timeout = timeout;
     }
 
-    /// Live sessions of each user.
+    /// Returns the number of live sessions of each user.
     pub fn live(&self) -> [i64; USERS] {
         let mut live = [0; USERS];
         for session in self.sessions.values() {
@@ -164,7 +164,7 @@ impl Reference {
         self.transactions[connection] = None;
     }
 
-    /// Writes in the connection's transaction, or in one of its own.
+    /// Writes in the connection's transaction, or in a transaction of its own.
     pub fn write(&mut self, connection: usize, number: Number, write: Write) {
         match &mut self.transactions[connection] {
             Some(open) => open.writes.push((number, write)),
@@ -174,11 +174,7 @@ impl Reference {
 
     fn apply(&mut self, number: Number, write: Write) {
         if let Write::Insert(new) = write {
-            let state = if new.is_active {
-                State::Heard
-            } else {
-                State::TimedOut
-            };
+            let state = if new.is_active { State::Open } else { State::TimedOut };
             let session = Session {
                 user: new.user,
                 state,
@@ -194,11 +190,11 @@ impl Reference {
         };
         if session.state != State::Ended && session.state != State::Deleted {
             match write {
-                Write::Beat(at) => session.hear(at),
+                Write::Beat(at) => session.record_activity(at),
                 Write::End => session.state = State::Ended,
                 _ => {}
             }
-            if session.state == State::Heard && !session.is_live(now, timeout) {
+            if session.state == State::Open && !session.is_live(now, timeout) {
                 session.state = State::TimedOut;
             }
         }
@@ -209,13 +205,13 @@ impl Reference {
         }
     }
 
-    // What does not wait for a commit.
+    // What takes effect at once.
 
-    /// A beat that reaches a committed session counts at once.
+    /// A beat of a committed session counts at once.
     pub fn beat(&mut self, number: Number) {
         let now = self.now;
         if let Some(session) = self.open(number) {
-            session.hear(now);
+            session.record_activity(now);
         }
     }
 
@@ -230,13 +226,13 @@ impl Reference {
         let now = self.now;
         self.sessions
             .get_mut(&number)
-            .filter(|session| matches!(session.state, State::Heard | State::TimedOut))
+            .filter(|session| matches!(session.state, State::Open | State::TimedOut))
             .filter(|session| now < session.expires_at)
     }
 
     // What a connection sees.
 
-    /// A session as a connection sees it; none if there is no row.
+    /// Returns a session as a connection sees it; none if there is no row.
     pub fn seen(&self, connection: usize, number: Number) -> Option<Seen> {
         let mut seen = self
             .sessions
@@ -248,10 +244,7 @@ impl Reference {
                 expired: self.now >= session.expires_at,
             });
         let own = self.transactions[connection].iter();
-        for (_, write) in own
-            .flat_map(|open| &open.writes)
-            .filter(|(of, _)| *of == number)
-        {
+        for (_, write) in own.flat_map(|open| &open.writes).filter(|(of, _)| *of == number) {
             match (write, &mut seen) {
                 (Write::Insert(new), _) => {
                     seen = Some(Seen {
@@ -288,15 +281,15 @@ impl Reference {
 
 impl Session {
     fn is_live(&self, now: Time, timeout: Time) -> bool {
-        self.state == State::Heard
+        self.state == State::Open
             && now < self.expires_at
             && now < self.last_activity + timeout
             && self.release_at.is_none_or(|at| now < at)
     }
 
-    fn hear(&mut self, at: Time) {
+    fn record_activity(&mut self, at: Time) {
         self.last_activity = self.last_activity.max(at);
-        self.state = State::Heard;
+        self.state = State::Open;
         self.release_at = None;
     }
 }

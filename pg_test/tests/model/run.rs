@@ -1,41 +1,40 @@
-//! One history under way: its steps, and what is compared after each.
+//! A run of one history: its steps, and what is compared after each.
 
 use proptest::test_runner::TestCaseError;
 use uuid::Uuid;
 
 use crate::{
     reference::{LONG_TIMEOUT, Reference, SHORT_TIMEOUT},
-    step::{Act, CONNECTIONS, Step, USERS},
-    world::{Result, World, eventually, fail},
+    server::{Result, ServerUnderTest, eventually, fail},
+    step::{Action, CONNECTIONS, Step, USERS},
 };
 
-/// One history under way.
+/// A run of one history.
 pub struct Run<'w, 'c> {
-    pub world: &'w mut World<'c>,
+    pub server: &'w mut ServerUnderTest<'c>,
     pub reference: Reference,
     pub users: [Uuid; USERS],
     pub sessions: Vec<(Uuid, String)>,
-    /// How often each user's status has changed since the worker had last nothing left to do, and how often the feed
-    /// said so.
-    pub flips: [usize; USERS],
+    /// How often each user's status has changed since the worker last caught up, and how many of these changes the feed has.
+    pub transitions: [usize; USERS],
     pub changes: [usize; USERS],
-    /// What the feed last said.
-    pub told: [bool; USERS],
+    /// Each user's last status in the feed.
+    pub in_feed: [bool; USERS],
     pub live: [i64; USERS],
     pub cursor: (String, i64),
 }
 
 impl<'w, 'c> Run<'w, 'c> {
-    pub fn new(world: &'w mut World<'c>) -> Run<'w, 'c> {
+    pub fn new(server: &'w mut ServerUnderTest<'c>) -> Run<'w, 'c> {
         Run {
-            cursor: world.database.cursor(),
-            world,
+            cursor: server.database.cursor(),
+            server,
             reference: Reference::new(),
             users: std::array::from_fn(|_| Uuid::new_v4()),
             sessions: Vec::new(),
-            flips: [0; USERS],
+            transitions: [0; USERS],
             changes: [0; USERS],
-            told: [false; USERS],
+            in_feed: [false; USERS],
             live: [0; USERS],
         }
     }
@@ -43,12 +42,12 @@ impl<'w, 'c> Run<'w, 'c> {
     pub fn all(&mut self, history: &[Step]) -> Result {
         for (number, step) in history.iter().enumerate() {
             self.step(step).map_err(|error| at(number, step, error))?;
-            // Another connection each time: what it is in the midst of makes no difference to what it reads.
+            // Another connection each time: an open transaction makes no difference to what it reads.
             self.compare(number % CONNECTIONS)
                 .map_err(|error| at(number, step, error))?;
         }
         for connection in 0..CONNECTIONS {
-            self.act(connection, Act::Commit)?;
+            self.action(connection, Action::Commit)?;
             self.compare(connection)?;
         }
         self.settle()
@@ -56,34 +55,34 @@ impl<'w, 'c> Run<'w, 'c> {
 
     fn step(&mut self, step: &Step) -> Result {
         match *step {
-            Step::Act { connection, act } => self.act(connection, act),
+            Step::Action { connection, action } => self.action(connection, action),
             Step::Clock(hours) => {
                 self.reference.pass(hours * 2);
-                self.world.pass(hours)
+                self.server.pass(hours)
             }
             Step::Timeout { long } => {
                 let timeout = if long { LONG_TIMEOUT } else { SHORT_TIMEOUT };
-                // Whose silence has not been noticed yet would be live again.
+                // A timeout that has not been noticed yet would be undone.
                 self.settle()?;
                 self.reference.set_timeout(timeout);
-                self.world.set_timeout(timeout)
+                self.server.set_timeout(timeout)
             }
             Step::Settle => self.settle(),
             Step::KillWorker => {
-                // One that dies soon after its start is not replaced at once.
+                // Not soon after its start, as such a worker is not replaced at once.
                 let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                            JOIN presence.presence_stats ON pid = worker_pid
                            WHERE backend_start < clock_timestamp() - interval '11 s'";
-                self.world.reader.batch_execute(sql).map_err(fail)
+                self.server.reader.batch_execute(sql).map_err(fail)
             }
         }
     }
 
-    /// Every way to ask who is online, against the reference; and what has been told so far.
+    /// Compares every way to read who is online with the reference, and the feed so far.
     fn compare(&mut self, connection: usize) -> Result {
         let live = self.reference.live();
         for (user, (before, now)) in self.live.iter().zip(live).enumerate() {
-            self.flips[user] += usize::from((*before > 0) != (now > 0));
+            self.transitions[user] += usize::from((*before > 0) != (now > 0));
         }
         self.live = live;
         let sql = "SELECT presence.online_count(),
@@ -91,7 +90,7 @@ impl<'w, 'c> Run<'w, 'c> {
                 ARRAY(SELECT CASE WHEN is_online = presence.is_online(user_id) AND status = presence.user_status(user_id)
                                   THEN session_count::bigint ELSE -1 END
                       FROM presence.presence_of($1))";
-        let row = self.world.connections[connection]
+        let row = self.server.connections[connection]
             .query_one(sql, &[&&self.users[..]])
             .map_err(fail)?;
         let mut online: Vec<Uuid> = (0..USERS)
@@ -99,17 +98,13 @@ impl<'w, 'c> Run<'w, 'c> {
             .map(|user| self.users[user])
             .collect();
         online.sort();
-        same(
-            "live sessions of each user",
-            row.get::<_, Vec<i64>>(2),
-            live.to_vec(),
-        )?;
+        same("live sessions of each user", row.get::<_, Vec<i64>>(2), live.to_vec())?;
         same("online_count()", row.get::<_, i64>(0), online.len() as i64)?;
         same("online_users()", row.get(1), online)?;
         self.read_feed()
     }
 
-    /// Waits until the worker has nothing left to do, and compares what it has written and told.
+    /// Waits until the worker has nothing left to do, and compares what it has written.
     fn settle(&mut self) -> Result {
         let sql = "SELECT live_sessions, users_online FROM presence.presence_stats
                    WHERE unwritten_users = 0 AND worker_pid IS NOT NULL";
@@ -121,64 +116,57 @@ impl<'w, 'c> Run<'w, 'c> {
         let written = "SELECT count(*), count(*) FILTER (WHERE user_id = ANY ($1))
                        FROM presence.user_presence WHERE is_online";
         let mut last = String::new();
-        let reader = &mut self.world.reader;
+        let reader = &mut self.server.reader;
         let settled = eventually(|| {
             let known = reader.query(sql, &[]).map_err(fail)?;
             let known: Option<(i64, i64)> = known.first().map(|row| (row.get(0), row.get(1)));
             let row = reader.query_one(written, &[&online]).map_err(fail)?;
-            let told: (i64, i64) = (row.get(0), row.get(1));
+            let online_rows: (i64, i64) = (row.get(0), row.get(1));
             let users = online.len() as i64;
-            last = format!("sessions and users in memory {known:?}, users written {told:?}");
-            Ok(known == Some((sessions, users)) && told == (users, users))
+            last = format!("sessions and users in memory {known:?}, users written {online_rows:?}");
+            Ok(known == Some((sessions, users)) && online_rows == (users, users))
         });
         settled.map_err(|_| {
             TestCaseError::fail(format!(
-                "the worker never gets to {sessions} sessions of {online:?}: {last}"
+                "the worker does not reach {sessions} sessions of {online:?}: {last}"
             ))
         })?;
         self.compare_feed()
     }
 
-    /// What the feed says of now is the truth, and there are no more changes in it than there were.
+    /// Asserts that the feed ends with the current statuses, and has no more changes than there were.
     fn compare_feed(&mut self) -> Result {
         self.read_feed()?;
         for (n, changes) in self.changes.into_iter().enumerate() {
-            let flips = self.flips[n];
-            if changes > flips {
-                let text = format!("{changes} changes told of a user who changed {flips} times");
+            let transitions = self.transitions[n];
+            if changes > transitions {
+                let text = format!("{changes} changes in the feed of a user who changed {transitions} times");
                 return Err(TestCaseError::fail(text));
             }
-            same("the status last told", self.told[n], self.live[n] > 0)?;
+            same("the last status in the feed", self.in_feed[n], self.live[n] > 0)?;
         }
-        self.flips = [0; USERS];
+        self.transitions = [0; USERS];
         self.changes = [0; USERS];
         Ok(())
     }
 
-    /// The feed since it was last read, whatever of the history is in it already: its numbers have no gap, and each
-    /// user's changes take turns.
+    /// Reads the feed from where it was last read, and asserts that its numbers have no gap and each user's statuses
+    /// alternate.
     fn read_feed(&mut self) -> Result {
         let sql = "SELECT seq, user_id, status::text, previous::text, reason FROM presence.changes_since($1, $2)";
         let (epoch, seq) = &mut self.cursor;
-        let rows = self.world.reader.query(sql, &[seq, epoch]).map_err(fail)?;
+        let rows = self.server.reader.query(sql, &[seq, epoch]).map_err(fail)?;
         for row in rows {
             *seq += 1;
             same("the next number of the feed", row.get::<_, i64>(0), *seq)?;
-            let (user, status, previous): (Uuid, String, Option<String>) =
-                (row.get(1), row.get(2), row.get(3));
+            let (user, status, previous): (Uuid, String, Option<String>) = (row.get(1), row.get(2), row.get(3));
             let online = status == "active";
             let Some(n) = self.users.iter().position(|known| *known == user) else {
-                return Err(TestCaseError::fail(format!(
-                    "a change of a stranger, {user}"
-                )));
+                return Err(TestCaseError::fail(format!("a change of an unknown user, {user}")));
             };
-            let before = std::mem::replace(&mut self.told[n], online);
+            let before = std::mem::replace(&mut self.in_feed[n], online);
             same("what a change changes", before, !online)?;
-            same(
-                "the status before",
-                previous.as_deref() == Some("active"),
-                before,
-            )?;
+            same("the status before", previous.as_deref() == Some("active"), before)?;
             let reason: String = row.get(4);
             same(
                 &format!("{reason} makes active"),
@@ -195,9 +183,7 @@ pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -
     if found == expected {
         return Ok(());
     }
-    Err(TestCaseError::fail(format!(
-        "{what}: {found:?}, not {expected:?}"
-    )))
+    Err(TestCaseError::fail(format!("{what}: {found:?}, not {expected:?}")))
 }
 
 fn at(number: usize, step: &Step, error: TestCaseError) -> TestCaseError {

@@ -1,35 +1,35 @@
-//! What a history is made of.
+//! The steps of a history, and how they are generated.
 
 use proptest::{collection::vec, prelude::*};
 
-/// Connections that take part.
+/// Connections of a history.
 pub const CONNECTIONS: usize = 3;
-/// Users that take part.
+/// Users of a history.
 pub const USERS: usize = 3;
-/// Sessions are named by the order they began in, around again where there are fewer.
+/// Sessions are numbered in the order of their starts, modulo their number if there are fewer.
 const SESSIONS: usize = 8;
 
-/// Whether a function is told the session's id or its token.
+/// Whether a function takes the session's id or its token.
 #[derive(Clone, Copy, Debug)]
 pub enum By {
     Id,
     Token,
 }
 
-/// One step. Those of a connection are part of the transaction it is in, if it is in one.
+/// One step. A connection's action is part of its open transaction, if there is one.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    Act {
+    Action {
         connection: usize,
-        act: Act,
+        action: Action,
     },
-    /// The clock moves on by hours.
+    /// The clock advances by hours.
     Clock(i64),
     /// `presence.active_timeout` becomes the long or the short one.
     Timeout {
         long: bool,
     },
-    /// The worker has time to catch up, and is compared too.
+    /// The worker catches up, and what it has written is compared too.
     Settle,
     /// The worker is terminated.
     KillWorker,
@@ -37,14 +37,14 @@ pub enum Step {
 
 /// What a connection does.
 #[derive(Clone, Copy, Debug)]
-pub enum Act {
+pub enum Action {
     Begin,
     Savepoint,
     RollbackToSavepoint,
     ReleaseSavepoint,
     Commit,
     Rollback,
-    /// start_session(), for so many half hours, or as many as there are by default.
+    /// start_session(), with a lifetime of this many half hours or the default one.
     Start {
         user: usize,
         half_hours: Option<i64>,
@@ -65,7 +65,7 @@ pub enum Act {
     EndUser {
         user: usize,
     },
-    /// release_session(), for so many half hours.
+    /// release_session(), with a grace period of this many half hours.
     Release {
         session: usize,
         half_hours: i64,
@@ -73,7 +73,7 @@ pub enum Act {
     Rotate {
         session: usize,
     },
-    /// A row by plain SQL, silent for so many hours.
+    /// A row inserted by plain SQL, silent for this many hours.
     Insert {
         user: usize,
         hours: i64,
@@ -97,7 +97,7 @@ pub enum Update {
     User(usize),
 }
 
-/// Histories of about so many steps.
+/// Generates histories of this many steps.
 pub fn history(steps: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
     vec(step(), steps)
 }
@@ -105,7 +105,7 @@ pub fn history(steps: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>
 fn step() -> impl Strategy<Value = Step> {
     let hours = 1..4_i64;
     prop_oneof![
-        60 => (0..CONNECTIONS, act()).prop_map(|(connection, act)| Step::Act { connection, act }),
+        60 => (0..CONNECTIONS, action()).prop_map(|(connection, action)| Step::Action { connection, action }),
         8 => hours.prop_map(Step::Clock),
         1 => any::<bool>().prop_map(|long| Step::Timeout { long }),
         3 => Just(Step::Settle),
@@ -113,10 +113,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn act() -> impl Strategy<Value = Act> {
+fn action() -> impl Strategy<Value = Action> {
     let (user, session) = (0..USERS, 0..SESSIONS);
     let by = prop_oneof![Just(By::Id), Just(By::Token)];
-    // Odd numbers, so that nothing ends at the hour, which is when the clock is looked at.
+    // Odd numbers, so that nothing ends at a full hour, where the clock always is.
     let half_hours = prop_oneof![Just(1_i64), Just(3), Just(5)];
     let update = prop_oneof![
         3 => Just(Update::LastActivity),
@@ -125,25 +125,25 @@ fn act() -> impl Strategy<Value = Act> {
         2 => user.clone().prop_map(Update::User),
     ];
     prop_oneof![
-        6 => Just(Act::Begin),
-        3 => Just(Act::Savepoint),
-        2 => Just(Act::RollbackToSavepoint),
-        1 => Just(Act::ReleaseSavepoint),
-        5 => Just(Act::Commit),
-        3 => Just(Act::Rollback),
+        6 => Just(Action::Begin),
+        3 => Just(Action::Savepoint),
+        2 => Just(Action::RollbackToSavepoint),
+        1 => Just(Action::ReleaseSavepoint),
+        5 => Just(Action::Commit),
+        3 => Just(Action::Rollback),
         9 => (user.clone(), proptest::option::weighted(0.3, half_hours.clone()))
-            .prop_map(|(user, half_hours)| Act::Start { user, half_hours }),
-        2 => session.clone().prop_map(|session| Act::StartAgain { session }),
-        8 => (session.clone(), by.clone()).prop_map(|(session, by)| Act::Beat { session, by }),
-        1 => Just(Act::BeatAll),
-        5 => (session.clone(), by).prop_map(|(session, by)| Act::End { session, by }),
-        1 => user.clone().prop_map(|user| Act::EndUser { user }),
+            .prop_map(|(user, half_hours)| Action::Start { user, half_hours }),
+        2 => session.clone().prop_map(|session| Action::StartAgain { session }),
+        8 => (session.clone(), by.clone()).prop_map(|(session, by)| Action::Beat { session, by }),
+        1 => Just(Action::BeatAll),
+        5 => (session.clone(), by).prop_map(|(session, by)| Action::End { session, by }),
+        1 => user.clone().prop_map(|user| Action::EndUser { user }),
         4 => (session.clone(), half_hours)
-            .prop_map(|(session, half_hours)| Act::Release { session, half_hours }),
-        1 => session.clone().prop_map(|session| Act::Rotate { session }),
+            .prop_map(|(session, half_hours)| Action::Release { session, half_hours }),
+        1 => session.clone().prop_map(|session| Action::Rotate { session }),
         4 => (user, 0..4_i64, any::<bool>())
-            .prop_map(|(user, hours, is_active)| Act::Insert { user, hours, is_active }),
-        7 => (session.clone(), update).prop_map(|(session, what)| Act::Update { session, what }),
-        3 => session.prop_map(|session| Act::Delete { session }),
+            .prop_map(|(user, hours, is_active)| Action::Insert { user, hours, is_active }),
+        7 => (session.clone(), update).prop_map(|(session, what)| Action::Update { session, what }),
+        3 => session.prop_map(|session| Action::Delete { session }),
     ]
 }

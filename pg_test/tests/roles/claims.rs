@@ -1,4 +1,4 @@
-//! Claims of every shape, and what is left of them for the next user of a connection.
+//! Claims of every shape, and whether they leak to the next user of a pooled connection.
 
 use pg_presence_test::{Cluster, Presence};
 use postgres::Client;
@@ -10,7 +10,7 @@ fn identity(client: &mut Client) -> Option<Uuid> {
 }
 
 #[test]
-fn claims_of_any_shape_name_who_jsonb_would_name_or_nobody() {
+fn claims_of_any_shape_are_read_as_jsonb_would_or_name_nobody() {
     let database = Cluster::shared().database();
     let mut client = database.connect_as(&database.client());
     let (me, other) = (Uuid::new_v4(), Uuid::new_v4());
@@ -21,15 +21,9 @@ fn claims_of_any_shape_name_who_jsonb_would_name_or_nobody() {
         (format!(r#"{{"sub":"{upper}"}}"#), Some(me)),
         (format!(r#"{{"sub":"{}"}}"#, me.simple()), Some(me)),
         (format!(r#"{{"sub":"{}"}}"#, me.braced()), Some(me)),
-        (
-            format!(r#" {{ "a" : "{megabyte}" , "sub" : "{me}" }} "#),
-            Some(me),
-        ),
+        (format!(r#" {{ "a" : "{megabyte}" , "sub" : "{me}" }} "#), Some(me)),
         (format!(r#"{{"sub":"{other}","sub":"{me}"}}"#), Some(me)),
-        (
-            format!(r#"{{"sub":"{other}","s\u0075b":"{me}"}}"#),
-            Some(me),
-        ),
+        (format!(r#"{{"sub":"{other}","s\u0075b":"{me}"}}"#), Some(me)),
         (format!(r#"{{"sub":"{other}","sub":null}}"#), None),
         (format!(r#"{{"sub":"{other}","sub":["{other}"]}}"#), None),
         (format!(r#"{{"sub":"{me}\u0000"}}"#), None),
@@ -46,11 +40,7 @@ fn claims_of_any_shape_name_who_jsonb_would_name_or_nobody() {
         (r#"{"sub":1e400}"#.to_owned(), None),
         (r#"{"sub":-1}"#.to_owned(), None),
         (
-            format!(
-                "{{\"a\":{}{},\"sub\":7}}",
-                "[".repeat(deep),
-                "]".repeat(deep)
-            ),
+            format!("{{\"a\":{}{},\"sub\":7}}", "[".repeat(deep), "]".repeat(deep)),
             None,
         ),
         ("{\"a\":".repeat(deep), None),
@@ -73,13 +63,13 @@ fn claims_of_any_shape_name_who_jsonb_would_name_or_nobody() {
 }
 
 #[test]
-fn a_pooled_connection_acts_for_the_last_one_who_was_named_and_for_nobody_after_a_reset() {
+fn a_pooled_connection_acts_for_the_last_identity_set_and_for_nobody_after_a_reset() {
     let database = Cluster::shared().database();
     let (last, next) = (Uuid::new_v4(), Uuid::new_v4());
     let mut client = database.client_for(last);
     let theirs = client.start_own().id;
 
-    // A gateway that sets the claims of each transaction is not fooled by what another has left for the session.
+    // A gateway that sets the claims for each transaction is not affected by claims left for the session.
     let mut request = client.transaction().unwrap();
     let local = format!(r#"SET LOCAL request.jwt.claims = '{{"sub":"{next}"}}'"#);
     request.batch_execute(&local).unwrap();
@@ -87,17 +77,15 @@ fn a_pooled_connection_acts_for_the_last_one_who_was_named_and_for_nobody_after_
     let own = request.start_own().id;
     assert_eq!(request.beat(own), "ok");
     request.commit().unwrap();
-    // As PostgreSQL has it, a setting of the session is back: so README says SET LOCAL, always.
+    // PostgreSQL restores the setting of the session, which is why the README requires SET LOCAL.
     assert_eq!(identity(&mut client), Some(last));
 
-    // Claims that are there and name nobody do not give way to what is left in the other setting.
+    // Claims that name nobody take precedence over the other setting.
     client
         .batch_execute(&format!("SET presence.user_id = '{last}'"))
         .unwrap();
     let mut request = client.transaction().unwrap();
-    request
-        .batch_execute("SET LOCAL request.jwt.claims = '{}'")
-        .unwrap();
+    request.batch_execute("SET LOCAL request.jwt.claims = '{}'").unwrap();
     assert_eq!(request.beat(theirs), "unknown");
     request.commit().unwrap();
 
@@ -113,7 +101,7 @@ fn a_pooled_connection_acts_for_the_last_one_who_was_named_and_for_nobody_after_
 }
 
 #[test]
-fn a_prepared_statement_has_the_rights_of_the_role_that_runs_it() {
+fn a_prepared_statement_has_the_privileges_of_the_role_that_runs_it() {
     let database = Cluster::shared().database();
     let gateway = database.role("gateway");
     let (holder, client_role, service) = (database.holder(), database.client(), database.service());
@@ -124,15 +112,11 @@ fn a_prepared_statement_has_the_rights_of_the_role_that_runs_it() {
     let session = database.connect().start(other);
     let mut client = database.connect_as(&gateway);
     client.act_for(me);
-    client
-        .batch_execute(&format!("SET ROLE {service}"))
-        .unwrap();
+    client.batch_execute(&format!("SET ROLE {service}")).unwrap();
     let beat = client.prepare("SELECT presence.heartbeat($1)").unwrap();
     let online = client.prepare("SELECT presence.is_online($1)").unwrap();
-    let rows = client
-        .prepare("SELECT count(*) FROM presence.user_sessions")
-        .unwrap();
-    // More often than it takes for a plan to be kept.
+    let rows = client.prepare("SELECT count(*) FROM presence.user_sessions").unwrap();
+    // More executions than PostgreSQL needs to switch to a generic plan.
     for _ in 0..8 {
         for role in [&service, &client_role, &holder, &gateway] {
             client.batch_execute(&format!("SET ROLE {role}")).unwrap();

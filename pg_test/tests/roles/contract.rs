@@ -1,13 +1,12 @@
 //! Who may do what, as tables: the security model of the extension, line by line.
 //!
-//! A role's right to a thing is one letter: `-` not at all (42501), `o` for its own sessions, `a` for anybody's. The
-//! columns: nobody, holder, client, reader, service, a client with BYPASSRLS, pg_monitor. An answer that starts with `!`
-//! is an error's code.
+//! A role's privilege is one letter: `-` none (42501), `o` on its own sessions, `a` on anybody's. The columns: nobody,
+//! holder, client, reader, service, a client with BYPASSRLS, pg_monitor. A result that starts with `!` is a SQLSTATE.
 
 pub const DENIED: &str = "!42501";
 
-/// A function: the call, who may, what it answers to a session that is live, silent, ended, and to one that does not
-/// exist; and what a client is answered where the session or user is not its own.
+/// A function: the call, who may call it, its result for a session that is live, silent, ended and unknown, and its result
+/// for a client whose session or user it is not.
 #[rustfmt::skip]
 pub const CALLS: &[(&str, &str, [&str; 4], &str)] = &[
     ("heartbeat('{id}')", "--o-aa-", ["ok", "ok", "ended", "unknown"], "unknown"),
@@ -38,8 +37,8 @@ pub const CALLS: &[(&str, &str, [&str; 4], &str)] = &[
     ("forget_user('{user}')", "----a--", ["true", "true", "true", "false"], ""),
     ("cleanup_sessions() IS NULL", "----a--", ["false"; 4], ""),
     ("presence_health() IS NULL LIMIT 1", "----a-a", ["false"; 4], ""),
-    ("presence_stats_raw() IS NULL", "----a-a", ["false"; 4], ""),
-    ("presence_service_marker()", "----a--", [""; 4], ""),
+    ("_stats() IS NULL", "----a-a", ["false"; 4], ""),
+    ("_service_marker()", "----a--", [""; 4], ""),
     ("is_service() IS NULL", "aaaaaaa", ["false"; 4], ""),
     ("presence_user_id() OPERATOR(pg_catalog.=) '{user}' IS NOT FALSE", "aaoaaaa", ["true"; 4], ""),
     ("presence_auth_id() OPERATOR(pg_catalog.=) '{user}' IS NOT FALSE", "aaoaaaa", ["true"; 4], ""),
@@ -50,15 +49,15 @@ pub const CALLS: &[(&str, &str, [&str; 4], &str)] = &[
     ("grant_client(current_user::regrole)", "-------", [""; 4], ""),
     ("grant_reader(current_user::regrole)", "-------", [""; 4], ""),
     ("grant_service(current_user::regrole)", "-------", [""; 4], ""),
-    ("presence_grant_usage(current_user::regrole)", "-------", [""; 4], ""),
-    ("presence_start_worker()", "-------", [""; 4], ""),
-    ("presence_guard()", "-------", [""; 4], ""),
-    ("presence_feed()", "-------", [""; 4], ""),
-    ("presence_restore()", "-------", [""; 4], ""),
+    ("_grant_usage(current_user::regrole)", "-------", [""; 4], ""),
+    ("_start_worker()", "-------", [""; 4], ""),
+    ("_before_write()", "-------", [""; 4], ""),
+    ("_capture()", "-------", [""; 4], ""),
+    ("_restore()", "-------", [""; 4], ""),
 ];
 
-/// A command on one session's row: who may, and what it answers to a client about its own row and about another's.
-/// Whoever may for anybody has it done to the one row.
+/// A command on one session's row: who may run it, and its result for a client on its own row and on another's. Whoever may
+/// run it on anybody's affects one row.
 #[rustfmt::skip]
 pub const ON_A_ROW: &[(&str, &str, &str, &str)] = &[
     ("SELECT FROM user_sessions WHERE id = '{id}'", "--o-aa-", "1", "0"),
@@ -87,13 +86,13 @@ pub const ON_A_ROW: &[(&str, &str, &str, &str)] = &[
     ("DELETE FROM user_sessions WHERE id = '{id}'", "----a--", "", ""),
 ];
 
-/// A command on a whole table, or on the schema: who may.
+/// A command on a whole table, or on the schema: who may run it.
 #[rustfmt::skip]
 pub const ON_A_TABLE: &[(&str, &str)] = &[
     ("LOCK TABLE user_sessions IN ACCESS EXCLUSIVE MODE", "----a--"),
     ("LOCK TABLE user_sessions IN SHARE MODE", "----a--"),
     ("TRUNCATE user_sessions", "-------"),
-    ("TRUNCATE user_presence, presence_changes, presence_state", "-------"),
+    ("TRUNCATE user_presence, presence_changes, _feed_state", "-------"),
     ("SELECT FROM user_presence", "---aa--"),
     ("SELECT FROM user_presence FOR SHARE", "-------"),
     ("INSERT INTO user_presence VALUES (gen_random_uuid(), NULL, 'active', true, now(), now(), 1)", "-------"),
@@ -106,24 +105,24 @@ pub const ON_A_TABLE: &[(&str, &str)] = &[
     ("UPDATE presence_changes SET reason = 'ended'", "-------"),
     ("DELETE FROM presence_changes", "-------"),
     ("LOCK TABLE presence_changes IN SHARE MODE", "-------"),
-    ("SELECT FROM presence_state", "-------"),
-    ("SELECT FROM presence_state FOR SHARE", "-------"),
-    ("INSERT INTO presence_state VALUES ('mine', 1, 1)", "-------"),
-    ("UPDATE presence_state SET seq = 0", "-------"),
-    ("DELETE FROM presence_state", "-------"),
-    ("LOCK TABLE presence_state IN SHARE MODE", "-------"),
+    ("SELECT FROM _feed_state", "-------"),
+    ("SELECT FROM _feed_state FOR SHARE", "-------"),
+    ("INSERT INTO _feed_state VALUES ('mine', 1, 1)", "-------"),
+    ("UPDATE _feed_state SET seq = 0", "-------"),
+    ("DELETE FROM _feed_state", "-------"),
+    ("LOCK TABLE _feed_state IN SHARE MODE", "-------"),
     ("SELECT FROM presence_stats", "----a-a"),
     ("CREATE TABLE presence.mine ()", "-------"),
     ("CREATE FUNCTION presence.is_service(int) RETURNS bool LANGUAGE sql AS 'SELECT true'", "-------"),
     ("CREATE TRIGGER mine BEFORE INSERT ON user_sessions EXECUTE FUNCTION suppress_redundant_updates_trigger()", "-------"),
     (
         "CREATE TEMP TABLE mine (id uuid);
-         CREATE TRIGGER mine AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION presence.presence_feed()",
+         CREATE TRIGGER mine AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION presence._capture()",
         "-------",
     ),
     (
         "CREATE TEMP TABLE mine (id uuid);
-         CREATE TRIGGER mine BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION presence.presence_guard()",
+         CREATE TRIGGER mine BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION presence._before_write()",
         "-------",
     ),
     ("CREATE RULE mine AS ON UPDATE TO user_sessions DO ALSO NOTHING", "-------"),
@@ -136,7 +135,7 @@ pub const ON_A_TABLE: &[(&str, &str)] = &[
     ("ALTER TABLE user_sessions DISABLE TRIGGER ALL", "-------"),
     ("ALTER TABLE user_sessions OWNER TO CURRENT_USER", "-------"),
     ("ALTER FUNCTION presence.is_service() RENAME TO was_service", "-------"),
-    ("CREATE OR REPLACE FUNCTION presence.presence_service_marker() RETURNS void LANGUAGE sql AS ''", "-------"),
+    ("CREATE OR REPLACE FUNCTION presence._service_marker() RETURNS void LANGUAGE sql AS ''", "-------"),
     ("DROP TABLE user_sessions", "-------"),
     ("DROP SCHEMA presence CASCADE", "-------"),
     ("DROP EXTENSION pg_presence", "-------"),

@@ -1,4 +1,4 @@
-//! Roles that are logged in, and the sessions they are asked about.
+//! Roles that are logged in, and the sessions that they call functions about.
 
 use pg_presence_test::{Database, Presence, Session};
 use postgres::{Client, SimpleQueryMessage};
@@ -7,36 +7,36 @@ use uuid::Uuid;
 /// One role, logged in.
 pub struct Login {
     pub role: String,
-    /// Its column in the tables above.
+    /// Its column in the tables of [`contract`](crate::contract).
     pub column: usize,
     pub has_identity: bool,
     pub client: Client,
 }
 
 impl Login {
-    /// The letter for this role.
+    /// Returns the letter for this role.
     pub fn scope(&self, who: &str) -> char {
         char::from(who.as_bytes()[self.column])
     }
 
     /// Acts for this user from now on, where the role has an identity.
-    pub fn turn_to(&mut self, user: Uuid) {
+    pub fn act_for(&mut self, user: Uuid) {
         if self.has_identity {
             self.client.act_for(user);
         }
     }
 
-    /// The one value or the number of rows that a statement answers, or its error's code after a `!`. Nothing of it
-    /// lasts, but for heartbeats. Where transactions are serializable, one that crosses the worker's is tried again, as
-    /// PostgreSQL asks of everybody.
-    pub fn ask(&mut self, sql: &str, wants_value: bool) -> String {
+    /// Returns the value of a statement or its number of rows, or `!` and its SQLSTATE. The statement is rolled back, which
+    /// undoes everything but heartbeats. A serializable transaction that conflicts with the worker's is retried, as
+    /// PostgreSQL requires.
+    pub fn run(&mut self, sql: &str, wants_value: bool) -> String {
         for _ in 0..100 {
-            let answer = self.ask_once(sql, wants_value);
+            let answer = self.run_once(sql, wants_value);
             if answer != "!40001" || !self.is_serializable() {
                 return answer;
             }
         }
-        panic!("{sql} is never serialized")
+        panic!("{sql} always fails to serialize")
     }
 
     fn is_serializable(&mut self) -> bool {
@@ -44,11 +44,11 @@ impl Login {
         row.expect("the isolation level").get::<_, &str>(0) == "serializable"
     }
 
-    fn ask_once(&mut self, sql: &str, wants_value: bool) -> String {
+    fn run_once(&mut self, sql: &str, wants_value: bool) -> String {
         let mut transaction = self.client.transaction().expect("a transaction");
         let messages = match transaction.simple_query(sql) {
             Ok(messages) => messages,
-            Err(error) => return format!("!{}", error.code().expect("the server's answer").code()),
+            Err(error) => return format!("!{}", error.code().expect("an error of the server").code()),
         };
         let mut value = None;
         for message in messages {
@@ -62,17 +62,15 @@ impl Login {
                 _ => {}
             }
         }
-        value.unwrap_or_else(|| panic!("no answer to {sql}"))
+        value.unwrap_or_else(|| panic!("no result of {sql}"))
     }
 }
 
-/// Every role of the contract, on connections of their own.
+/// Logs in as every role of the contract.
 pub fn logins(database: &Database) -> Vec<Login> {
     let bypass = database.client();
     let monitor = database.role("monitor");
-    database.run(&format!(
-        "ALTER ROLE {bypass} BYPASSRLS; GRANT pg_monitor TO {monitor}"
-    ));
+    database.run(&format!("ALTER ROLE {bypass} BYPASSRLS; GRANT pg_monitor TO {monitor}"));
     let client = database.client();
     let roles = [
         (database.role("nobody"), 0, true),
@@ -88,9 +86,7 @@ pub fn logins(database: &Database) -> Vec<Login> {
         .into_iter()
         .map(|(role, column, has_identity)| {
             let mut client = database.connect_as(&role);
-            client
-                .batch_execute("SET search_path = presence, pg_temp")
-                .unwrap();
+            client.batch_execute("SET search_path = presence, pg_temp").unwrap();
             Login {
                 role,
                 column,
@@ -101,20 +97,21 @@ pub fn logins(database: &Database) -> Vec<Login> {
         .collect()
 }
 
-/// A session of a new user, with what a function could be asked about.
+/// The state of a session that a function is called about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Row {
     Live,
     Silent,
     Ended,
-    /// There is none.
+    /// There is no such session.
     Unknown,
 }
 
 pub const ROWS: [Row; 4] = [Row::Live, Row::Silent, Row::Ended, Row::Unknown];
 
 impl Row {
-    pub fn make(self, service: &mut Client, user: Uuid) -> Session {
+    /// Inserts a session in this state for a user, and returns its id and token.
+    pub fn insert(self, service: &mut Client, user: Uuid) -> Session {
         let token = format!("the token of {}", Uuid::new_v4());
         let values = match self {
             Row::Unknown => {
@@ -136,17 +133,16 @@ impl Row {
     }
 }
 
-/// A statement with a session filled in.
+/// Fills a session and its user into a statement.
 pub fn fill(text: &str, session: &Session, user: Uuid) -> String {
     text.replace("{id}", &session.id.to_string())
         .replace("{token}", &session.token)
         .replace("{user}", &user.to_string())
 }
 
-/// All of a row that is data, and not only liveness.
+/// Returns everything of a row but its activity.
 pub fn data(service: &mut Client, session: &Session) -> Option<String> {
-    let sql =
-        "SELECT row(id, user_id, auth_id, session_token, ended_at, expires_at, metadata)::text
+    let sql = "SELECT row(id, user_id, auth_id, session_token, ended_at, expires_at, metadata)::text
                  FROM presence.user_sessions WHERE id = $1";
     let row = service.query_opt(sql, &[&session.id]).unwrap();
     row.map(|row| row.get(0))

@@ -1,15 +1,15 @@
-//! Hostile roles: what every role may do as a real login, what it tries nevertheless, and what a secret leaves behind.
+//! Hostile roles: what each role may do as a real login, what it tries nevertheless, and where a secret could leak.
 
-mod caller;
-mod canary;
 mod claims;
 mod contract;
-mod hostile;
-mod input;
-mod leaks;
+mod hostile_settings;
 mod login;
 mod matrix;
-mod planted;
+mod planted_objects;
 mod pooler;
+mod random_calls;
+mod random_input;
+mod random_values;
+mod row_leaks;
 mod sqlsmith;
-mod values;
+mod token_leaks;

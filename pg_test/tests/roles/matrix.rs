@@ -1,32 +1,27 @@
-//! The whole matrix: role × function × row, and role × command × table or row, as real logins. What is right is in
-//! [`contract`](crate::contract). Every client asks twice: with an identity and without.
+//! The whole matrix: role × function × row, and role × command × table or row, as real logins. The expected results are in
+//! [`contract`](crate::contract). The client takes part twice: with an identity and without.
 
 use std::collections::BTreeSet;
 
-use pg_presence_test::{Cluster, Presence, figure};
+use pg_presence_test::{Cluster, Presence, report};
 use postgres::Client;
 use uuid::Uuid;
 
 use crate::contract::{CALLS, DENIED, ON_A_ROW, ON_A_TABLE};
 use crate::login::{Login, ROWS, Row, data, fill, logins};
 
-/// Calls every function about its own and others' sessions in these states, and compares with the contract. Returns how
-/// many answers that were.
+/// Calls every function about own and others' sessions in these states, and compares the results with the contract. Returns
+/// the number of calls.
 pub fn check_calls(login: &mut Login, service: &mut Client, rows: &[Row]) -> u32 {
     let mut combinations = 0;
     for (call, who, answers, foreign) in CALLS {
-        for (row, answer) in ROWS
-            .iter()
-            .zip(answers)
-            .filter(|(row, _)| rows.contains(row))
-        {
+        for (row, answer) in ROWS.iter().zip(answers).filter(|(row, _)| rows.contains(row)) {
             for own in [true, false] {
                 let (me, user) = (Uuid::new_v4(), Uuid::new_v4());
-                let session = row.make(service, user);
-                login.turn_to(if own { user } else { me });
-                // What is about a user is one's own business without a session, too.
-                let is_own =
-                    own && login.has_identity && (*row != Row::Unknown || call.contains("{user}"));
+                let session = row.insert(service, user);
+                login.act_for(if own { user } else { me });
+                // A function about a user needs no session to be about the caller.
+                let is_own = own && login.has_identity && (*row != Row::Unknown || call.contains("{user}"));
                 let expected = match login.scope(who) {
                     '-' => DENIED,
                     'o' if !is_own && !call.starts_with("presence_") => foreign,
@@ -36,7 +31,7 @@ pub fn check_calls(login: &mut Login, service: &mut Client, rows: &[Row]) -> u32
                 };
                 let sql = fill(&format!("SELECT presence.{call}"), &session, user);
                 let before = data(service, &session);
-                let answer = login.ask(&sql, true);
+                let answer = login.run(&sql, true);
                 let answer = match answer.as_str() {
                     "t" => "true",
                     "f" => "false",
@@ -53,7 +48,7 @@ pub fn check_calls(login: &mut Login, service: &mut Client, rows: &[Row]) -> u32
 }
 
 #[test]
-fn every_function_answers_every_role_about_every_row_as_the_contract_says() {
+fn every_function_answers_every_role_about_every_row_as_documented() {
     let database = Cluster::shared().database();
     let mut service = database.connect();
     service.start(Uuid::new_v4());
@@ -63,26 +58,17 @@ fn every_function_answers_every_role_about_every_row_as_the_contract_says() {
         .iter_mut()
         .map(|login| check_calls(login, &mut service, &ROWS))
         .sum();
-    figure(&format!(
-        "{combinations} combinations of role, function and row"
-    ));
+    report(&format!("{combinations} combinations of role, function and row"));
 
-    let named: BTreeSet<&str> = CALLS
-        .iter()
-        .filter_map(|(call, ..)| call.split('(').next())
-        .collect();
-    let sql =
-        "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'presence'::regnamespace";
+    let named: BTreeSet<&str> = CALLS.iter().filter_map(|(call, ..)| call.split('(').next()).collect();
+    let sql = "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'presence'::regnamespace";
     for row in service.query(sql, &[]).unwrap() {
-        assert!(
-            named.contains(row.get::<_, &str>(0)),
-            "not in the matrix: {row:?}"
-        );
+        assert!(named.contains(row.get::<_, &str>(0)), "not in the matrix: {row:?}");
     }
 }
 
 #[test]
-fn every_command_does_to_every_row_what_the_role_may() {
+fn every_command_on_a_row_does_what_the_role_may() {
     let database = Cluster::shared().database();
     let mut service = database.connect();
     let mut combinations = 0;
@@ -91,8 +77,8 @@ fn every_command_does_to_every_row_what_the_role_may() {
             for row in &ROWS[..3] {
                 for own in [true, false] {
                     let user = Uuid::new_v4();
-                    let session = row.make(&mut service, user);
-                    login.turn_to(if own { user } else { Uuid::new_v4() });
+                    let session = row.insert(&mut service, user);
+                    login.act_for(if own { user } else { Uuid::new_v4() });
                     let expected = match login.scope(who) {
                         '-' => DENIED,
                         'o' if own && login.has_identity => on_own,
@@ -102,7 +88,7 @@ fn every_command_does_to_every_row_what_the_role_may() {
                     let sql = fill(command, &session, user);
                     let before = data(&mut service, &session);
                     assert_eq!(
-                        login.ask(&sql, false),
+                        login.run(&sql, false),
                         *expected,
                         "{} ({own}, {row:?}): {sql}",
                         login.role
@@ -113,9 +99,7 @@ fn every_command_does_to_every_row_what_the_role_may() {
             }
         }
     }
-    figure(&format!(
-        "{combinations} combinations of role, command and row"
-    ));
+    report(&format!("{combinations} combinations of role, command and row"));
 }
 
 #[test]
@@ -123,16 +107,11 @@ fn every_command_on_a_table_is_denied_to_every_role_that_may_not() {
     let database = Cluster::shared().database();
     let mut combinations = 0;
     for login in &mut logins(&database) {
-        login.turn_to(Uuid::new_v4());
+        login.act_for(Uuid::new_v4());
         for (command, who) in ON_A_TABLE {
-            let answer = login.ask(command, false);
+            let answer = login.run(command, false);
             let denied = login.scope(who) == '-';
-            assert_eq!(
-                answer == DENIED,
-                denied,
-                "{}: {command}: {answer}",
-                login.role
-            );
+            assert_eq!(answer == DENIED, denied, "{}: {command}: {answer}", login.role);
             assert!(
                 denied || !answer.starts_with('!'),
                 "{}: {command}: {answer}",
@@ -141,5 +120,5 @@ fn every_command_on_a_table_is_denied_to_every_role_that_may_not() {
             combinations += 1;
         }
     }
-    figure(&format!("{combinations} combinations of role and command"));
+    report(&format!("{combinations} combinations of role and command"));
 }

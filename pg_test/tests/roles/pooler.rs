@@ -1,19 +1,19 @@
-//! PgBouncer in transaction mode: clients of many identities take turns on a few connections.
+//! PgBouncer in transaction mode: clients of many identities share a few connections.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use pg_presence_test::{Cluster, Dice, Pooler, Presence, Stop, figure, soak, wait_until};
+use pg_presence_test::{Cluster, Pooler, Presence, Rng, StopOnDrop, report, soak, wait_until};
 use postgres::{Client, SimpleQueryMessage};
 use uuid::Uuid;
 
 const CLIENTS: u64 = 50;
 const CONNECTIONS: u32 = 5;
 
-/// The one value that a statement answers, of the last of several; empty for NULL.
-fn ask(client: &mut Client, sql: &str) -> String {
+/// Returns the last value of the last statement; empty for NULL.
+fn query(client: &mut Client, sql: &str) -> String {
     let messages = client
         .simple_query(sql)
         .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
@@ -24,120 +24,98 @@ fn ask(client: &mut Client, sql: &str) -> String {
     values.last().unwrap_or_default().to_owned()
 }
 
-/// One client, whose requests are transactions of their own, each of which says who it is for.
-struct Visitor<'a> {
+/// A client whose requests are separate transactions, each of which sets its identity.
+struct PooledClient<'a> {
     client: Client,
     me: Uuid,
-    /// What says so.
+    /// The SQL that sets it.
     claim: String,
     session: Option<String>,
     everybody: &'a Mutex<BTreeMap<Uuid, String>>,
-    dice: Dice,
+    rng: Rng,
 }
 
-impl<'a> Visitor<'a> {
-    fn new(client: Client, n: u64, everybody: &'a Mutex<BTreeMap<Uuid, String>>) -> Visitor<'a> {
+impl<'a> PooledClient<'a> {
+    fn new(client: Client, n: u64, everybody: &'a Mutex<BTreeMap<Uuid, String>>) -> PooledClient<'a> {
         let me = Uuid::new_v4();
         let claim = if n.is_multiple_of(2) {
             format!("SET LOCAL request.jwt.claims = '{{\"sub\":\"{me}\"}}'")
         } else {
-            // As one has to where others leave claims.
+            // The claims have to be cleared, as others may leave theirs.
             format!("SET LOCAL request.jwt.claims = ''; SET LOCAL presence.user_id = '{me}'")
         };
-        Visitor {
+        PooledClient {
             client,
             me,
             claim,
             session: None,
             everybody,
-            dice: Dice::new(n),
+            rng: Rng::new(n),
         }
     }
 
-    /// Visits again and again.
-    fn stay(&mut self, visits: u64, is_rude: bool, one_is_rude: bool) {
+    /// Makes this many visits. A rude client leaves its claims to the session.
+    fn visit_repeatedly(&mut self, visits: u64, is_rude: bool, one_is_rude: bool) {
         for _ in 0..visits {
             if is_rude {
                 let sql = format!("SET request.jwt.claims = '{{\"sub\":\"{}\"}}'", self.me);
-                ask(&mut self.client, &sql);
+                query(&mut self.client, &sql);
             }
             self.visit();
             if !one_is_rude {
-                // Without a word about who it is, a request is nobody's.
+                // A request that sets no identity has none.
                 let sql = "SELECT presence.presence_auth_id()";
-                assert_eq!(ask(&mut self.client, sql), "");
+                assert_eq!(query(&mut self.client, sql), "");
             }
         }
     }
 
     /// One request.
-    fn ask(&mut self, sql: &str) -> String {
-        ask(
-            &mut self.client,
-            &format!("BEGIN; {}; {sql}; COMMIT", self.claim),
-        )
+    fn request(&mut self, sql: &str) -> String {
+        query(&mut self.client, &format!("BEGIN; {}; {sql}; COMMIT", self.claim))
     }
 
     fn visit(&mut self) {
-        assert_eq!(
-            self.ask("SELECT presence.presence_auth_id()"),
-            self.me.to_string()
-        );
+        assert_eq!(self.request("SELECT presence.presence_auth_id()"), self.me.to_string());
         let own = match self.session.clone() {
             Some(own) => own,
             None => {
-                let own = self.ask("SELECT session_id FROM presence.start_session()");
+                let own = self.request("SELECT session_id FROM presence.start_session()");
                 self.everybody.lock().unwrap().insert(self.me, own.clone());
                 self.session.insert(own).clone()
             }
         };
-        assert_eq!(
-            self.ask(&format!("SELECT presence.heartbeat('{own}')")),
-            "ok"
-        );
+        assert_eq!(self.request(&format!("SELECT presence.heartbeat('{own}')")), "ok");
         let foreign = "SELECT count(*) FROM presence.user_sessions WHERE auth_id <> presence.presence_auth_id()";
-        assert_eq!(self.ask(foreign), "0");
+        assert_eq!(self.request(foreign), "0");
         let other = {
             let everybody = self.everybody.lock().unwrap();
             everybody
                 .iter()
                 .map(|(user, id)| (*user, id.clone()))
-                .nth(self.dice.roll(everybody.len() as u64) as usize)
+                .nth(self.rng.below(everybody.len() as u64) as usize)
         };
         if let Some((_, id)) = other.filter(|(user, _)| *user != self.me) {
-            assert_eq!(
-                self.ask(&format!("SELECT presence.heartbeat('{id}')")),
-                "unknown"
-            );
-            assert_eq!(
-                self.ask(&format!("SELECT presence.end_session('{id}')")),
-                "f"
-            );
+            assert_eq!(self.request(&format!("SELECT presence.heartbeat('{id}')")), "unknown");
+            assert_eq!(self.request(&format!("SELECT presence.end_session('{id}')")), "f");
         }
-        if self.dice.roll(4) == 0 {
-            assert_eq!(
-                self.ask(&format!("SELECT presence.end_session('{own}')")),
-                "t"
-            );
-            assert_eq!(
-                self.ask(&format!("SELECT presence.heartbeat('{own}')")),
-                "ended"
-            );
+        if self.rng.below(4) == 0 {
+            assert_eq!(self.request(&format!("SELECT presence.end_session('{own}')")), "t");
+            assert_eq!(self.request(&format!("SELECT presence.heartbeat('{own}')")), "ended");
             self.session = None;
         }
     }
 }
 
-/// Follows the feed from a number on by polling, until it is told to stop and has read all there is; returns the numbers
-/// it has read.
+/// Follows the feed from a number on by polling, until `stop` is set and it has read everything; returns the numbers it has
+/// read.
 fn poll(mut client: Client, epoch: &str, mut seq: i64, stop: &AtomicBool) -> Vec<i64> {
     let mut seen = Vec::new();
     loop {
         let stopped = stop.load(Ordering::Acquire);
-        let sql = format!(
-            "SELECT string_agg(seq::text, ',' ORDER BY seq) FROM presence.changes_since({seq}, '{epoch}', 7)"
-        );
-        let changes = ask(&mut client, &sql);
+        let sql =
+            format!("SELECT string_agg(seq::text, ',' ORDER BY seq) FROM presence.changes_since({seq}, '{epoch}', 7)");
+        let changes = query(&mut client, &sql);
         if changes.is_empty() && stopped {
             return seen;
         }
@@ -147,8 +125,8 @@ fn poll(mut client: Client, epoch: &str, mut seq: i64, stop: &AtomicBool) -> Vec
 }
 
 #[test]
-fn through_a_pooler_nobody_is_taken_for_another_and_no_change_is_missed() {
-    let cluster = Cluster::own(&[]);
+fn through_a_pooler_identities_stay_apart_and_no_change_is_missed() {
+    let cluster = Cluster::private(&[]);
     let database = cluster.database();
     database.wait_until_served();
     let (role, reader) = (database.client(), database.reader());
@@ -158,27 +136,27 @@ fn through_a_pooler_nobody_is_taken_for_another_and_no_change_is_missed() {
     let (epoch, first) = database.cursor();
     let visits: u64 = if soak() { 2_000 } else { 25 };
     let (online, polled) = thread::scope(|scope| {
-        let stopping = Stop(&stop);
+        let stopping = StopOnDrop(&stop);
         let pollers: Vec<_> = (0..3)
             .map(|_| {
                 let client = pooler.connect_as(&database.name, &reader);
                 scope.spawn(|| poll(client, &epoch, first, &stop))
             })
             .collect();
-        let mut visitors: Vec<Visitor> = (0..CLIENTS)
-            .map(|n| Visitor::new(pooler.connect_as(&database.name, &role), n, &everybody))
+        let mut pooled_clients: Vec<PooledClient> = (0..CLIENTS)
+            .map(|n| PooledClient::new(pooler.connect_as(&database.name, &role), n, &everybody))
             .collect();
-        // Then one leaves its claims to all who come after it on the same connection.
+        // In the second round one client leaves its claims to all that use the same connection after it.
         for one_is_rude in [false, true] {
             thread::scope(|scope| {
-                for (n, visitor) in visitors.iter_mut().enumerate() {
-                    scope.spawn(move || visitor.stay(visits, one_is_rude && n == 0, one_is_rude));
+                for (n, pooled_client) in pooled_clients.iter_mut().enumerate() {
+                    scope.spawn(move || pooled_client.visit_repeatedly(visits, one_is_rude && n == 0, one_is_rude));
                 }
             });
         }
-        let online: Vec<(Uuid, bool)> = visitors
+        let online: Vec<(Uuid, bool)> = pooled_clients
             .iter()
-            .map(|visitor| (visitor.me, visitor.session.is_some()))
+            .map(|pooled_client| (pooled_client.me, pooled_client.session.is_some()))
             .collect();
         let mut service = database.connect();
         for (user, is_online) in &online {
@@ -190,10 +168,7 @@ fn through_a_pooler_nobody_is_taken_for_another_and_no_change_is_missed() {
                 .all(|(user, is_online)| service.written(*user) == Some(*is_online))
         });
         drop(stopping);
-        let polled: Vec<Vec<i64>> = pollers
-            .into_iter()
-            .map(|poller| poller.join().unwrap())
-            .collect();
+        let polled: Vec<Vec<i64>> = pollers.into_iter().map(|poller| poller.join().unwrap()).collect();
         (online, polled)
     });
     let last = database.cursor().1;
@@ -203,7 +178,7 @@ fn through_a_pooler_nobody_is_taken_for_another_and_no_change_is_missed() {
             "a change was missed, or read twice: {seen:?}"
         );
     }
-    figure(&format!(
+    report(&format!(
         "{} clients on {CONNECTIONS} connections, {} visits, {} changes read by each of {} pollers",
         online.len(),
         CLIENTS * visits * 2,

@@ -1,48 +1,48 @@
-//! sqlsmith: whole queries at random, in which the extension's functions, tables and columns turn up anywhere.
+//! sqlsmith: random queries with the extension's functions, tables and columns in any place.
 
 use std::{
     process::{Command, Stdio},
     thread,
 };
 
-use pg_presence_test::{Cluster, Database, Presence, figure, soak};
+use pg_presence_test::{Cluster, Database, Presence, report, soak};
 use uuid::Uuid;
 
-/// What is looked for in the log.
+/// What is counted in the log.
 #[derive(Default)]
 struct Found {
-    /// How often the extension is named.
+    /// How often queries name the extension.
     reached: usize,
-    /// How many statements were refused.
-    refused: usize,
-    /// The functions of errors that come from it: their LOCATION is in a Rust file.
+    /// How many statements failed.
+    failed: usize,
+    /// The LOCATION lines of internal errors that come from a Rust file.
     internal_errors: Vec<String>,
     crashes: Vec<String>,
 }
 
-fn look(log: impl Iterator<Item = String>) -> Found {
+fn scan(log: impl Iterator<Item = String>) -> Found {
     let mut found = Found::default();
     let mut internal = false;
     for line in log {
         found.reached += line.matches("presence.").count();
         if line.contains(" ERROR:  ") {
-            found.refused += 1;
+            found.failed += 1;
             internal = line.contains("ERROR:  XX");
         }
         if internal && line.contains("LOCATION:") && line.contains(".rs:") {
             found.internal_errors.push(line);
-        } else if SIGNS.iter().any(|sign| line.contains(sign)) {
+        } else if CRASH_SIGNS.iter().any(|sign| line.contains(sign)) {
             found.crashes.push(line);
         }
     }
     found
 }
 
-/// Of a crash.
-const SIGNS: [&str; 4] = ["panicked", "PANIC: ", "was terminated by signal", "TRAP: "];
+/// Log messages that indicate a crash.
+const CRASH_SIGNS: [&str; 4] = ["panicked", "PANIC: ", "was terminated by signal", "TRAP: "];
 
-/// Has sqlsmith ask so many queries as this role.
-fn smith(database: &Database, role: &str, queries: usize, seed: u32) {
+/// Runs this many queries of sqlsmith as a role.
+fn run_sqlsmith(database: &Database, role: &str, queries: usize, seed: u32) {
     let target = format!(
         "host={} user={role} dbname={}",
         database.cluster.socket_directory().display(),
@@ -57,17 +57,17 @@ fn smith(database: &Database, role: &str, queries: usize, seed: u32) {
         .stderr(Stdio::piped())
         .output()
         .expect("sqlsmith, which pg_test/bin/setup tests installs");
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{}: {said}", done.status);
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{}: {stderr}", done.status);
 }
 
-/// What sqlsmith shall see of PostgreSQL's catalogs: each time some other functions that have to do with the types used
-/// here, so that ours are not lost among them. Of all the rest it understands too little: it takes a pseudo-type for one
-/// that a value can have, and most of its queries then end in the parser.
+/// What sqlsmith sees of PostgreSQL's catalogs: a random part of the functions on the types that the extension uses, so that
+/// the extension's own are not lost among them. With all functions most queries would fail in the parser, as sqlsmith takes
+/// pseudo-types for types of values.
 ///
-/// The first `pg_proc` on its path is a copy, in which those of our functions that return sets look like others: it
-/// would leave them out. For `pg_operator` it asks by its full name, so operators of ranges, and those of arrays that
-/// do not compare, are gone from this server; nothing here needs them.
+/// The first `pg_proc` on its path is a copy in which the extension's set-returning functions appear as ordinary ones, as
+/// sqlsmith omits set-returning functions. It reads `pg_operator` by its qualified name, so range operators, and array
+/// operators other than comparisons, are deleted from this server; nothing here needs them.
 const CATALOG: &str = "
     CREATE SCHEMA smith;
     CREATE MATERIALIZED VIEW smith.pg_proc AS
@@ -86,7 +86,7 @@ const CATALOG: &str = "
 
 #[test]
 fn no_query_makes_the_extension_fail() {
-    let cluster = Cluster::own(&[
+    let cluster = Cluster::private(&[
         ("log_error_verbosity", "verbose"),
         ("log_min_error_statement", "log"),
         ("log_statement", "all"),
@@ -102,7 +102,7 @@ fn no_query_makes_the_extension_fail() {
     database.run(CATALOG);
     let mut presence = database.connect();
     for role in [&client, &service] {
-        // sqlsmith knows no identity; the role's own setting gives it one, and ends its endless joins.
+        // sqlsmith sets no identity, so the role's settings do, and cancel its endless joins.
         let user = Uuid::new_v4();
         database.run(&format!(
             "ALTER ROLE {role} SET presence.user_id = '{user}'; ALTER ROLE {role} SET statement_timeout = '2s';
@@ -114,23 +114,23 @@ fn no_query_makes_the_extension_fail() {
     thread::scope(|scope| {
         for (role, seed) in [&client, &service].into_iter().zip(std::process::id()..) {
             let database = &database;
-            scope.spawn(move || smith(database, role, queries, seed));
+            scope.spawn(move || run_sqlsmith(database, role, queries, seed));
         }
     });
-    let found = look(cluster.log_lines());
+    let found = scan(cluster.log_lines());
     let sql = "SELECT funcname::text, calls FROM pg_stat_user_functions WHERE schemaname = 'presence' AND calls > 0";
     let called = presence.query(sql, &[]).unwrap();
     let calls: i64 = called.iter().map(|row| row.get::<_, i64>(1)).sum();
-    figure(&format!(
-        "{} queries of sqlsmith, {} of them refused, with {calls} calls of {} functions; they name the extension {} times",
+    report(&format!(
+        "{} queries of sqlsmith, {} of them failed, with {calls} calls of {} functions; they name the extension {} times",
         queries * 2,
-        found.refused,
+        found.failed,
         called.len(),
         found.reached
     ));
-    assert!(found.reached > queries, "it has found the extension");
+    assert!(found.reached > queries, "the queries do not reach the extension");
     assert_eq!(found.internal_errors, [""; 0]);
     assert_eq!(found.crashes, [""; 0]);
     database.assert_served();
-    assert_eq!(database.worker(), worker, "the worker has lived through it");
+    assert_eq!(database.worker(), worker, "the worker has survived");
 }

@@ -1,0 +1,32 @@
+//! The scenarios, in the order in which they run.
+
+use crate::{env::Env, results::Results};
+
+mod alternatives;
+mod batch;
+mod concurrency;
+mod heartbeat;
+mod interference;
+mod latency;
+mod login_storm;
+mod reads;
+mod scaling;
+mod wal;
+mod worker;
+
+/// A scenario's name and its function.
+pub type Scenario = (&'static str, fn(&mut Env) -> Results);
+
+pub const ALL: &[Scenario] = &[
+    ("heartbeat", heartbeat::run),
+    ("alternatives", alternatives::run),
+    ("batch", batch::run),
+    ("reads", reads::run),
+    ("concurrency", concurrency::run),
+    ("interference", interference::run),
+    ("worker", worker::run),
+    ("wal", wal::run),
+    ("latency", latency::run),
+    ("login_storm", login_storm::run),
+    ("scaling", scaling::run),
+];

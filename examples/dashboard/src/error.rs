@@ -1,0 +1,76 @@
+//! Errors, and the responses they become: one plain sentence for the user, and what to do.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use tokio_postgres::error::SqlState;
+
+#[derive(Debug)]
+pub enum Error {
+    SignedOut,
+    UserNotFound,
+    /// The request is invalid, for this reason.
+    BadRequest(&'static str),
+    TooLarge,
+    Database(tokio_postgres::Error),
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Error {
+        Error::Database(error)
+    }
+}
+
+impl Error {
+    fn status_and_message(&self) -> (StatusCode, &str) {
+        match self {
+            Error::SignedOut => (StatusCode::UNAUTHORIZED, "You are signed out. Please sign in again."),
+            Error::UserNotFound => (StatusCode::NOT_FOUND, "There is no such user. Please choose another."),
+            Error::BadRequest(reason) => (StatusCode::BAD_REQUEST, reason),
+            Error::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The request is too large: the limit is 4 kB.",
+            ),
+            Error::Database(error) => Error::of_database(error),
+        }
+    }
+
+    fn of_database(error: &tokio_postgres::Error) -> (StatusCode, &str) {
+        const UNREACHABLE: (StatusCode, &str) = (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The database cannot be reached at the moment. Nothing is lost; please try again shortly.",
+        );
+        let (Some(code), Some(error)) = (error.code(), error.as_db_error()) else {
+            // Not an error the server reported: the connection failed.
+            return UNREACHABLE;
+        };
+        match code {
+            &SqlState::INSUFFICIENT_PRIVILEGE => (StatusCode::FORBIDDEN, error.message()),
+            &SqlState::INVALID_PARAMETER_VALUE => (StatusCode::BAD_REQUEST, error.message()),
+            &SqlState::INVALID_TEXT_REPRESENTATION => {
+                (StatusCode::BAD_REQUEST, "That is not a valid id: ids are UUIDs.")
+            }
+            code if code.code().starts_with("22") => {
+                (StatusCode::BAD_REQUEST, "The request contains an invalid value.")
+            }
+            &SqlState::CONFIGURATION_LIMIT_EXCEEDED => (StatusCode::TOO_MANY_REQUESTS, error.message()),
+            // Shutting down, starting up, or out of connections or other resources.
+            code if code.code().starts_with("57P") || code.code().starts_with("53") => UNREACHABLE,
+            _ => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Something went wrong on our side. The error has been logged; please try again.",
+            ),
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, message) = self.status_and_message();
+        if status.is_server_error() {
+            // The details go to the log, not to the user.
+            eprintln!("error: {self:?}");
+        }
+        let body = serde_json::json!({ "message": message });
+        (status, axum::Json(body)).into_response()
+    }
+}

@@ -1,0 +1,234 @@
+//! The users and their presence as browsers show them, kept in memory: however many browsers are connected, each change
+//! is read from the database once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::sleep;
+use tokio_postgres::Row;
+
+use crate::database::{Caller, Database};
+use crate::error::Error;
+use crate::follow::{Change, Event};
+
+/// How many updates a slow browser may be behind before it is sent all users again.
+const MAX_BEHIND: usize = 256;
+const COLUMNS: &str = "u.id::text, u.name, u.title, p.is_online,
+    (extract(epoch FROM p.last_seen) * 1000)::bigint AS last_seen, p.session_count::bigint AS sessions";
+
+/// One row of the page.
+#[derive(Clone, PartialEq, Serialize)]
+struct User {
+    id: String,
+    name: String,
+    title: String,
+    is_online: bool,
+    /// In milliseconds since 1970; `None` for a user who never had a session.
+    last_seen: Option<i64>,
+    sessions: i64,
+}
+
+/// An update for browsers, sent as one server-sent event.
+#[derive(Clone)]
+pub struct Update {
+    pub name: &'static str,
+    pub data: Arc<str>,
+}
+
+impl Update {
+    fn new(name: &'static str, data: &impl Serialize) -> Update {
+        let data = serde_json::to_string(data).expect("plain data");
+        Update {
+            name,
+            data: data.into(),
+        }
+    }
+}
+
+pub struct LiveUsers {
+    database: Arc<Database>,
+    state: Mutex<State>,
+    updates: broadcast::Sender<Update>,
+    refresh_requests: mpsc::UnboundedSender<String>,
+}
+
+#[derive(Default)]
+struct State {
+    users: BTreeMap<String, User>,
+    /// Whether the connection that follows the changes is up.
+    is_following: bool,
+    /// Whether the users are known to be up to date.
+    is_live: bool,
+}
+
+impl State {
+    fn snapshot(&self) -> Update {
+        let users: Vec<_> = self.users.values().collect();
+        Update::new("users", &json!({ "users": users, "is_live": self.is_live }))
+    }
+}
+
+impl LiveUsers {
+    /// Starts a task that keeps the users up to date until the channel of events is closed.
+    pub fn start(database: Arc<Database>, events: mpsc::Receiver<Event>) -> Arc<LiveUsers> {
+        let (refresh_requests, requests) = mpsc::unbounded_channel();
+        let users = Arc::new(LiveUsers {
+            database,
+            state: Mutex::default(),
+            updates: broadcast::Sender::new(MAX_BEHIND),
+            refresh_requests,
+        });
+        tokio::spawn(users.clone().run(events, requests));
+        users
+    }
+
+    /// Returns all users, and a receiver of every update after that.
+    pub fn subscribe(&self) -> (Update, broadcast::Receiver<Update>) {
+        let state = self.state();
+        (state.snapshot(), self.updates.subscribe())
+    }
+
+    /// Requests that a user is read again: a second session changes what is shown, but not the status.
+    pub fn refresh(&self, user_id: String) {
+        let _ = self.refresh_requests.send(user_id);
+    }
+
+    async fn run(
+        self: Arc<LiveUsers>,
+        mut events: mpsc::Receiver<Event>,
+        mut requests: mpsc::UnboundedReceiver<String>,
+    ) {
+        loop {
+            let mut stale = Stale::default();
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.handle(event, &mut stale),
+                    None => return,
+                },
+                user_id = requests.recv() => stale.users.extend(user_id),
+            }
+            // One query serves everything that is already waiting.
+            while let Ok(event) = events.try_recv() {
+                self.handle(event, &mut stale);
+            }
+            while let Ok(user_id) = requests.try_recv() {
+                stale.users.insert(user_id);
+            }
+            while let Err(error) = self.reload(&mut stale).await {
+                eprintln!("error: could not read the users: {error:?}");
+                self.disconnected();
+                stale.all = true;
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    /// Marks the users of an event as stale. Its statuses are only logged: browsers are sent what `reload` reads.
+    fn handle(&self, event: Event, stale: &mut Stale) {
+        self.state().is_following = !matches!(event, Event::Disconnected(_));
+        match event {
+            Event::Snapshot(users) => {
+                let online = users.iter().filter(|user| user.status == "active").count();
+                match users.len() {
+                    0 => println!("          nobody has signed in yet"),
+                    all => println!("          {online} of {all} users are active"),
+                }
+                stale.all = true;
+            }
+            // The only other channel is that of the users table.
+            Event::Notified(_) | Event::UpToDate => stale.all = true,
+            Event::Changed(changes) => {
+                for change in changes {
+                    self.log(&change);
+                    stale.users.insert(change.user_id);
+                }
+            }
+            Event::Disconnected(reason) => {
+                eprintln!("error: lost the connection to the database: {reason}");
+                *stale = Stale::default();
+                self.disconnected();
+            }
+        }
+    }
+
+    /// Reads the stale users, and sends browsers what has changed.
+    async fn reload(&self, stale: &mut Stale) -> Result<(), Error> {
+        if stale.all {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM app.users u
+                 JOIN presence.presence_of(ARRAY(SELECT id FROM app.users)) p ON p.user_id = u.id"
+            );
+            let rows = self.database.query(Caller::Server, &sql, &[]).await?;
+            let mut state = self.state();
+            state.users = rows.iter().map(user).map(|user| (user.id.clone(), user)).collect();
+            state.is_live = state.is_following;
+            let _ = self.updates.send(state.snapshot());
+            return Ok(());
+        }
+        // Ids that are not in the table are skipped; a notification of the table announces new users.
+        stale.users.retain(|id| self.state().users.contains_key(id));
+        if !stale.users.is_empty() {
+            let ids: Vec<_> = stale.users.iter().collect();
+            let sql = format!(
+                "SELECT {COLUMNS} FROM presence.presence_of($1::text[]::uuid[]) p JOIN app.users u ON u.id = p.user_id"
+            );
+            let rows = self.database.query(Caller::Server, &sql, &[&ids]).await?;
+            let mut state = self.state();
+            for user in rows.iter().map(user) {
+                if state.users.get(&user.id) != Some(&user) {
+                    let _ = self.updates.send(Update::new("user", &user));
+                    state.users.insert(user.id.clone(), user);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("a lock never poisoned")
+    }
+
+    /// Warns browsers, once, that what they show may be out of date.
+    fn disconnected(&self) {
+        let mut state = self.state();
+        if std::mem::take(&mut state.is_live) {
+            let _ = self.updates.send(Update::new("disconnected", &json!({})));
+        }
+    }
+
+    fn log(&self, change: &Change) {
+        let state = self.state();
+        let name = state
+            .users
+            .get(&change.user_id)
+            .map_or(change.user_id.as_str(), |user| &user.name);
+        let dot = if change.status == "active" { "🟢" } else { "⚫" };
+        println!(
+            "{}  {dot} {name} is {}",
+            change.at.get(11..19).unwrap_or_default(),
+            change.status
+        );
+    }
+}
+
+/// The users to read again.
+#[derive(Default)]
+struct Stale {
+    all: bool,
+    users: BTreeSet<String>,
+}
+
+fn user(row: &Row) -> User {
+    User {
+        id: row.get(0),
+        name: row.get(1),
+        title: row.get(2),
+        is_online: row.get(3),
+        last_seen: row.get(4),
+        sessions: row.get(5),
+    }
+}

@@ -1,0 +1,208 @@
+// The database, and people with browsers.
+
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import pg from 'pg'
+import { chromium } from 'playwright-core'
+import { currentTest, PATIENCE, until } from './framework.mjs'
+
+export const { PAGE, WEB, SHOTS } = process.env
+const launchOptions = { executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] }
+const exec = promisify(execFile)
+
+let shared // one browser for all tests, with a profile for each person
+
+// --- The database -----------------------------------------------------------------------
+
+// Runs SQL as superuser, on a connection of its own, as some tests restart the server.
+export async function sql(text, values = []) {
+  const client = new pg.Client()
+  client.on('error', () => {})
+  await client.connect()
+  try {
+    return (await client.query(text, values)).rows
+  } finally {
+    await client.end()
+  }
+}
+
+export async function pgCtl(...args) {
+  const command = [...process.env.PG_CTL.split(' '), ...args]
+  const asServer = process.getuid() === 0 ? ['runuser', '-u', 'postgres', '--'] : []
+  const [program, ...rest] = [...asServer, ...command]
+  await exec(program, rest, { cwd: '/' })
+}
+
+// Creates a user, so that no test depends on another.
+let number = 0
+export async function newUser(name = `Person ${++number}`) {
+  const [{ id }] = await sql("INSERT INTO app.users (name, title) VALUES ($1, 'Tester') RETURNING id", [name])
+  return { id, name }
+}
+
+// Returns the changes of one user, oldest first, as `status reason`.
+export async function changesOf(user) {
+  const rows = await sql(
+    "SELECT status || ' ' || reason AS change FROM presence.presence_changes WHERE user_id = $1 ORDER BY seq",
+    [user.id],
+  )
+  return rows.map(({ change }) => change)
+}
+
+export async function lastSeen(user) {
+  return (await sql('SELECT presence.last_seen($1) AS at', [user.id]))[0].at
+}
+
+// Waits until a user has this many changes, and asserts that they are these.
+export async function expectChanges(user, expected) {
+  await until(`${user.name}: ${expected}`, async () => (await changesOf(user)).length >= expected.length)
+  assert.deepEqual(await changesOf(user), expected)
+}
+
+// Keeps a user online without a browser, until the returned function is called.
+export async function visit(user) {
+  const [{ id }] = await sql('SELECT session_id AS id FROM presence.start_session(user_id => $1)', [user.id])
+  const timer = setInterval(() => sql('SELECT presence.heartbeat($1)', [id]).catch(() => {}), 1000)
+  const leave = () => clearInterval(timer)
+  currentTest().cleanups.push(leave)
+  return leave
+}
+
+// Waits for a beat of a user that is this many seconds from now or later.
+export async function untilBeatAfter(user, seconds) {
+  const [{ at }] = await sql("SELECT clock_timestamp() + $1 * interval '1 s' AS at", [seconds])
+  await until(`${user.name} beats`, async () => {
+    return (await lastSeen(user)) > at
+  })
+}
+
+// Waits until a user has not beaten for this many seconds.
+export async function untilSilentFor(user, seconds) {
+  await until(`${user.name} is silent`, async () => {
+    const silent = "SELECT presence.last_seen($1) < clock_timestamp() - $2 * interval '1 s' AS silent"
+    return (await sql(silent, [user.id, seconds]))[0].silent
+  })
+}
+
+// --- People -------------------------------------------------------------------------------
+
+// A person's browser: a profile with pages.
+export class Person {
+  static async create(options = {}, browser = undefined) {
+    shared ??= chromium.launch(launchOptions)
+    const context = await (browser ?? (await shared)).newContext({ viewport: { width: 1100, height: 800 }, ...options })
+    context.setDefaultTimeout(PATIENCE)
+    const person = new Person()
+    person.context = context
+    currentTest().people.push(person)
+    return person
+  }
+
+  // Signs in as a person does, and returns the page with the users. Moves the mouse until `stopMoving` is called.
+  async signIn(user) {
+    this.user = user
+    const page = await this.context.newPage()
+    await page.goto(`${PAGE}/login`)
+    await page.locator(`button[data-user="${user.id}"]`).click()
+    await page.waitForURL(`${PAGE}/`)
+    this.moveMouse(page)
+    return (this.page = page)
+  }
+
+  async open(path = '/') {
+    const page = await this.context.newPage()
+    await page.goto(PAGE + path)
+    return page
+  }
+
+  // Closes a page as a person does.
+  async leave(page = this.page) {
+    await page.close({ runBeforeUnload: true })
+  }
+
+  moveMouse(page) {
+    let x = 0
+    const timer = setInterval(() => page.mouse.move(100 + (x = (x + 17) % 200), 200).catch(this.stopMoving), 200)
+    this.stopMoving = () => clearInterval(timer)
+    currentTest().cleanups.push(this.stopMoving)
+  }
+
+  async sees(user, word, page = this.page) {
+    const row = page.locator(`tr[data-user="${user.id}"]`)
+    await until(`${user.name} is ${word}`, async () => (await row.locator('.word').textContent().catch(() => '')) === word)
+    const isGreen = await row.locator('.status .dot.on').count()
+    if (Boolean(isGreen) !== (word === 'Active')) throw new Error(`${user.name} is ${word}, but the dot is not`)
+  }
+
+  // Returns a function for the statuses of one user in the event stream from now on: whether they are online, each time that
+  // changes. The stream sends a user alone, or all users if one was added.
+  async watchStatus(user) {
+    await this.page.evaluate(
+      (id) =>
+        new Promise((resolve) => {
+          window.seen = []
+          let before
+          const receive = (user) => {
+            if (user?.id !== id) return
+            if (before !== undefined && user.is_online !== before) window.seen.push(user.is_online)
+            before = user.is_online
+            resolve()
+          }
+          const stream = new EventSource('/api/events')
+          stream.addEventListener('user', ({ data }) => receive(JSON.parse(data)))
+          stream.addEventListener('users', ({ data }) => receive(JSON.parse(data).users.find((user) => user.id === id)))
+        }),
+      user.id,
+    )
+    return () => this.page.evaluate(() => window.seen)
+  }
+}
+
+// Hides a page behind another tab, or shows it again. In a headless browser every page is visible.
+export const hide = (page) => setHidden(page, true)
+export const show = (page) => setHidden(page, false)
+const setHidden = (page, isHidden) =>
+  page.evaluate((isHidden) => {
+    Object.defineProperty(document, 'hidden', { value: isHidden, configurable: true })
+    Object.defineProperty(document, 'visibilityState', { value: isHidden ? 'hidden' : 'visible', configurable: true })
+    document.dispatchEvent(new Event('visibilitychange'))
+  }, isHidden)
+
+// Sets the clock of a page this many milliseconds ahead.
+export async function advanceClock(page, ahead) {
+  await page.evaluate((ahead) => {
+    const now = Date.now
+    Date.now = () => now() + ahead
+  }, ahead)
+}
+
+// Launches a browser that can be killed.
+export async function launchBrowser() {
+  const server = await chromium.launchServer(launchOptions)
+  const browser = await chromium.connect(server.wsEndpoint())
+  currentTest().cleanups.push(() => server.kill())
+  return { browser, kill: () => server.process().kill('SIGKILL') }
+}
+
+// --- Cleaning up ---------------------------------------------------------------------------
+
+export async function takeScreenshots(name) {
+  let count = 0
+  for (const page of currentTest().people.flatMap(({ context }) => context.pages())) {
+    const path = `${SHOTS}/${name.replaceAll(' ', '_')}-${++count}.png`
+    await page.screenshot({ path, timeout: 5000 }).then(
+      () => console.log(`        see ${path}`),
+      () => {},
+    )
+  }
+}
+
+export async function cleanUp() {
+  for (const cleanup of currentTest().cleanups.splice(0)) await cleanup()
+  for (const { context } of currentTest().people.splice(0)) await context.close().catch(() => {})
+}
+
+export async function close() {
+  await (await shared)?.close()
+}

@@ -1,0 +1,230 @@
+// The dots: which users are green, which are gray, and when that changes.
+
+import assert from 'node:assert/strict'
+import { expectChanges, hide, lastSeen, newUser, launchBrowser, PAGE, Person, show, sql, untilBeatAfter, untilSilentFor, visit } from './fixtures.mjs'
+import { report, test, until } from './framework.mjs'
+
+test('after the login the signed-in user is green', async () => {
+  const ana = await Person.create()
+  await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+})
+
+test('a second browser makes both users green, in both', async () => {
+  const [ana, ben] = [await Person.create(), await Person.create()]
+  await ana.signIn(await newUser())
+  await ben.signIn(await newUser())
+  for (const who of [ana, ben]) {
+    await who.sees(ana.user, 'Active')
+    await who.sees(ben.user, 'Active')
+  }
+})
+
+test('a browser that is killed turns gray after the timeout', async () => {
+  const ana = await Person.create()
+  await ana.signIn(await newUser())
+  const { browser, kill } = await launchBrowser()
+  const ben = await Person.create({}, browser)
+  await ben.signIn(await newUser())
+  await ana.sees(ben.user, 'Active')
+  const begun = Date.now()
+  kill()
+  await ana.sees(ben.user, 'Inactive')
+  report(`gray ${((Date.now() - begun) / 1000).toFixed(1)} s after the kill`)
+  await expectChanges(ben.user, ['active started', 'inactive timed_out'])
+  const [{ seconds }] = await sql(
+    `SELECT extract(epoch FROM changed_at - last_seen)::float AS seconds FROM presence.presence_changes
+     WHERE user_id = $1 AND status = 'inactive'`,
+    [ben.user.id],
+  )
+  assert.ok(seconds >= 30, `gray after ${seconds} s: before the timeout`)
+})
+
+test('a browser that is closed turns gray within the grace', async () => {
+  const [ana, ben] = [await Person.create(), await Person.create()]
+  await ana.signIn(await newUser())
+  await ben.signIn(await newUser())
+  await ana.sees(ben.user, 'Active')
+  // A beat in progress might arrive after the release.
+  ben.stopMoving()
+  await untilSilentFor(ben.user, 2.5)
+  const begun = Date.now()
+  await ben.leave()
+  await ana.sees(ben.user, 'Inactive')
+  report(`gray ${((Date.now() - begun) / 1000).toFixed(1)} s after the close`)
+  await expectChanges(ben.user, ['active started', 'inactive released'])
+})
+
+test('a logout in one browser turns gray in the other without a refresh', async () => {
+  const [ana, ben] = [await Person.create(), await Person.create()]
+  await ana.signIn(await newUser())
+  await ben.signIn(await newUser())
+  await ana.sees(ben.user, 'Active')
+  const seen = await ana.watchStatus(ben.user)
+  const begun = Date.now()
+  await ben.page.getByRole('button', { name: 'Log out' }).click()
+  await ana.sees(ben.user, 'Inactive')
+  report(`gray ${Date.now() - begun} ms after the click`)
+  await until('the stream reports it', async () => (await seen()).length)
+  assert.deepEqual(await seen(), [false])
+  await expectChanges(ben.user, ['active started', 'inactive ended'])
+  await ben.page.waitForURL(/\/login$/)
+})
+
+test('an untouched page turns gray, and green again at the first mouse move', async () => {
+  const ana = await Person.create()
+  await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  ana.stopMoving()
+  await ana.sees(ana.user, 'Inactive')
+  await ana.page.mouse.move(30, 40)
+  await ana.sees(ana.user, 'Active')
+  await expectChanges(ana.user, ['active started', 'inactive timed_out', 'active resumed'])
+})
+
+test('two tabs are one session, and closing one leaves the user green', async () => {
+  const [ana, ben] = [await Person.create(), await Person.create()]
+  await ben.signIn(await newUser())
+  const page = await ana.signIn(await newUser())
+  const second = await ana.open()
+  await ana.sees(ana.user, 'Active', second)
+  const sessions = await sql('SELECT session_count AS n FROM presence.presence_of(ARRAY[$1::uuid])', [ana.user.id])
+  assert.equal(Number(sessions[0].n), 1)
+  await page.evaluate(() => {
+    window.others = new BroadcastChannel('presence')
+    window.others.onmessage = ({ data }) => (window.hasLeft ||= data.isLeaving)
+  })
+  // Nobody touches the other tab; its last beat is the one that undoes the release of the closed tab.
+  ana.stopMoving()
+  await untilSilentFor(ana.user, 2.5)
+  const [{ leftAt }] = await sql('SELECT clock_timestamp() AS "leftAt"')
+  await ana.leave(second)
+  await until('the closed tab announces that it leaves', () => page.evaluate(() => window.hasLeft))
+  await ben.sees(ana.user, 'Inactive')
+  await expectChanges(ana.user, ['active started', 'inactive timed_out'])
+  assert.ok((await lastSeen(ana.user)) > leftAt, 'no beat since the close')
+})
+
+test('a reload is never shown as gray in another browser', async () => {
+  const [ana, ben] = [await Person.create(), await Person.create()]
+  await ana.signIn(await newUser())
+  await ben.signIn(await newUser())
+  await ana.sees(ben.user, 'Active')
+  const seen = await ana.watchStatus(ben.user)
+  for (let reload = 0; reload < 3; reload++) {
+    await ben.page.reload()
+    await ben.sees(ben.user, 'Active')
+  }
+  // For the grace period of the page that was left by the reload.
+  await untilBeatAfter(ben.user, 11)
+  await ana.sees(ben.user, 'Active')
+  assert.ok(!(await seen()).includes(false), 'gray in between')
+  await expectChanges(ben.user, ['active started'])
+})
+
+test('a release that arrives after the next page has started is undone by a beat', async () => {
+  const ana = await Person.create()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  ana.stopMoving()
+  let releasedAt
+  await page.route('**/rpc/start_session', async (route) => {
+    const answer = await route.fetch()
+    const { session_token } = route.request().postDataJSON()
+    await ana.context.request.post(`${PAGE}/rpc/release_session_by_token`, { data: { session_token } })
+    ;[{ releasedAt }] = await sql('SELECT clock_timestamp() AS "releasedAt"')
+    await route.fulfill({ response: answer })
+  })
+  await page.reload()
+  await until('released', () => releasedAt)
+  await until('a beat since', async () => (await lastSeen(ana.user)) > releasedAt)
+  await ana.sees(ana.user, 'Active')
+})
+
+test('with many tabs the server stays reachable, and the visible one is up to date', async () => {
+  const [ana, ben] = [await Person.create(), await newUser()]
+  const first = await ana.signIn(await newUser())
+  await ana.sees(ben, 'Inactive')
+  await hide(first)
+  for (let tab = 2; tab <= 7; tab++) {
+    const page = await ana.open()
+    await ana.sees(ana.user, 'Active', page)
+    await hide(page)
+  }
+  await visit(ben)
+  await show(first)
+  await ana.sees(ben, 'Active')
+  await first.getByRole('button', { name: 'Log out' }).click()
+  await first.waitForURL(/\/login$/)
+})
+
+test('signing in as another user in the same browser ends the former session', async () => {
+  const ana = await Person.create()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  const ben = await newUser()
+  const second = await ana.open('/login')
+  await second.locator(`button[data-user="${ben.id}"]`).click()
+  await ana.sees(ben, 'Active', second)
+  await expectChanges(ana.user, ['active started', 'inactive ended'])
+  // The first tab is Ben's now, too.
+  await second.getByRole('button', { name: 'Log out' }).click()
+  await page.waitForURL(/\/login$/)
+  await expectChanges(ben, ['active started', 'inactive ended'])
+})
+
+test('tabs that are restored together with an unusable token still share one session', async () => {
+  const ana = await Person.create()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await page.goto(`${PAGE}/login`)
+  await page.evaluate(() => {
+    localStorage.removeItem('presence:session')
+    localStorage.setItem('presence:token', 'the token of an ended session')
+  })
+  const ended = 'SELECT presence.end_session(session_id) FROM presence.start_session(user_id => $1, session_token => $2)'
+  await sql(ended, [ana.user.id, 'the token of an ended session'])
+  const started = []
+  ana.context.on('response', async (answer) => {
+    if (answer.url().endsWith('/rpc/start_session') && answer.ok()) started.push((await answer.json()).session_id)
+  })
+  await Promise.all([ana.open(), ana.open(), ana.open()])
+  await until('all have started', () => started.length === 3)
+  assert.equal(new Set(started).size, 1)
+})
+
+test('after signing out everywhere a reopened page shows the login, and one sign-in is enough', async () => {
+  const ana = await Person.create()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await page.goto(`${PAGE}/login`)
+  await sql('SELECT presence.end_user_sessions($1)', [ana.user.id])
+  await page.goto(PAGE)
+  await page.waitForURL(/\/login$/)
+  // Signing out everywhere may also happen while the login is shown.
+  const [{ id }] = await sql('SELECT id FROM presence.user_sessions WHERE user_id = $1', [ana.user.id])
+  await page.evaluate((id) => localStorage.setItem('presence:session', id), id)
+  await page.locator(`button[data-user="${ana.user.id}"]`).click()
+  await ana.sees(ana.user, 'Active')
+})
+
+test('a late message about the end of an earlier session does not end a later login', async () => {
+  const [ana, ben] = [await Person.create(), await Person.create()]
+  const page = await ana.signIn(await newUser())
+  await ben.signIn(await newUser())
+  await ben.sees(ana.user, 'Active')
+  await page.evaluate(() => new BroadcastChannel('presence').postMessage({ isEnded: true, token: 'of an earlier session' }))
+  await untilBeatAfter(ana.user, 2)
+  assert.equal(page.url(), `${PAGE}/`)
+  await expectChanges(ana.user, ['active started'])
+})
+
+test('a session that the server ends shows the login in every tab', async () => {
+  const ana = await Person.create()
+  await ana.signIn(await newUser())
+  const second = await ana.open()
+  await ana.sees(ana.user, 'Active', second)
+  await sql('SELECT presence.end_user_sessions($1)', [ana.user.id])
+  await ana.page.waitForURL(/\/login$/)
+  await second.waitForURL(/\/login$/)
+})

@@ -1,0 +1,213 @@
+//! The same programs, disconnected from the server while somebody signs in: they catch up on it when they reconnect.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+};
+
+use pg_presence_test::{Cluster, Database, Install, Presence, wait_for, wait_until};
+use uuid::Uuid;
+
+use crate::{CLIENTS, node, python, rust, served, set_up_for_postgrest, with_connection};
+
+/// A running program, and its output so far.
+struct Running {
+    child: Child,
+    output: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    fn new(program: &mut Command) -> Running {
+        let mut child = program
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // In a process group of its own, so that the programs of a script end with it.
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program:?}: {error}"));
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let streams: [Box<dyn Read + Send>; 2] = [
+            Box::new(child.stdout.take().expect("a pipe")),
+            Box::new(child.stderr.take().expect("a pipe")),
+        ];
+        let readers = streams.map(|stream| {
+            let output = Arc::clone(&output);
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines() {
+                    output.lock().unwrap().push(line.expect("UTF-8"));
+                }
+            })
+        });
+        Running {
+            child,
+            output,
+            readers: readers.into(),
+        }
+    }
+
+    fn output(&self) -> Vec<String> {
+        self.output.lock().unwrap().clone()
+    }
+
+    fn wait_for(&self, what: impl Fn(&str) -> bool) {
+        wait_until("a program to print it", || self.output().iter().any(|line| what(line)));
+    }
+
+    /// Waits until it exits successfully, and returns its output.
+    fn end(mut self) -> Vec<String> {
+        let status = wait_for("a program to end", || self.child.try_wait().unwrap());
+        for reader in self.readers.drain(..) {
+            reader.join().expect("its output");
+        }
+        let output = self.output();
+        assert!(status.success(), "{status}: {output:?}");
+        output
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{:?}", self.output());
+        }
+        if let Ok(None) = self.child.try_wait() {
+            let kill = format!("kill -s TERM -- -{}", self.child.id());
+            let _ = Command::new("sh").args(["-c", &kill]).status();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Closes the connection on which the role follows the feed, and admits no new one until `meanwhile` returns.
+fn disconnect(database: &Database, role: &str, meanwhile: impl FnOnce()) {
+    let mut postgres = database.connect();
+    database.run(&format!("ALTER ROLE {role} NOLOGIN"));
+    // Every statement of a follower matches.
+    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND usename = $1
+               AND query ~ 'LISTEN|presence_cursor|user_presence|changes_since|claims|COMMIT'";
+    wait_until("the connections to be closed", || {
+        postgres.query_one(sql, &[&role]).unwrap().get::<_, i64>(0) == 0
+    });
+    meanwhile();
+    database.run(&format!("ALTER ROLE {role} LOGIN"));
+}
+
+/// Runs a program that follows the feed before the worker has written its login, and is disconnected while the worker
+/// writes it.
+fn disconnect_before_its_login_is_written(name: &str, program: impl FnOnce() -> Command) {
+    let database = served();
+    let service = database.service();
+    let mut blocker = database.connect();
+    let mut waiting = blocker.transaction().unwrap();
+    // Everybody can read; only the worker has to wait.
+    waiting
+        .batch_execute("LOCK TABLE presence.presence_changes IN SHARE MODE")
+        .unwrap();
+    let mut program = program();
+    let running = Running::new(with_connection(&database, &service, &mut program));
+    let mut reader = database.connect();
+    let user: Uuid = reader
+        .query_one("SELECT presence.presence_id($1)", &[&name])
+        .unwrap()
+        .get(0);
+    wait_until("the program to be signed in and to follow", || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = $1
+                   AND state = 'idle' AND query ~ 'FROM presence.user_presence'";
+        let follows = reader.query_one(sql, &[&service]).unwrap().get::<_, i64>(0) == 1;
+        follows && reader.is_online(user)
+    });
+    disconnect(&database, &service, || {
+        waiting.commit().unwrap();
+        reader.wait_for_written(user, true);
+    });
+    let output = running.end();
+    assert!(
+        output.iter().any(|line| line.starts_with("disconnected: ")),
+        "{output:?}"
+    );
+    let statuses: Vec<_> = output.iter().filter(|line| line.starts_with("status: ")).collect();
+    assert_eq!(statuses, ["status: active", "status: inactive"], "{output:?}");
+}
+
+#[test]
+fn node_catches_up_on_changes_made_while_disconnected() {
+    disconnect_before_its_login_is_written("node", node);
+}
+
+#[test]
+fn python_catches_up_on_changes_made_while_disconnected() {
+    disconnect_before_its_login_is_written("python", python);
+}
+
+#[test]
+fn rust_catches_up_on_changes_made_while_disconnected() {
+    disconnect_before_its_login_is_written("rust", rust);
+}
+
+/// Asserts that an endless script prints who is online, who comes online, who comes online while it is disconnected, and who
+/// goes offline after that.
+fn disconnect_between_two_turns(database: &Database, role: &str, mut script: Command) {
+    let mut service = database.connect();
+    let users: [Uuid; 3] = std::array::from_fn(|_| Uuid::new_v4());
+    let mut sign_in = |user: Uuid| {
+        let session = service.start(user);
+        service.wait_for_written(user, true);
+        session
+    };
+    sign_in(users[0]);
+    let follower = Running::new(with_connection(database, role, &mut script));
+    let prints = |user: Uuid, status: &'static str| {
+        let user = user.to_string();
+        follower.wait_for(|line| {
+            let at = line.find(&user);
+            at.is_some_and(|at| line[at + user.len()..].split(['|', '"']).any(|word| word == status))
+        });
+    };
+    prints(users[0], "active");
+    let second = sign_in(users[1]);
+    prints(users[1], "active");
+    disconnect(database, role, || {
+        sign_in(users[2]);
+    });
+    prints(users[2], "active");
+    service.end(second.id);
+    prints(users[1], "inactive");
+}
+
+/// Returns the script `follow` of an example, with the psql of this server.
+fn script(database: &Database, client: &str) -> Command {
+    let psql = database.cluster.program("psql", &database.name);
+    let mut path = Path::new(psql.get_program())
+        .parent()
+        .expect("a directory")
+        .to_owned()
+        .into_os_string();
+    path.push(":");
+    path.push(env::var_os("PATH").expect("PATH"));
+    let mut script = Command::new(Path::new(CLIENTS).join(client).join("follow"));
+    script.env("PATH", path);
+    script
+}
+
+#[test]
+fn psql_catches_up_on_changes_made_while_disconnected() {
+    let database = served();
+    disconnect_between_two_turns(&database, &database.service(), script(&database, "psql"));
+}
+
+#[test]
+fn the_page_behind_postgrest_catches_up_on_changes_made_while_disconnected() {
+    // On a private server, as roles belong to the whole server.
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database_with(Install::None);
+    set_up_for_postgrest(&database);
+    disconnect_between_two_turns(&database, "authenticator", script(&database, "supabase"));
+}

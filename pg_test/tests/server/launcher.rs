@@ -1,0 +1,56 @@
+//! The launcher: every database gets its worker, as soon as there is a slot for it.
+
+use pg_presence_test::{Cluster, Presence, signal, wait_for, wait_until};
+use uuid::Uuid;
+
+fn launcher(cluster: &Cluster) -> Option<i32> {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_presence launcher'";
+    let row = cluster.connect("postgres").query_opt(sql, &[]);
+    row.expect("the processes").map(|row| row.get(0))
+}
+
+#[test]
+fn a_terminated_launcher_is_replaced_and_finds_its_workers() {
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database();
+    let worker = database.worker();
+    database.assert_served();
+    let first = wait_for("a launcher", || launcher(&cluster));
+    signal("TERM", first);
+    wait_for("another launcher", || launcher(&cluster).filter(|pid| *pid != first));
+    let other = cluster.database();
+    other.assert_served();
+    assert_eq!(database.worker(), worker);
+    signal("TERM", worker);
+    database.new_worker(worker);
+    database.assert_served();
+}
+
+#[test]
+fn without_a_free_slot_statuses_are_right_and_the_worker_starts_with_the_next_free_one() {
+    // One slot for the launcher, one for a worker, one for the server's logical replication launcher.
+    let cluster = Cluster::private(&[("max_worker_processes", "3")]);
+    let first = cluster.database();
+    first.worker();
+    first.assert_served();
+    let second = cluster.database();
+    let mut service = second.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    wait_until("the log reports it", || {
+        cluster.log().contains("out of background worker slots for database")
+    });
+    assert!(service.is_online(user));
+    assert_eq!(service.beat(session.id), "ok");
+    assert_eq!(service.written(user), None);
+    let drop = format!("DROP DATABASE {}", first.name);
+    cluster.connect("postgres").batch_execute(&drop).unwrap();
+    service.wait_for_written(user, true);
+    assert_eq!(
+        cluster
+            .log()
+            .matches("out of background worker slots for database")
+            .count(),
+        1
+    );
+}

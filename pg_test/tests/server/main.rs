@@ -1,0 +1,37 @@
+//! Tests of single promises, one module per subject. They are one program, as each program is linked anew.
+
+mod architecture;
+mod before_write;
+mod blocked_worker;
+mod client_functions;
+mod client_sql;
+mod commit_order;
+mod consistency;
+mod database_ddl;
+mod encodings;
+mod fast_path;
+mod feed;
+mod harness;
+mod health;
+mod heartbeats;
+mod huge_pages;
+mod identity;
+mod install;
+mod invalid_arguments;
+mod launcher;
+mod notifications;
+mod overflow;
+mod privileges;
+mod readme;
+mod recovery;
+mod replication;
+mod sessions;
+mod settings;
+mod sql_updates;
+mod status;
+mod timeouts;
+mod token_randomness;
+mod tokens;
+mod transactions;
+mod users;
+mod worker;

@@ -1,0 +1,104 @@
+//! More sessions than shared memory holds.
+
+use pg_presence_test::{Cluster, Presence, wait_until};
+use uuid::Uuid;
+
+const SMALL: &[(&str, &str)] = &[("presence.max_sessions", "64")];
+
+#[test]
+fn every_status_is_right_with_more_sessions_than_the_roster_holds() {
+    let cluster = Cluster::private(SMALL);
+    let database = cluster.database();
+    let mut service = database.connect();
+    let users: Vec<Uuid> = (0..200).map(|_| Uuid::new_v4()).collect();
+    let sessions: Vec<Uuid> = users.iter().map(|user| service.start(*user).id).collect();
+
+    for (user, session) in users.iter().zip(&sessions) {
+        assert!(service.is_online(*user));
+        assert_eq!(service.beat(*session), "ok");
+    }
+    assert_eq!(service.online_count(), 200);
+    let mut expected = users.clone();
+    expected.sort();
+    assert_eq!(service.online_users(), expected);
+
+    for session in &sessions[100..] {
+        assert!(service.end(*session));
+        assert_eq!(service.beat(*session), "ended");
+    }
+    for (index, user) in users.iter().enumerate() {
+        assert_eq!(service.is_online(*user), index < 100, "{index}");
+    }
+    assert_eq!(service.online_count(), 100);
+    wait_until("every change is written", || {
+        let sql = "SELECT count(*) FILTER (WHERE is_online), count(*) FROM presence.user_presence";
+        let row = service.query_one(sql, &[]).unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1)) == (100, 200)
+    });
+    wait_until("the log warns", || cluster.log().contains("presence.max_sessions"));
+    let failed = "SELECT count(*) FROM presence.presence_health() WHERE NOT ok";
+    assert!(service.query_one(failed, &[]).unwrap().get::<_, i64>(0) > 0);
+}
+
+#[test]
+fn silence_is_written_with_more_sessions_than_the_roster_holds() {
+    let cluster = Cluster::private(&[
+        ("presence.max_sessions", "64"),
+        ("presence.active_timeout", "3s"),
+        ("presence.heartbeat_interval", "1s"),
+    ]);
+    let database = cluster.database();
+    let mut service = database.connect();
+    let users: Vec<Uuid> = (0..200).map(|_| Uuid::new_v4()).collect();
+    service
+        .execute("SELECT presence.start_sessions($1)", &[&users])
+        .unwrap();
+    assert_eq!(service.online_count(), 200);
+    wait_until("readers see the timeout", || service.online_count() == 0);
+    wait_until("everybody is written as offline", || {
+        let sql = "SELECT count(*) FILTER (WHERE NOT is_online), count(*) FROM presence.user_presence";
+        let row = service.query_one(sql, &[]).unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1)) == (200, 200)
+    });
+}
+
+#[test]
+fn freed_slots_are_reused() {
+    let cluster = Cluster::private(SMALL);
+    let database = cluster.database();
+    let mut service = database.connect();
+    for _ in 0..20 {
+        let user = Uuid::new_v4();
+        let sessions: Vec<Uuid> = (0..30).map(|_| service.start(user).id).collect();
+        let sql = "SELECT presence.heartbeat_many($1)";
+        assert!(
+            service
+                .query_one(sql, &[&sessions])
+                .unwrap()
+                .get::<_, Vec<Uuid>>(0)
+                .is_empty()
+        );
+        let sql = "SELECT presence.end_user_sessions($1)";
+        assert_eq!(service.query_one(sql, &[&user]).unwrap().get::<_, i32>(0), 30);
+        assert!(!service.is_online(user));
+    }
+    assert_eq!(service.online_count(), 0);
+}
+
+#[test]
+fn a_restart_with_more_sessions_than_the_roster_holds_loses_none() {
+    let cluster = Cluster::private(SMALL);
+    let database = cluster.database();
+    let users: Vec<Uuid> = (0..150).map(|_| Uuid::new_v4()).collect();
+    let sessions: Vec<Uuid> = {
+        let mut service = database.connect();
+        users.iter().map(|user| service.start(*user).id).collect()
+    };
+    cluster.restart(pg_presence_test::Shutdown::Kill);
+    let mut service = database.connect();
+    for (user, session) in users.iter().zip(&sessions) {
+        assert!(service.is_online(*user));
+        assert_eq!(service.beat(*session), "ok");
+    }
+    assert_eq!(service.online_count(), 150);
+}

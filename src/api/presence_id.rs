@@ -1,0 +1,23 @@
+//! Ids for users whose own id is no uuid.
+
+use pgrx::pg_extern;
+
+use super::caller::require_preload;
+use crate::{
+    pg::text::Text,
+    rules::presence_id::{presence_id_int, presence_id_text},
+};
+
+/// The user id of a user known by a text. Errors: 55000 where the library is not preloaded.
+#[pg_extern(immutable, strict, parallel_safe, name = "presence_id")]
+fn presence_id_of_text(key: Text) -> pgrx::Uuid {
+    require_preload();
+    pgrx::Uuid::from_bytes(presence_id_text(&key).into_bytes())
+}
+
+/// The user id of a user known by an integer. Errors: 55000 where the library is not preloaded.
+#[pg_extern(immutable, strict, parallel_safe, name = "presence_id")]
+fn presence_id_of_integer(number: i64) -> pgrx::Uuid {
+    require_preload();
+    pgrx::Uuid::from_bytes(presence_id_int(number).into_bytes())
+}

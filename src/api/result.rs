@@ -1,0 +1,154 @@
+//! Rows on their way out of a function: one as a composite, many as a set.
+
+use pgrx::{
+    callconv::{Arg, ArgAbi, BoxRet, FcInfo},
+    datum::Datum,
+    pg_sys, pgrx_resolved_type,
+    pgrx_sql_entity_graph::metadata::{
+        ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+    },
+};
+
+use crate::store::{rows::Row, value::Value};
+
+/// What can be a row.
+pub trait ToRow {
+    /// Hands its values, in the order of the columns, to `take`.
+    fn with_row<R>(&self, take: impl FnOnce(&[Value]) -> R) -> R;
+}
+
+/// One row, for a function that returns a composite type.
+pub struct Composite<T>(pub T);
+
+// SAFETY: forms the tuple from the descriptor of the very function that returns it.
+unsafe impl<T: ToRow> BoxRet for Composite<T> {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        // SAFETY: as many values as columns, which is asserted; the tuple is a copy in the caller's context.
+        unsafe {
+            let desc = pg_sys::BlessTupleDesc(result_type(fcinfo.as_mut_ptr()));
+            let mut datums = vec![pg_sys::Datum::null(); (*desc).natts as usize];
+            let mut nulls = vec![true; datums.len()];
+            let tuple = self.0.with_row(|row| {
+                fill(row, &mut datums, &mut nulls);
+                pg_sys::heap_form_tuple(desc, datums.as_mut_ptr(), nulls.as_mut_ptr())
+            });
+            fcinfo.return_raw_datum(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
+        }
+    }
+}
+
+// SAFETY: the SQL of each function that returns one is written by hand.
+unsafe impl<T> SqlTranslatable for Composite<T> {
+    const TYPE_IDENT: &'static str = pgrx_resolved_type!(Composite<()>);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Err(ArgumentError::NotValidAsArgument("Composite"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::As("record")));
+}
+
+/// The set a function returns: an argument it fills and hands back, no argument in SQL.
+///
+/// It is materialised, since a descriptor looked up for each row costs more than the rows.
+pub struct ResultSet {
+    store: *mut pg_sys::Tuplestorestate,
+    desc: pg_sys::TupleDesc,
+    datums: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+}
+
+impl ResultSet {
+    /// Adds a row. Needs a value for each column.
+    pub fn push(&mut self, row: &[Value]) {
+        fill(row, &mut self.datums, &mut self.nulls);
+        // SAFETY: as many values as the descriptor has columns; the store copies them.
+        unsafe {
+            pg_sys::tuplestore_putvalues(self.store, self.desc, self.datums.as_mut_ptr(), self.nulls.as_mut_ptr());
+        }
+    }
+
+    /// Adds a row of a statement with the same columns.
+    pub fn push_row(&mut self, row: Row) {
+        // SAFETY: the tuple is copied.
+        unsafe { pg_sys::tuplestore_puttuple(self.store, row.tuple()) };
+    }
+
+    /// # Safety
+    /// `fcinfo` is a call of a function that returns a set of rows.
+    unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> ResultSet {
+        // SAFETY: as the caller promises. Store and descriptor live in the query's context, as the executor wants, which
+        // frees them.
+        unsafe {
+            let info = (*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+            let materialize = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
+            if info.is_null() || (*info).allowedModes as u32 & materialize == 0 {
+                pgrx::error!("a set-returning function was called where no set is accepted");
+            }
+            let previous = pg_sys::MemoryContextSwitchTo((*(*info).econtext).ecxt_per_query_memory);
+            let desc = result_type(fcinfo);
+            let random = (*info).allowedModes as u32 & pg_sys::SetFunctionReturnMode::SFRM_Materialize_Random != 0;
+            let store = pg_sys::tuplestore_begin_heap(random, false, pg_sys::work_mem);
+            (*info).returnMode = materialize;
+            (*info).setResult = store;
+            (*info).setDesc = desc;
+            pg_sys::MemoryContextSwitchTo(previous);
+            let columns = (*desc).natts as usize;
+            ResultSet {
+                store,
+                desc,
+                datums: vec![pg_sys::Datum::null(); columns],
+                nulls: vec![true; columns],
+            }
+        }
+    }
+}
+
+// SAFETY: a virtual argument, made from the call itself as pgrx hands it to virtual arguments.
+unsafe impl<'fcx> ArgAbi<'fcx> for ResultSet {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: each function that takes one is declared to return a set.
+        unsafe { ResultSet::new(<pg_sys::FunctionCallInfo as ArgAbi>::unbox_arg_unchecked(arg)) }
+    }
+
+    fn is_virtual_arg() -> bool {
+        true
+    }
+}
+
+// SAFETY: the set is in the call's ReturnSetInfo already.
+unsafe impl BoxRet for ResultSet {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        fcinfo.return_null()
+    }
+}
+
+// SAFETY: not seen by SQL as an argument; the SQL of each function that returns one is written by hand.
+unsafe impl SqlTranslatable for ResultSet {
+    const TYPE_IDENT: &'static str = pgrx_resolved_type!(ResultSet);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::Skip);
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::As("record")));
+}
+
+fn fill(row: &[Value], datums: &mut [pg_sys::Datum], nulls: &mut [bool]) {
+    assert_eq!(row.len(), datums.len());
+    for ((value, datum), null) in row.iter().zip(datums).zip(nulls) {
+        let filled = value.datum();
+        *null = filled.is_none();
+        *datum = filled.unwrap_or(pg_sys::Datum::null());
+    }
+}
+
+/// The row type that a function returns.
+///
+/// # Safety
+/// `fcinfo` is a call of a function that returns rows.
+unsafe fn result_type(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::TupleDesc {
+    let mut desc = std::ptr::null_mut();
+    // SAFETY: as the caller promises.
+    unsafe {
+        let class = pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut desc);
+        if class != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE {
+            crate::pg::errors::damaged_install();
+        }
+    }
+    desc
+}

@@ -1,0 +1,104 @@
+//! Many sessions started at once, for gateways.
+
+use pgrx::pg_extern;
+use uuid::Uuid;
+
+use super::{
+    args::{ArrayArg, Metadata},
+    caller::{self, Subject},
+    new_session::{NewSession, Refused, check_token},
+    result::ResultSet,
+    start::expiry,
+};
+use crate::{
+    pg::{compat, errors, random, text::Text},
+    rules::token::Digest,
+    store::value::Value,
+};
+
+/// Starts a session for each position of the arrays, or resumes the one with the same token, with one commit. For services.
+///
+/// A position names its user by id, by key, or by both. Without a token a session is beaten and ended by id, and nobody
+/// learns its token. One element of `metadata` serves for all. Returns a row for each position, in order; `session_id` is
+/// NULL where the token is somebody else's or that of an ended session. Errors: 22023 where the arrays are unlike in
+/// length, a user or a token is missing or makes no sense, 42501 for others than services, 25006 on a standby.
+#[pg_extern(sql = r#"
+CREATE FUNCTION @extschema@.start_sessions(
+    user_ids pg_catalog.uuid[] DEFAULT NULL,
+    user_keys pg_catalog.text[] DEFAULT NULL,
+    session_tokens pg_catalog.text[] DEFAULT NULL,
+    metadata pg_catalog.jsonb[] DEFAULT NULL
+) RETURNS TABLE (user_id pg_catalog.uuid, session_id pg_catalog.uuid)
+LANGUAGE c VOLATILE PARALLEL UNSAFE ROWS 1000
+AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn start_sessions(
+    user_ids: Option<ArrayArg<pgrx::Uuid>>,
+    user_keys: Option<ArrayArg<Text>>,
+    session_tokens: Option<ArrayArg<Text>>,
+    metadata: Option<ArrayArg<Metadata>>,
+    mut started: ResultSet,
+) -> ResultSet {
+    caller::require_writable();
+    caller::require_service();
+    let length = match (&user_ids, &user_keys) {
+        (Some(ids), _) => ids.len(),
+        (None, Some(keys)) => keys.len(),
+        (None, None) => errors::bad_value(
+            "users are needed",
+            "Each position of user_ids or user_keys starts one session.",
+            "Pass user_ids, or user_keys where the application's ids are not uuids.",
+        ),
+    };
+    let is_like = |other: Option<usize>| other.is_none_or(|other| other == length);
+    if !is_like(user_keys.as_ref().map(ArrayArg::len))
+        || !is_like(session_tokens.as_ref().map(ArrayArg::len))
+        || !(is_like(metadata.as_ref().map(ArrayArg::len)) || metadata.as_ref().map(ArrayArg::len) == Some(1))
+    {
+        errors::bad_value(
+            "arrays differ in length",
+            "Each position of the arrays describes one session; one element of metadata serves for all.",
+            "Pass arrays of the same length, with NULL where a position has no value.",
+        );
+    }
+    // All arguments are checked before anything is written.
+    if let Some(tokens) = &session_tokens {
+        (0..length)
+            .filter_map(|n| tokens.get(n))
+            .for_each(|token| check_token(&token));
+    }
+    let metadata_of = |n: usize| {
+        let metadata = metadata.as_ref()?;
+        metadata.get(if metadata.len() == 1 { 0 } else { n })
+    };
+    (0..length).filter_map(metadata_of).for_each(|metadata| {
+        metadata.checked();
+    });
+
+    for n in 0..length {
+        pgrx::check_for_interrupts!();
+        let now = compat::now();
+        let user_id = user_ids
+            .as_ref()
+            .and_then(|ids| ids.get(n))
+            .map(|id| Uuid::from_bytes(*id));
+        let user_key = user_keys.as_ref().and_then(|keys| keys.get(n));
+        let subject = Subject::of(user_id, user_key.as_deref(), None);
+        let session = NewSession {
+            subject: &subject,
+            metadata: metadata_of(n).map(Metadata::datum),
+            now,
+            expires_at: expiry(now, None, true),
+        };
+        let id = match session_tokens.as_ref().and_then(|tokens| tokens.get(n)) {
+            Some(token) => match session.resume_or_start(Digest::of(&token)) {
+                Ok((id, _)) => Some(id),
+                Err(Refused) => None,
+            },
+            // As good as the digest of a token that nobody knows.
+            None => Some(session.start_with_new_token(Digest::from_bytes(random::bytes()))),
+        };
+        started.push(&[Value::Uuid(&subject.user_id), id.as_ref().into()]);
+    }
+    started
+}

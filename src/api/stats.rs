@@ -1,0 +1,80 @@
+//! The figures behind the view `presence_stats`.
+
+use pgrx::pg_extern;
+
+use super::result::ResultSet;
+use crate::{
+    pg::compat,
+    roster,
+    rules::time::{Micros, USECS_PER_MSEC},
+    store::value::Value,
+};
+
+/// One row: what the roster counts and what the worker publishes about itself, for this database. Errors: 55000 where the
+/// library is not preloaded.
+#[pg_extern(
+    requires = ["types"],
+    sql = r#"
+CREATE FUNCTION @extschema@._stats() RETURNS SETOF @extschema@._stats_row
+LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 1
+AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#
+)]
+pub fn _stats(mut rows: ResultSet) -> ResultSet {
+    let tenant = roster::tenant();
+    let (stats, worker) = (tenant.stats(), tenant.worker());
+    let (beats, rejected_beats) = tenant.beat_counts();
+    let unflushed = tenant
+        .oldest_unflushed()
+        .map(|at| (compat::now() - at).max(0) / USECS_PER_MSEC);
+    rows.push(&[
+        count(stats.live_sessions),
+        count(stats.known_sessions),
+        count(stats.users_online),
+        count(stats.known_users),
+        count(stats.capacity),
+        count(stats.used),
+        Value::Bool(stats.complete),
+        Value::Bool(stats.in_overflow),
+        count(stats.overflowed),
+        count(stats.evicted),
+        count(stats.slow_paths),
+        count(beats),
+        count(rejected_beats),
+        count(stats.dirty_users),
+        count(worker.changes.get()),
+        count(worker.notifications.get()),
+        count(worker.flushed_rows.get()),
+        count(worker.deactivated_rows.get()),
+        count(worker.deleted_rows.get()),
+        match stats.worker_pid {
+            0 => Value::Null,
+            pid => Value::Int(pid as i32),
+        },
+        time(worker.started_at.get()),
+        time(worker.last_tick.get()),
+        time(worker.last_flush.get()),
+        time(worker.last_cleanup.get()),
+        milliseconds(worker.tick_us.get()),
+        milliseconds(worker.flush_us.get()),
+        milliseconds(worker.cleanup_us.get()),
+        unflushed.map_or(Value::Null, Value::Bigint),
+    ]);
+    rows
+}
+
+fn count(count: u64) -> Value<'static> {
+    Value::Bigint(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+/// A point in time, NULL where it was never set: shared memory starts as zeroes.
+fn time(at: Micros) -> Value<'static> {
+    match at {
+        0 | Micros::MIN | Micros::MAX => Value::Null,
+        at => Value::Time(at),
+    }
+}
+
+fn milliseconds(microseconds: u64) -> Value<'static> {
+    Value::Double(microseconds as f64 / USECS_PER_MSEC as f64)
+}

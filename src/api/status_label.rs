@@ -1,0 +1,104 @@
+//! `presence_status` on its way out: labels by their OIDs, looked up once per backend.
+
+use std::{
+    cell::Cell,
+    ffi::{CStr, CString},
+};
+
+use pgrx::{
+    callconv::{BoxRet, FcInfo},
+    datum::Datum,
+    pg_sys, pgrx_resolved_type,
+    pgrx_sql_entity_graph::metadata::{
+        ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+    },
+};
+
+use crate::{
+    pg::{errors, installed},
+    rules::status::Status,
+};
+
+/// The labels that are returned.
+#[derive(Clone, Copy)]
+struct Labels {
+    /// The installation they are of: another one has a type of its own.
+    sessions: pg_sys::Oid,
+    active: pg_sys::Oid,
+    inactive: pg_sys::Oid,
+}
+
+thread_local! {
+    static LABELS: Cell<Option<Labels>> = const { Cell::new(None) };
+}
+
+/// The label of a status.
+pub fn of(status: Status) -> pg_sys::Oid {
+    let sessions = installed::get().sessions;
+    let labels = match LABELS.get() {
+        Some(labels) if labels.sessions == sessions => labels,
+        _ => look_up(sessions),
+    };
+    if status.is_online() {
+        labels.active
+    } else {
+        labels.inactive
+    }
+}
+
+#[cold]
+fn look_up(sessions: pg_sys::Oid) -> Labels {
+    let enumeration = oid(
+        pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
+        pg_sys::Anum_pg_type_oid as i16,
+        pg_sys::Datum::from(c"presence_status".as_ptr()),
+        pg_sys::Datum::from(installed::get().schema),
+    );
+    let label = |name: &CStr| {
+        oid(
+            pg_sys::SysCacheIdentifier::ENUMTYPOIDNAME as i32,
+            pg_sys::Anum_pg_enum_oid as i16,
+            pg_sys::Datum::from(enumeration),
+            pg_sys::Datum::from(name.as_ptr()),
+        )
+    };
+    let name = |status: Status| CString::new(status.as_str()).unwrap_or_default();
+    let labels = Labels {
+        sessions,
+        active: label(&name(Status::Active)),
+        inactive: label(&name(Status::Inactive)),
+    };
+    LABELS.set(Some(labels));
+    labels
+}
+
+fn oid(cache: i32, column: i16, key1: pg_sys::Datum, key2: pg_sys::Datum) -> pg_sys::Oid {
+    let none = pg_sys::Datum::null();
+    // SAFETY: both caches have two keys, of the types handed in; nothing is kept pinned.
+    let found = unsafe { pg_sys::GetSysCacheOid(cache, column, key1, key2, none, none) };
+    if found == pg_sys::InvalidOid {
+        errors::damaged_install();
+    }
+    found
+}
+
+/// A status as a function returns it.
+pub struct StatusLabel(pub Status);
+
+// SAFETY: an OID of pg_enum is what an enum's datum is.
+unsafe impl BoxRet for StatusLabel {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        // SAFETY: the function returns presence_status.
+        unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(of(self.0))) }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl SqlTranslatable for StatusLabel {
+    const TYPE_IDENT: &'static str = pgrx_resolved_type!(StatusLabel);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> =
+        Err(ArgumentError::NotValidAsArgument("presence_status"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> =
+        Ok(ReturnsRef::One(SqlMappingRef::As("@extschema@.presence_status")));
+}

@@ -1,0 +1,101 @@
+//! A worker as the launcher holds it: a slot, and PostgreSQL's handle on the process.
+
+use std::{
+    ptr::null_mut,
+    time::{Duration, Instant},
+};
+
+use pgrx::{bgworkers::BackgroundWorkerBuilder, pg_sys};
+
+use super::{
+    LIBRARY,
+    slots::{WorkerSlot, slots},
+};
+
+/// How long an assigned slot that no worker is attached to may belong to a worker that is still starting.
+const STARTUP: Duration = Duration::from_secs(10);
+
+/// A worker that was started, and the slot assigned to it.
+pub struct WorkerHandle {
+    slot: &'static WorkerSlot,
+    origin: Origin,
+}
+
+enum Origin {
+    /// Started by this launcher.
+    Started(*mut pg_sys::BackgroundWorkerHandle),
+    /// Started by an earlier one: there is no handle, only the slot.
+    Adopted(Instant),
+}
+
+impl WorkerHandle {
+    /// Starts a worker for a database; `None` where no slot of ours, or no worker slot of PostgreSQL's, is free.
+    pub fn start(database: u32) -> Option<WorkerHandle> {
+        let number = slots().iter().position(|slot| slot.database() == 0)?;
+        let slot = &slots()[number];
+        slot.assign(database);
+        let builder = BackgroundWorkerBuilder::new(&format!("pg_presence worker for database {database}"))
+            .set_type("pg_presence worker")
+            .set_library(LIBRARY)
+            .set_function("pg_presence_worker")
+            .enable_spi_access()
+            .set_restart_time(None)
+            .set_argument(Some(pg_sys::Datum::from(database)))
+            .set_extra(&number.to_string())
+            // SAFETY: reads a global variable of this process.
+            .set_notify_pid(unsafe { pg_sys::MyProcPid });
+        let mut worker = pg_sys::BackgroundWorker::from(&builder);
+        let mut handle = null_mut();
+        // SAFETY: both point at locals; the server copies the first and sets the second on success. The handle is
+        // allocated in the context that lives as long as this process.
+        let registered = unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+            let registered = pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle);
+            pg_sys::MemoryContextSwitchTo(before);
+            registered
+        };
+        if !registered {
+            slot.free();
+            return None;
+        }
+        Some(WorkerHandle {
+            slot,
+            origin: Origin::Started(handle),
+        })
+    }
+
+    /// Takes over a slot that an earlier launcher assigned.
+    pub fn adopt(slot: &'static WorkerSlot) -> WorkerHandle {
+        WorkerHandle {
+            slot,
+            origin: Origin::Adopted(Instant::now()),
+        }
+    }
+
+    /// The worker's slot.
+    pub fn slot(&self) -> &'static WorkerSlot {
+        self.slot
+    }
+
+    /// Whether the worker runs or is about to.
+    pub fn is_alive(&self) -> bool {
+        match self.origin {
+            Origin::Started(handle) => {
+                let mut pid = 0;
+                // SAFETY: a handle that the server returned and that only `close` frees.
+                let status = unsafe { pg_sys::GetBackgroundWorkerPid(handle, &mut pid) };
+                status != pg_sys::BgwHandleStatus::BGWH_STOPPED
+            }
+            Origin::Adopted(since) => self.slot.is_attached() || since.elapsed() < STARTUP,
+        }
+    }
+
+    /// Frees the slot, once the worker is gone.
+    pub fn close(self) {
+        self.slot.free();
+        if let Origin::Started(handle) = self.origin {
+            // SAFETY: allocated by the server for us, and not used any more.
+            unsafe { pg_sys::pfree(handle.cast()) };
+        }
+    }
+}

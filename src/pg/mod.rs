@@ -1,0 +1,10 @@
+//! What PostgreSQL has and pgrx does not provide, and what differs between PostgreSQL's major versions.
+
+pub mod compat;
+pub mod errors;
+pub mod fault_point;
+pub mod installed;
+pub mod process_local;
+pub mod random;
+pub mod shmem;
+pub mod text;

@@ -1,0 +1,107 @@
+//! The queue of dirty users: those whose status may have changed.
+//!
+//! The queue is linked through the users' entries, so it cannot overflow. A user is in it at most once, and its status is
+//! derived when it is taken out, so flips in between coalesce.
+
+use uuid::Uuid;
+
+use super::{atomic::words_uuid, layout::NONE, state::UserFlag, sweep::BATCH, tenant::Tenant, writer::Writer};
+use crate::rules::{status::Reason, time::Micros};
+
+/// A user whose status may have changed, with the status as it is now.
+#[derive(Clone, Copy, Debug)]
+pub struct DirtyUser {
+    pub user_id: Uuid,
+    pub active: bool,
+    pub last_seen: Option<Micros>,
+    pub reason: Reason,
+    /// Has a key that cannot be derived from its id.
+    pub keyed: bool,
+}
+
+impl Writer {
+    /// Queues a user for the worker, which is woken once the lock is released. Does nothing while sessions are loaded.
+    pub fn mark_dirty(&self, user_at: u32, reason: Reason) {
+        if self.is_loading() {
+            return;
+        }
+        let user = &self.roster.users[user_at as usize];
+        user.reason.set(reason as u8);
+        if user.flags.has(UserFlag::Dirty) {
+            return;
+        }
+        user.flags.assign(UserFlag::Dirty, true);
+        user.dirty_next.set(NONE);
+        let tenant = user.tenant.get() as usize;
+        let queue = &self.roster.tenants[tenant].dirty;
+        let tail = queue.tail.get();
+        if tail == NONE {
+            queue.head.set(user_at);
+        } else {
+            self.roster.users[tail as usize].dirty_next.set(user_at);
+        }
+        queue.tail.set(user_at);
+        queue.length.add(1);
+        self.wake_worker_of(tenant);
+    }
+
+    /// Takes the first user out of the queue, with its status at `now`.
+    pub fn take_one_dirty(&self, tenant: usize, timeout: Micros, now: Micros) -> Option<DirtyUser> {
+        let roster = self.roster;
+        let queue = &roster.tenants[tenant].dirty;
+        let at = queue.head.get();
+        if at == NONE {
+            return None;
+        }
+        let user = &roster.users[at as usize];
+        let next = user.dirty_next.get();
+        queue.head.set(next);
+        if next == NONE {
+            queue.tail.set(NONE);
+        }
+        queue.length.sub(1);
+        user.flags.assign(UserFlag::Dirty, false);
+        // The count of live states decides, not the clock: a beat on a session that is due, but not yet swept, keeps it
+        // live without queueing anybody.
+        let (_, last_seen) = roster.summarize(user, timeout, now);
+        let dirty = DirtyUser {
+            user_id: words_uuid(user.id.get()),
+            active: user.live.get() > 0,
+            last_seen,
+            reason: Reason::from_repr(user.reason.get()).unwrap_or(Reason::Started),
+            keyed: user.flags.has(UserFlag::Keyed),
+        };
+        self.free_user_if_unused(at);
+        Some(dirty)
+    }
+}
+
+impl Tenant {
+    /// Takes up to `max` users out of the queue, each with its status now.
+    pub fn take_dirty(&self, max: usize, timeout: Micros, now: Micros) -> Vec<DirtyUser> {
+        let waiting = (self.entry().dirty.length.get() as usize).min(max);
+        let mut dirty = Vec::with_capacity(waiting);
+        while dirty.len() < waiting {
+            let room = (waiting - dirty.len()).min(BATCH);
+            let mut taken = 0;
+            let writer = self.roster().write();
+            // Within the capacity reserved above: nothing is allocated under the lock.
+            while taken < room
+                && let Some(user) = writer.take_one_dirty(self.index(), timeout, now)
+            {
+                dirty.push(user);
+                taken += 1;
+            }
+            drop(writer);
+            if taken < room {
+                break;
+            }
+        }
+        dirty
+    }
+
+    /// How many users wait for the worker.
+    pub fn dirty_users(&self) -> u32 {
+        self.entry().dirty.length.get()
+    }
+}

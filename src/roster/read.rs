@@ -1,0 +1,198 @@
+//! What readers see. A status is decided here, against the clock at the call.
+
+use uuid::Uuid;
+
+use super::{
+    atomic::{digest_words, uuid_words, words_uuid},
+    deadline::is_live,
+    dirty::DirtyUser,
+    lock::{self, Index},
+    lookup::Key,
+    state::{SessionFlag, SessionState, UserFlag},
+    tenant::Tenant,
+};
+use crate::rules::{status::Reason, time::Micros};
+
+/// A session as the roster knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionView {
+    pub id: Uuid,
+    pub user_id: Uuid,
+    pub auth_id: Uuid,
+    pub live: bool,
+    pub ended: bool,
+    pub expires_at: Micros,
+    pub last_activity: Micros,
+}
+
+/// A user as the roster knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct UserView {
+    pub user_id: Uuid,
+    pub live_sessions: u32,
+    pub last_activity: Option<Micros>,
+    /// Has a key that cannot be derived from its id: the tables have it.
+    pub keyed: bool,
+}
+
+impl Tenant {
+    /// A session, if the roster knows it and it is more than a reservation.
+    pub fn session(&self, key: &Key, now: Micros, timeout: Micros) -> Option<SessionView> {
+        let roster = self.roster();
+        // Rare, so it takes the lock under which nothing changes.
+        let _writer = roster.write();
+        let at = match key {
+            Key::Id(id) => {
+                let words = uuid_words(id);
+                roster.find_id(self.index(), roster.id_bucket(self.index(), words), words)
+            }
+            Key::Digest(digest) => {
+                let bucket = roster.digest_bucket(self.index(), digest_words(digest.as_bytes()));
+                roster.find_digest(self.index(), bucket, digest)
+            }
+        }?;
+        let slot = &roster.slots[at as usize];
+        let is_visible = match slot.state.get() {
+            SessionState::Empty => false,
+            SessionState::Ended => !slot.flags.has(SessionFlag::Deleted),
+            SessionState::Live | SessionState::TimedOut => true,
+        };
+        if !is_visible || !roster.survives_truncate(slot) {
+            return None;
+        }
+        Some(SessionView {
+            id: words_uuid(slot.id.get()),
+            user_id: words_uuid(roster.users[slot.user.get() as usize].id.get()),
+            auth_id: words_uuid(slot.auth_id.get()),
+            live: is_live(slot, self.entry(), timeout, now),
+            ended: slot.state.get() == SessionState::Ended || now >= slot.expires_at.get(),
+            expires_at: slot.expires_at.get(),
+            last_activity: slot.last_activity.get(),
+        })
+    }
+
+    /// Whether the roster knows a live session of the user.
+    #[inline]
+    pub fn is_online(&self, user_id: &Uuid, now: Micros, timeout: Micros) -> bool {
+        let roster = self.roster();
+        let words = uuid_words(user_id);
+        let bucket = roster.user_bucket(self.index(), words);
+        let _held = lock::shared(Index::User, bucket);
+        match roster.find_user(self.index(), bucket, words) {
+            Some(at) => roster.any_live(&roster.users[at as usize], timeout, now),
+            None => false,
+        }
+    }
+
+    /// A user, if the roster has an entry of it.
+    pub fn user(&self, user_id: &Uuid, now: Micros, timeout: Micros) -> Option<UserView> {
+        let roster = self.roster();
+        let words = uuid_words(user_id);
+        let bucket = roster.user_bucket(self.index(), words);
+        let _held = lock::shared(Index::User, bucket);
+        let at = roster.find_user(self.index(), bucket, words)?;
+        Some(self.view(at, now, timeout))
+    }
+
+    fn view(&self, at: u32, now: Micros, timeout: Micros) -> UserView {
+        let roster = self.roster();
+        let user = &roster.users[at as usize];
+        let (live_sessions, last_activity) = roster.summarize(user, timeout, now);
+        UserView {
+            user_id: words_uuid(user.id.get()),
+            live_sessions,
+            last_activity,
+            keyed: user.flags.has(UserFlag::Keyed),
+        }
+    }
+
+    /// Calls `f` with every user of the tenant; no lock is held during the call.
+    fn for_each_user(&self, now: Micros, timeout: Micros, mut f: impl FnMut(UserView, u32)) {
+        let roster = self.roster();
+        let ever = roster.header.free_lists.users_ever.get();
+        for at in 0..ever {
+            let user = &roster.users[at as usize];
+            if user.tenant.get() as usize != self.index() {
+                continue;
+            }
+            // The entry may become another user's before its lock is taken: only what is still found counts.
+            let words = user.id.get();
+            let bucket = roster.user_bucket(self.index(), words);
+            let held = lock::shared(Index::User, bucket);
+            let view = match roster.find_user(self.index(), bucket, words) {
+                Some(found) if found == at => Some((self.view(at, now, timeout), user.live.get())),
+                _ => None,
+            };
+            drop(held);
+            if let Some((view, live)) = view {
+                f(view, live);
+            }
+        }
+    }
+
+    /// All users with a live session, as the roster knows them, in no order.
+    pub fn users_online(&self, now: Micros, timeout: Micros) -> Vec<UserView> {
+        let mut users = Vec::new();
+        self.for_each_user(now, timeout, |view, _| {
+            if view.live_sessions > 0 {
+                users.push(view);
+            }
+        });
+        users
+    }
+
+    /// How many users have a live session: kept, in constant time, while the worker is on time; otherwise counted.
+    pub fn online_count(&self, now: Micros, timeout: Micros) -> u64 {
+        let entry = self.entry();
+        // After a TRUNCATE the counts are stale until the worker has reaped.
+        if self.worker_on_time(now) && entry.reaped.get() == entry.floor.get() {
+            return entry.counts.users_live.get();
+        }
+        let mut count = 0;
+        self.for_each_user(now, timeout, |view, _| count += u64::from(view.live_sessions > 0));
+        count
+    }
+
+    /// All users who are active as far as the sweep has got: what the worker compares the tables with.
+    pub fn active_users(&self, now: Micros, timeout: Micros) -> Vec<DirtyUser> {
+        let mut users = Vec::new();
+        self.for_each_user(now, timeout, |view, live| {
+            if live > 0 {
+                users.push(dirty(view, live, Reason::Started));
+            }
+        });
+        users
+    }
+
+    /// A user as the worker has to write it; inactive and without a last activity if the roster has no entry.
+    pub fn dirty_user(&self, user_id: &Uuid, reason: Reason, now: Micros, timeout: Micros) -> DirtyUser {
+        let roster = self.roster();
+        let words = uuid_words(user_id);
+        let bucket = roster.user_bucket(self.index(), words);
+        let _held = lock::shared(Index::User, bucket);
+        match roster.find_user(self.index(), bucket, words) {
+            Some(at) => dirty(
+                self.view(at, now, timeout),
+                roster.users[at as usize].live.get(),
+                reason,
+            ),
+            None => DirtyUser {
+                user_id: *user_id,
+                active: false,
+                last_seen: None,
+                reason,
+                keyed: true,
+            },
+        }
+    }
+}
+
+fn dirty(view: UserView, live: u32, reason: Reason) -> DirtyUser {
+    DirtyUser {
+        user_id: view.user_id,
+        active: live > 0,
+        last_seen: view.last_activity,
+        reason,
+        keyed: view.keyed,
+    }
+}

@@ -1,0 +1,66 @@
+//! The roster's block of shared memory, laid out while the server starts.
+
+use pgrx::{pg_guard, pg_shmem_init, pg_sys};
+
+use super::{
+    huge_pages,
+    layout::{Plan, Roster},
+    lock,
+};
+use crate::{
+    pg::{compat, shmem::Block},
+    settings,
+};
+
+static BLOCK: Block = Block::new(c"pg_presence", size, attach);
+
+/// Requests the roster's shared memory. To be called from `_PG_init` while the server preloads libraries.
+pub fn init() {
+    pg_shmem_init!(BLOCK = ());
+}
+
+fn plan() -> Plan {
+    Plan::new(settings::max_sessions(), compat::max_processes())
+}
+
+fn size() -> usize {
+    huge_pages::padded(plan().size)
+}
+
+/// # Safety
+/// As [`Block::new`] describes.
+unsafe fn attach(mut base: *mut u8, is_new: bool) {
+    let plan = plan();
+    // SAFETY: the block has the size of `plan` and room for its alignment. It is new in the postmaster alone, which has no
+    // children yet that share it, and uses no roster itself but here.
+    unsafe {
+        if is_new {
+            base = huge_pages::place(base, plan.size);
+            // A fresh mapping is zero already; after a crash the postmaster makes a new one. Only what comes before the
+            // arrays is cleared, so that small pages nobody has touched stay unused memory.
+            base.write_bytes(0, plan.by_id_at);
+        }
+        let locks = base.add(plan.locks_at).cast::<pg_sys::LWLockPadded>();
+        if is_new {
+            lock::init(locks);
+        }
+        lock::attach(locks);
+        let roster = Roster::attach(base, plan);
+        if is_new {
+            roster.clear(seeds(), compat::now());
+        }
+    }
+}
+
+/// Random hash seeds, so that nobody can craft colliding ids.
+fn seeds() -> [u64; 4] {
+    let mut seeds = [0u64; 4];
+    // SAFETY: writes 32 bytes into an array of 32 bytes.
+    let strong = unsafe { pg_sys::pg_strong_random(seeds.as_mut_ptr().cast(), size_of_val(&seeds)) };
+    if !strong {
+        // A server without a random source cannot make tokens either; it starts all the same.
+        seeds = [0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4F, compat::now() as u64, 1];
+    }
+    // The hash multiplies: an odd factor keeps all bits.
+    seeds.map(|seed| seed | 1)
+}

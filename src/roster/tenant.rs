@@ -1,0 +1,245 @@
+//! Tenants: each install of the extension in each database has a part of the roster to itself.
+//!
+//! A tenant is identified by the OIDs of the database and of its `user_sessions`, so that an extension that was dropped
+//! and created again, or a database copied from a template, inherits nothing. A process remembers its tenant; an entry is
+//! never reused for another install while the server runs, unless all of them have been used up.
+
+use std::cell::Cell;
+
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use super::{
+    atomic::uuid_words,
+    layout::{BackendCounters, MAX_TENANTS, NONE, Roster, TenantEntry},
+    writer::Writer,
+};
+use crate::{
+    pg::{compat, errors, installed, process_local::Local},
+    rules::time::Micros,
+    settings,
+};
+
+// An entry is 0 until it is first used.
+const IN_USE: u32 = 1;
+const PURGED: u32 = 2;
+/// The grace period of a tenant that was first used on a standby.
+const NOT_BEGUN: Micros = Micros::MIN;
+
+/// A handle on one install's part of the roster.
+#[derive(Clone, Copy)]
+pub struct Tenant {
+    roster: &'static Roster,
+    index: u16,
+}
+
+/// The tenant that this process used last.
+#[derive(Clone, Copy)]
+struct LastUsed {
+    relation: pg_sys::Oid,
+    tenant: Tenant,
+    /// This process's counters, which count for that tenant.
+    counters: &'static BackendCounters,
+}
+
+static LAST_USED: Local<Cell<Option<LastUsed>>> = Local::new(Cell::new(None));
+
+/// The tenant of the current database. Errors: 55000 where the library is not preloaded or the extension is not
+/// installed.
+#[inline]
+pub fn tenant() -> Tenant {
+    let relation = installed::get().sessions;
+    match LAST_USED.get() {
+        Some(last) if last.relation == relation => last.tenant,
+        _ => find_or_register(relation),
+    }
+}
+
+/// The tenant that this process used last. Reads no catalog, and so cannot fail.
+#[inline]
+pub fn known_tenant() -> Option<Tenant> {
+    LAST_USED.get().map(|last| last.tenant)
+}
+
+/// The tenant of the current database, if there is a roster and the extension is installed.
+pub fn try_tenant() -> Option<Tenant> {
+    Roster::attached()?;
+    installed::try_get().map(|_| tenant())
+}
+
+/// All tenants, for launcher and workers to find those whose database or table is gone.
+pub fn tenants() -> Vec<Tenant> {
+    let Some(roster) = Roster::attached() else {
+        return Vec::new();
+    };
+    let ever = roster.header.free_lists.tenants_ever.get().min(MAX_TENANTS as u32) as u16;
+    (0..ever)
+        .map(|index| Tenant { roster, index })
+        .filter(|tenant| tenant.entry().state.get() == IN_USE)
+        .collect()
+}
+
+#[cold]
+fn find_or_register(relation: pg_sys::Oid) -> Tenant {
+    let Some(roster) = Roster::attached() else {
+        errors::not_preloaded();
+    };
+    // SAFETY: reads a global variable of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let grace_until = if compat::in_recovery() {
+        NOT_BEGUN
+    } else {
+        compat::now() + settings::recovery_grace()
+    };
+    let index = roster.register(database.to_u32(), relation.to_u32(), grace_until);
+    let Some(index) = index else {
+        errors::no_room_for_database();
+    };
+    Tenant { roster, index }.remember(relation).tenant
+}
+
+impl Roster {
+    fn register(&'static self, database: u32, relation: u32, grace_until: Micros) -> Option<u16> {
+        let writer = self.write();
+        let ever = self.header.free_lists.tenants_ever.get() as usize;
+        let is_it = |entry: &TenantEntry| {
+            entry.state.get() == IN_USE && entry.database.get() == database && entry.relation.get() == relation
+        };
+        if let Some(index) = self.tenants[..ever].iter().position(is_it) {
+            return Some(index as u16);
+        }
+        let index = if ever < MAX_TENANTS {
+            self.header.free_lists.tenants_ever.set(ever as u32 + 1);
+            ever
+        } else {
+            self.tenants.iter().position(|entry| entry.state.get() == PURGED)?
+        };
+        writer.detach_counters(index);
+        self.tenants[index].start(database, relation, grace_until);
+        Some(index as u16)
+    }
+}
+
+impl TenantEntry {
+    fn start(&self, database: u32, relation: u32, grace_until: Micros) {
+        self.database.set(database);
+        self.relation.set(relation);
+        self.complete.set(0);
+        self.floor.set(0);
+        self.reaped.set(0);
+        self.grace_until.set(grace_until);
+        self.overflow.set(0);
+        self.reconcile.set(1);
+        self.dirty.head.set(NONE);
+        self.dirty.tail.set(NONE);
+        self.dirty.length.set(0);
+        self.worker.pid.set(0);
+        self.worker.asleep.set(0);
+        self.worker.last_tick.set(0);
+        for count in [
+            &self.counts.slow_paths,
+            &self.counts.overflowed,
+            &self.counts.evicted,
+            &self.counts.beats,
+            &self.counts.rejected,
+        ] {
+            count.set(0);
+        }
+        self.state.set(IN_USE);
+    }
+
+    /// Makes the entry one that another install may use. The caller holds the writers' lock.
+    pub fn set_purged(&self) {
+        self.state.set(PURGED);
+    }
+}
+
+impl Tenant {
+    #[inline]
+    pub(super) fn roster(&self) -> &'static Roster {
+        self.roster
+    }
+
+    #[inline]
+    pub fn index(&self) -> usize {
+        self.index as usize
+    }
+
+    #[inline]
+    pub fn entry(&self) -> &'static TenantEntry {
+        &self.roster.tenants[self.index as usize]
+    }
+
+    fn remember(self, relation: pg_sys::Oid) -> LastUsed {
+        let last = LastUsed {
+            relation,
+            tenant: self,
+            counters: self.attach_counters(),
+        };
+        LAST_USED.set(Some(last));
+        last
+    }
+
+    /// Where this process counts heartbeats of the tenant.
+    #[inline]
+    pub(super) fn counters(&self) -> &'static BackendCounters {
+        match LAST_USED.get() {
+            Some(last) if last.tenant.index == self.index => last.counters,
+            _ => self.remember(self.relation()).counters,
+        }
+    }
+
+    /// A number for a user that does not reveal the user, and stays the same until the server restarts.
+    pub fn user_hash(&self, user: &Uuid) -> u32 {
+        self.roster.user_bucket(self.index(), uuid_words(user)) as u32
+    }
+
+    /// Whether the roster knows every session of this database that has not ended, so that it can answer alone.
+    #[inline]
+    pub fn is_complete(&self) -> bool {
+        self.entry().complete.get() != 0
+    }
+
+    /// End of the recovery grace period, in which loaded sessions count as live. On a standby it starts with the first
+    /// read after promotion.
+    pub fn grace_until(&self) -> Micros {
+        let until = &self.entry().grace_until;
+        if until.get() == NOT_BEGUN && !compat::in_recovery() {
+            until.raise(compat::now() + settings::recovery_grace());
+        }
+        until.get()
+    }
+
+    /// Whether some sessions are in the table only, because the roster has been full.
+    pub fn in_overflow(&self) -> bool {
+        self.entry().overflow.get() != 0
+    }
+
+    /// Notes that the roster could not take a session: from now on it cannot answer alone.
+    pub fn set_overflow(&self) {
+        self.set_overflow_locked(&self.roster.write());
+    }
+
+    pub(super) fn set_overflow_locked(&self, writer: &Writer) {
+        let entry = self.entry();
+        entry.overflow.set(1);
+        entry.complete.set(0);
+        entry.reconcile.set(1);
+        writer.wake_worker_of(self.index());
+    }
+
+    /// Returns and clears the reconcile flag: whether the tables have to be compared with the roster.
+    pub fn take_reconcile(&self) -> bool {
+        self.entry().reconcile.swap(0) != 0
+    }
+
+    /// The OID of `user_sessions`.
+    pub fn relation(&self) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.entry().relation.get())
+    }
+
+    /// The database.
+    pub fn database(&self) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.entry().database.get())
+    }
+}

@@ -1,0 +1,435 @@
+//! One claim out of the claims of a JWT, as a gateway leaves them in `request.jwt.claims`.
+//!
+//! This runs on every call of a client, so it first takes the quick way of [`fast_json`]. Either way it keeps nothing of the
+//! other claims, and borrows the value unless it has escapes.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use uuid::Uuid;
+
+use super::fast_json;
+
+/// The value of a claim that can name somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim<'a> {
+    Text(Cow<'a, str>),
+    Integer(i64),
+}
+
+/// Reads a top-level claim.
+///
+/// The last of several of the same name counts, as in jsonb. There is none if the JSON is malformed or no object, if
+/// the claim is missing, neither a string nor an integer of 64 bits, or has a NUL, which no text of PostgreSQL can hold.
+pub fn read<'a>(json: &'a [u8], name: &str) -> Option<Claim<'a>> {
+    let text = |text| str::from_utf8(text).map(|text| Claim::Text(Cow::Borrowed(text)));
+    match fast_json::member(json, name) {
+        Ok(Some(fast_json::Value::Text(found))) => text(found).ok(),
+        Ok(Some(fast_json::Value::Integer(integer))) => Some(Claim::Integer(integer)),
+        Ok(Some(fast_json::Value::Other) | None) => None,
+        Err(fast_json::NeedsFullParser) => read_with_full_parser(json, name),
+    }
+}
+
+#[cold]
+fn read_with_full_parser<'a>(json: &'a [u8], name: &str) -> Option<Claim<'a>> {
+    let mut json = serde_json::Deserializer::from_slice(json);
+    let found = json.deserialize_map(Claims { name }).ok()?;
+    json.end().ok()?;
+    found.filter(|claim| !matches!(claim, Claim::Text(text) if text.contains('\0')))
+}
+
+/// Reads a top-level claim that is a string, as [`read`] does.
+pub fn claim<'a>(json: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
+    match read(json, name)? {
+        Claim::Text(text) => Some(text),
+        Claim::Integer(_) => None,
+    }
+}
+
+/// Reads a top-level claim that is a string or an integer, the latter as it is printed, as [`read`] does.
+pub fn claim_text<'a>(json: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
+    match read(json, name)? {
+        Claim::Text(text) => Some(text),
+        Claim::Integer(integer) => Some(Cow::Owned(integer.to_string())),
+    }
+}
+
+/// Reads a uuid in the usual forms, in either case: 32 hex digits, with or without the four hyphens, with or without
+/// braces around the hyphens' form. PostgreSQL reads each of them too.
+pub fn parse_uuid(text: &str) -> Option<Uuid> {
+    match text.len() {
+        32 | 36 | 38 => Uuid::try_parse(text).ok(),
+        _ => None,
+    }
+}
+
+/// The top-level object.
+struct Claims<'n> {
+    name: &'n str,
+}
+
+impl<'de> Visitor<'de> for Claims<'_> {
+    type Value = Option<Claim<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(wanted) = map.next_key_seed(Name(self.name))? {
+            if wanted {
+                found = map.next_value_seed(Value)?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A claim's name: whether it is the one we look for.
+struct Name<'n>(&'n str);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<bool, E> {
+        Ok(name == self.0)
+    }
+}
+
+/// The value of the claim we look for.
+struct Value;
+
+impl<'de> DeserializeSeed<'de> for Value {
+    type Value = Option<Claim<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Value {
+    type Value = Option<Claim<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Some(Claim::Text(Cow::Borrowed(text))))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(Claim::Text(Cow::Owned(text.to_owned()))))
+    }
+
+    fn visit_i64<E: Error>(self, integer: i64) -> Result<Self::Value, E> {
+        Ok(Some(Claim::Integer(integer)))
+    }
+
+    fn visit_u64<E: Error>(self, integer: u64) -> Result<Self::Value, E> {
+        Ok(i64::try_from(integer).ok().map(Claim::Integer))
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SUPABASE: &str = r#"{"aud":"authenticated","exp":1763910000,"sub":"7c3f3b0e-2a51-4a8e-9d0e-7a5f4c2b1a00",
+        "email":"a@example.com","app_metadata":{"provider":"email","providers":["email"]},
+        "user_metadata":{"sub":"not this one"},"role":"authenticated","aal":"aal1","is_anonymous":false}"#;
+
+    fn string(json: &str) -> Option<Cow<'_, str>> {
+        claim(json.as_bytes(), "sub")
+    }
+
+    fn text(json: &str) -> Option<String> {
+        claim_text(json.as_bytes(), "sub").map(Cow::into_owned)
+    }
+
+    #[test]
+    fn the_claim_is_found_at_the_top_level_only() {
+        assert_eq!(
+            string(SUPABASE).as_deref(),
+            Some("7c3f3b0e-2a51-4a8e-9d0e-7a5f4c2b1a00")
+        );
+        assert_eq!(string(r#"{"user":{"sub":"a"}}"#), None);
+        assert_eq!(claim(SUPABASE.as_bytes(), "role").as_deref(), Some("authenticated"));
+        assert_eq!(
+            claim(br#"{"https://a.example/id":"x"}"#, "https://a.example/id").as_deref(),
+            Some("x")
+        );
+    }
+
+    #[test]
+    fn only_the_exact_name_counts() {
+        for json in [
+            r#"{"Sub":"a"}"#,
+            r#"{"sub ":"a"}"#,
+            r#"{"su":"a"}"#,
+            r#"{"subs":"a"}"#,
+            r#"{"sub\u0000":"a"}"#,
+        ] {
+            assert_eq!(string(json), None, "{json}");
+        }
+        assert_eq!(string(r#"{"s\u0075b":"a"}"#).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn an_unescaped_value_is_borrowed_and_an_escaped_one_decoded() {
+        assert!(matches!(string(SUPABASE), Some(Cow::Borrowed(_))));
+        assert_eq!(string(r#"{"sub":"a\"\u00e9\ud83d\ude00"}"#).as_deref(), Some("a\"é😀"));
+        assert_eq!(string(r#"{"sub":""}"#).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn the_last_duplicate_counts_whatever_it_is() {
+        assert_eq!(string(r#"{"sub":"a","sub":"b"}"#).as_deref(), Some("b"));
+        for last in ["null", "true", "[]", "{}", "1.5"] {
+            assert_eq!(text(&format!(r#"{{"sub":"a","sub":{last}}}"#)), None, "{last}");
+        }
+        assert_eq!(string(r#"{"sub":"a","sub":1}"#), None);
+        assert_eq!(string(r#"{"sub":1,"s\u0075b":"b"}"#).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn an_integer_counts_as_text_and_nothing_else_does() {
+        assert_eq!(text(r#"{"sub":42}"#).as_deref(), Some("42"));
+        assert_eq!(
+            text(r#"{"sub":-9223372036854775808}"#).as_deref(),
+            Some("-9223372036854775808")
+        );
+        assert_eq!(text(r#"{"sub":"auth0|abc"}"#).as_deref(), Some("auth0|abc"));
+        assert_eq!(string(r#"{"sub":42}"#), None);
+        for number in [
+            "42.0",
+            "1e2",
+            "-0",
+            "9223372036854775808",
+            "1e999",
+            "99999999999999999999999999",
+        ] {
+            assert_eq!(text(&format!(r#"{{"sub":{number}}}"#)), None, "{number}");
+        }
+    }
+
+    #[test]
+    fn malformed_json_names_nobody() {
+        for json in [
+            "",
+            " ",
+            "null",
+            "42",
+            "\"sub\"",
+            "[]",
+            r#"["sub","a"]"#,
+            "{",
+            r#"{"sub"}"#,
+            r#"{"sub":}"#,
+            r#"{"sub":"a""#,
+            r#"{"sub":"a"}}"#,
+            r#"{"sub":"a"}x"#,
+            r#"{"sub":"a"},{"sub":"b"}"#,
+            r#"{"sub":"a",}"#,
+            r#"{'sub':'a'}"#,
+            r#"{sub:"a"}"#,
+            r#"{"sub":"a" "b":1}"#,
+            r#"{"sub":"\x"}"#,
+            r#"{"sub":"\u12"}"#,
+            r#"{"sub":"\ud800"}"#,
+            "{\"sub\":\"a\nb\"}",
+            r#"{"sub":01}"#,
+            r#"{"sub":"a","b":01}"#,
+            r#"{"sub":"a","b":nul}"#,
+            r#"{"sub":NaN}"#,
+            "\u{feff}{\"sub\":\"a\"}",
+            "{\"sub\":\"a\"}\0",
+        ] {
+            assert_eq!(text(json), None, "{json}");
+        }
+        assert_eq!(claim(b"{\"sub\":\"\xff\"}", "sub"), None);
+        assert_eq!(claim(b"{\"\xff\":1,\"sub\":\"a\"}", "sub"), None);
+    }
+
+    #[test]
+    fn a_nul_names_nobody() {
+        assert_eq!(text(r#"{"sub":"a\u0000b"}"#), None);
+        assert_eq!(text("{\"sub\":\"a\0b\"}"), None);
+    }
+
+    #[test]
+    fn nesting_without_end_neither_crashes_nor_hides_the_claim() {
+        let deep = 500_000;
+        let (open, close) = ("[".repeat(deep), "]".repeat(deep));
+        assert_eq!(
+            string(&format!(r#"{{"a":{open}{close},"sub":"a"}}"#)).as_deref(),
+            Some("a")
+        );
+        assert_eq!(string(&format!(r#"{{"a":{open},"sub":"a"}}"#)), None);
+        assert_eq!(string(&format!(r#"{{"sub":{open}{close}}}"#)), None);
+        assert_eq!(string(&r#"{"a":"#.repeat(deep)), None);
+    }
+
+    #[test]
+    fn a_megabyte_is_read_like_anything_else() {
+        let long = "x".repeat(1 << 20);
+        assert_eq!(string(&format!(r#"{{"a":"{long}","sub":"a"}}"#)).as_deref(), Some("a"));
+        assert_eq!(
+            string(&format!(r#"{{"sub":"{long}"}}"#)).map(|sub| sub.len()),
+            Some(1 << 20)
+        );
+        assert_eq!(string(&format!(r#"{{"sub":"{}"#, "\\u0061".repeat(1 << 18))), None);
+    }
+
+    #[test]
+    fn a_uuid_is_read_as_postgresql_does() {
+        let id = Uuid::from_u128(0xa0eebc99_9c0b_4ef8_bb6d_6bb9bd380a11);
+        for text in [
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11",
+            "a0eebc999c0b4ef8bb6d6bb9bd380a11",
+            "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}",
+        ] {
+            assert_eq!(parse_uuid(text), Some(id), "{text}");
+        }
+        for text in [
+            "",
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1",
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a111",
+            "g0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            " a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "a0eebc999-c0b-4ef8-bb6d-6bb9bd380a11",
+            "urn:uuid:a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "[a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11]",
+            "éééééééééééééééééé",
+        ] {
+            assert_eq!(parse_uuid(text), None, "{text}");
+        }
+    }
+
+    /// JSON with the duplicate names, escapes and breaks that random bytes would never hit.
+    fn nearly_json() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "\\",
+            "\"sub\"",
+            "\"s\\u0075b\"",
+            "\"a\"",
+            "\"\\ud83d\\ude00\"",
+            "\\u0000",
+            "\"sub\":",
+            "\"sub\":\"b\"",
+            "42",
+            "-1",
+            "1.5",
+            "1e9",
+            "null",
+            "true",
+            " ",
+            "\n",
+            "é",
+            "\0",
+            "{\"sub\":\"c\"}",
+        ]);
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    /// What jsonb would say: serde_json's whole tree, in which the last duplicate counts too.
+    fn expected(json: &str) -> Option<String> {
+        let tree: serde_json::Value = serde_json::from_str(json).ok()?;
+        let found = match tree.as_object()?.get("sub")? {
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Number(number) => number.as_i64()?.to_string(),
+            _ => return None,
+        };
+        (!found.contains('\0')).then_some(found)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn the_claim_is_what_the_whole_tree_says(json in nearly_json(), wrap in any::<bool>()) {
+            let json = if wrap { format!("{{{json}}}") } else { json };
+            if serde_json::from_str::<serde_json::Value>(&json).is_ok() {
+                prop_assert_eq!(text(&json), expected(&json));
+            }
+        }
+
+        #[test]
+        fn objects_are_read_as_the_whole_tree_is(
+            entries in prop::collection::vec((
+                prop::sample::select(vec!["sub", "s\\u0075b", "role", "a"]),
+                prop::sample::select(vec!["\"x\"", "\"\\n\"", "7", "-7", "7.5", "null", "[{\"sub\":\"y\"}]", "{\"sub\":1}"]),
+            ), 0..6),
+        ) {
+            let body: Vec<_> = entries.iter().map(|(name, value)| format!("\"{name}\" : {value}")).collect();
+            let json = format!(" {{ {} }} ", body.join(" , "));
+            prop_assert_eq!(text(&json), expected(&json));
+        }
+
+        #[test]
+        fn no_bytes_panic(json in prop::collection::vec(any::<u8>(), 0..256), name in ".{0,8}") {
+            read(&json, &name);
+        }
+
+        #[test]
+        fn a_cut_or_changed_object_never_panics(at in 0..SUPABASE.len(), byte in any::<u8>()) {
+            prop_assert_eq!(claim(&SUPABASE.as_bytes()[..at], "sub"), None);
+            let mut changed = SUPABASE.as_bytes().to_vec();
+            changed[at] = byte;
+            read(&changed, "sub");
+        }
+
+        #[test]
+        fn every_string_reads_back(value in any::<String>()) {
+            let json = serde_json::json!({ "a": 1, "sub": value }).to_string();
+            prop_assert_eq!(text(&json), (!value.contains('\0')).then_some(value));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The call of a trigger function: what set it off, and what it returns.
+
+use pgrx::{
+    PgTrigger,
+    callconv::{BoxRet, FcInfo},
+    datum::Datum,
+    pg_sys, pgrx_resolved_type,
+    pgrx_sql_entity_graph::metadata::{
+        ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+    },
+};
+
+use super::{
+    fields::{Column, ColumnSet},
+    row::TriggerRow,
+};
+use crate::pg::errors;
+
+/// When a trigger fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timing {
+    Before,
+    After,
+}
+
+/// What set a trigger off.
+pub enum Operation {
+    Insert(TriggerRow),
+    Update {
+        old: TriggerRow,
+        new: TriggerRow,
+        /// The columns that the statement names.
+        set: ColumnSet,
+    },
+    Delete(TriggerRow),
+    Truncate,
+}
+
+/// A call of a trigger function by PostgreSQL.
+pub struct TriggerCall {
+    relation: pg_sys::Relation,
+    pub timing: Timing,
+    pub operation: Operation,
+}
+
+impl TriggerCall {
+    /// Errors: 42501 where the function is not called by a trigger, or not for a row or a TRUNCATE.
+    ///
+    /// # Safety
+    /// `fcinfo` is the frame of a call by PostgreSQL that lasts as long as what is returned.
+    pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> TriggerCall {
+        // SAFETY: the caller's; the constructor checks that it is a trigger's call.
+        let Ok(trigger) = (unsafe { PgTrigger::from_fcinfo(&*fcinfo) }) else {
+            errors::not_permitted();
+        };
+        let (event, data) = (trigger.event(), trigger.trigger_data());
+        // SAFETY: the relation is open, and the tuples stay, for as long as the trigger runs.
+        let row = |tuple| unsafe { TriggerRow::new(tuple, (*data.tg_relation).rd_att) };
+        let timing = if event.fired_before() {
+            Timing::Before
+        } else {
+            Timing::After
+        };
+        let operation = if event.fired_by_truncate() {
+            Operation::Truncate
+        } else if !event.fired_for_row() {
+            errors::not_permitted();
+        } else if event.fired_by_insert() {
+            Operation::Insert(row(data.tg_trigtuple))
+        } else if event.fired_by_update() {
+            Operation::Update {
+                old: row(data.tg_trigtuple),
+                new: row(data.tg_newtuple),
+                set: columns_set(data),
+            }
+        } else {
+            Operation::Delete(row(data.tg_trigtuple))
+        };
+        TriggerCall {
+            relation: data.tg_relation,
+            timing,
+            operation,
+        }
+    }
+
+    /// The table that is written.
+    pub fn table(&self) -> pg_sys::Oid {
+        // SAFETY: the relation is open for as long as the trigger runs.
+        unsafe { (*self.relation).rd_id }
+    }
+}
+
+fn columns_set(data: &pg_sys::TriggerData) -> ColumnSet {
+    let named = Column::ALL.into_iter().filter(|&column| {
+        let member = column as i32 - pg_sys::FirstLowInvalidHeapAttributeNumber;
+        // SAFETY: the set is PostgreSQL's, or null for an empty one.
+        unsafe { pg_sys::bms_is_member(member, data.tg_updatedcols) }
+    });
+    ColumnSet::of(named)
+}
+
+/// The tuple that a trigger function returns: what is written, in a BEFORE trigger; ignored in an AFTER trigger.
+pub struct TriggerResult(pg_sys::HeapTuple);
+
+impl TriggerResult {
+    /// The row as the statement gave it.
+    pub fn unchanged(row: &TriggerRow) -> TriggerResult {
+        TriggerResult(row.tuple())
+    }
+
+    /// A row of which `values.len()` columns are replaced.
+    ///
+    /// # Safety
+    /// The three slices have one length, and each value is of its column's type.
+    pub unsafe fn replaced(
+        row: &TriggerRow,
+        columns: &mut [i32],
+        values: &mut [pg_sys::Datum],
+        nulls: &mut [bool],
+    ) -> TriggerResult {
+        // SAFETY: as the caller promises; the new tuple is in the current memory context, which PostgreSQL resets after it
+        // has taken it.
+        TriggerResult(unsafe {
+            pg_sys::heap_modify_tuple_by_cols(
+                row.tuple(),
+                row.descriptor(),
+                columns.len() as i32,
+                columns.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            )
+        })
+    }
+
+    /// No row: the statement goes on without it.
+    pub fn skip_row() -> TriggerResult {
+        TriggerResult(std::ptr::null_mut())
+    }
+
+    /// What an AFTER trigger returns.
+    pub fn none() -> TriggerResult {
+        TriggerResult(std::ptr::null_mut())
+    }
+}
+
+// SAFETY: a trigger returns the tuple's address in the place of a value.
+unsafe impl BoxRet for TriggerResult {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        // SAFETY: the tuple lives until PostgreSQL has taken it: it is its own, or in the trigger's memory context.
+        unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(self.0)) }
+    }
+}
+
+// SAFETY: only ever the result of a trigger function.
+unsafe impl SqlTranslatable for TriggerResult {
+    const TYPE_IDENT: &'static str = pgrx_resolved_type!(TriggerResult);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Err(ArgumentError::NotValidAsArgument("TriggerResult"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::As("trigger")));
+}

@@ -1,0 +1,56 @@
+//! Commit and rollback: pending writes are applied to the roster, or given up.
+//!
+//! The callbacks that run after the commit cannot fail: they take locks and store words. What may be refused
+//! (PREPARE TRANSACTION) is refused before.
+
+use pgrx::{pg_guard, pg_sys};
+
+use super::pending;
+use crate::{
+    pg::{errors, fault_point},
+    roster, settings,
+};
+
+/// Registers the callbacks, for this process and (by fork) all it starts.
+pub fn register() {
+    // SAFETY: both callbacks live as long as the library.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(at_subtransaction_end), std::ptr::null_mut());
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent::*;
+    if pending::is_empty() {
+        return;
+    }
+    match event {
+        // There is no callback for COMMIT PREPARED, so the writes could never be told.
+        XACT_EVENT_PRE_PREPARE => errors::prepare_refused(),
+        XACT_EVENT_COMMIT => {
+            fault_point::delay_commit();
+            fault_point::reach("commit");
+            pending::apply(settings::active_timeout());
+            roster::clear_inflight();
+        }
+        XACT_EVENT_ABORT => {
+            pending::roll_back(0);
+            roster::clear_inflight();
+        }
+        _ => {}
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_subtransaction_end(
+    event: pg_sys::SubXactEvent::Type,
+    subtransaction: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _arg: *mut std::ffi::c_void,
+) {
+    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+        pending::roll_back(subtransaction);
+    }
+}
