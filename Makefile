@@ -1,14 +1,14 @@
-# make demo      see it work: a throw-away server with users who come and go
-# make stop      stop and remove the demo's server
-# make test      every test, on throw-away servers
-# make test-soak the same suites for hours: crashes, races, load
-# make bench     what it costs, side by side with what one would pick instead; QUICK=1 in under 3 minutes
-# make install   into the PostgreSQL that PG_CONFIG names (default: the one on the PATH)
-# make check     what a change must pass: formatting, lints, tests
-# make clean     remove what was built
+# make demo       shows it at work: a throw-away server with users who come and go
+# make stop       stops and removes the demo's server
+# make test       runs every test, on throw-away servers
+# make test-soak  runs the same suites for hours: crashes, races, load
+# make bench      measures what it costs, side by side with the alternatives; QUICK=1 takes less than 3 minutes
+# make install    installs it into the PostgreSQL that PG_CONFIG names (default: the one on the PATH)
+# make check      runs what every change must pass: formatting, lints, tests
+# make clean      removes what was built
 #
-# Each installs what it needs and this machine lacks. TEST=name runs the tests so named, SUITE=name one suite,
-# ONLY=name one chapter of the benchmark.
+# Each target installs missing prerequisites. TEST=name filters the tests by name, SUITE=name selects one suite,
+# ONLY=name one scenario of the benchmark.
 
 export PG_CONFIG SUITE
 

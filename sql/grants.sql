@@ -1,8 +1,9 @@
--- Who may do what, as four functions for the owner: ordinary grants, which pg_dump keeps and REVOKE takes back.
+-- Functions with which the owner makes a role a holder, client, reader or service. They issue ordinary grants, which
+-- pg_dump dumps and REVOKE revokes.
 --
--- Each looks up the name of the schema, as that may have been changed since the install.
+-- Each reads the name of the schema from the catalogs, as the schema may have been renamed since the install.
 
--- What every one of them needs first: a role that may look into the schema.
+-- Called by the others first: grants USAGE on the schema.
 CREATE FUNCTION @extschema@._grant_usage(role pg_catalog.regrole) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -14,8 +15,8 @@ BEGIN
     IF role IS NULL THEN
         RAISE EXCEPTION USING
             ERRCODE = '22023',
-            MESSAGE = 'a role is needed',
-            HINT = 'Name it, such as: SELECT grant_client(''authenticated'');';
+            MESSAGE = 'role must not be null',
+            HINT = 'Pass the name of a role, for example: SELECT grant_client(''authenticated'');';
     END IF;
     IF NOT has_schema_privilege(role, home, 'USAGE') THEN
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', home, role);
@@ -39,7 +40,7 @@ BEGIN
 END
 $function$;
 
--- No DELETE, no TRUNCATE, and UPDATE only column by column: with any of these on the table a role could lock it.
+-- Grants UPDATE on columns only, and neither DELETE nor TRUNCATE: any of these on the table would allow the role to lock it.
 CREATE FUNCTION @extschema@.grant_client(role pg_catalog.regrole) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp

@@ -1,11 +1,11 @@
--- Row level security. The tables' owner, as whom the extension's own statements run, is not bound by it.
+-- Row-level security. It does not apply to the owner of the tables, as whom the extension's own statements run.
 
 ALTER TABLE @extschema@.user_sessions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE @extschema@.user_presence ENABLE ROW LEVEL SECURITY;
 ALTER TABLE @extschema@.presence_changes ENABLE ROW LEVEL SECURITY;
 ALTER TABLE @extschema@._feed_state ENABLE ROW LEVEL SECURITY;
 
--- Sessions: a service sees and writes all, everybody else their own. The sub-selects are evaluated once per statement.
+-- Sessions: services can access all rows, other roles their own. The sub-selects are evaluated once per statement.
 
 CREATE POLICY own_or_service_select ON @extschema@.user_sessions FOR SELECT
     USING ((SELECT @extschema@.is_service())
@@ -25,7 +25,7 @@ CREATE POLICY own_or_service_delete ON @extschema@.user_sessions FOR DELETE
     USING ((SELECT @extschema@.is_service())
            OR auth_id OPERATOR(pg_catalog.=) (SELECT @extschema@.presence_auth_id()));
 
--- Statuses and the feed: whoever is granted SELECT, which is what makes a reader. The state is nobody's but the owner's.
+-- Statuses and the feed: every role with the SELECT privilege, which readers have. _feed_state: the owner only.
 
 CREATE POLICY readers_select ON @extschema@.user_presence FOR SELECT USING (true);
 CREATE POLICY readers_select ON @extschema@.presence_changes FOR SELECT USING (true);

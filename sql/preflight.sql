@@ -1,23 +1,23 @@
--- Refuses what could not work or would not be safe, before anything is created.
+-- Refuses an install that would not work or would not be safe, before anything is created.
 --
--- Everything here is written out with its schema: the search path of CREATE EXTENSION starts with the target schema.
+-- Every name is schema-qualified, as the search path of CREATE EXTENSION starts with the target schema.
 
 DO LANGUAGE plpgsql $preflight$
 DECLARE
     target pg_catalog.regnamespace;
     target_owner pg_catalog.oid;
     database_owner pg_catalog.oid;
-    intruders pg_catalog.text;
+    creators pg_catalog.text;
 BEGIN
-    -- The library defines its settings only where the server loads it at start. One that is merely in the configuration
-    -- file has a value, but is not listed.
+    -- Only a preloaded library defines its settings. A setting that is only in the configuration file has a value, but is not
+    -- in pg_settings.
     IF NOT EXISTS (
         SELECT FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'presence.max_sessions'
     ) THEN
         RAISE EXCEPTION USING
             ERRCODE = '55000',
-            MESSAGE = 'pg_presence must be loaded when the server starts',
-            DETAIL = 'It keeps who is online in shared memory, which is only given out at server start.',
+            MESSAGE = 'pg_presence must be loaded via shared_preload_libraries',
+            DETAIL = 'Its shared memory can be allocated only while the server starts.',
             HINT = 'Add pg_presence to shared_preload_libraries in postgresql.conf and restart the server.';
     END IF;
 
@@ -28,14 +28,14 @@ BEGIN
       JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
      WHERE e.extname OPERATOR(pg_catalog.=) 'pg_presence';
 
-    -- Who may CREATE here could plant a function or operator that ours would take for PostgreSQL's.
+    -- A role with the CREATE privilege could create functions and operators that shadow those that ours call.
     SELECT pg_catalog.string_agg(
                CASE
                    WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
                    ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee))
                END,
                ', ')
-      INTO intruders
+      INTO creators
       FROM pg_catalog.pg_namespace n,
            LATERAL pg_catalog.aclexplode(n.nspacl) a
       LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) a.grantee
@@ -46,14 +46,15 @@ BEGIN
        AND (r.rolname IS NULL OR r.rolname OPERATOR(pg_catalog.<>) 'pg_database_owner')
        AND r.rolsuper IS NOT TRUE;
 
-    IF intruders IS NOT NULL THEN
+    IF creators IS NOT NULL THEN
         RAISE EXCEPTION USING
             ERRCODE = '55000',
             MESSAGE = pg_catalog.format('schema %s is not safe to install into', target),
-            DETAIL = pg_catalog.format('These may create objects in it, and so put theirs in the place of others: %s.', intruders),
+            DETAIL = pg_catalog.format(
+                'Roles that can create objects here could shadow the extension''s functions: %s.', creators),
             HINT = pg_catalog.format(
-                'Use a schema of its own: CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence; '
-                'or take the right away first: REVOKE CREATE ON SCHEMA %s FROM %s;', target, intruders);
+                'Use a separate schema: CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence; '
+                'or revoke the privilege first: REVOKE CREATE ON SCHEMA %s FROM %s;', target, creators);
     END IF;
 END
 $preflight$;

@@ -1,10 +1,10 @@
--- The four tables. Their privileges are in closing.sql, their triggers in triggers.sql, their policies in policies.sql.
+-- The four tables. Privileges are in grants.sql and closing.sql, triggers in triggers.sql, policies in policies.sql.
 
--- One row per session. The first eight columns are those of the application this grew out of, in its order.
+-- One row per session.
 --
--- The worker writes last_activity and is_active of every live session once per flush, so:
---   * no index has either column, which makes each such write a HOT update that touches no index, and
---   * pages are filled by half, so that all rows of one page can be written in one batch and stay on it.
+-- The worker updates last_activity and is_active of every live session in each flush, so:
+--   * no index contains either column, which makes each update a HOT update, and
+--   * pages are filled by half, so that all rows of a page can be updated in one batch and stay on it.
 CREATE TABLE @extschema@.user_sessions (
     id pg_catalog.uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
     user_id pg_catalog.uuid NOT NULL DEFAULT
@@ -39,13 +39,13 @@ CREATE TABLE @extschema@.user_sessions (
 );
 
 CREATE UNIQUE INDEX user_sessions_session_token_key ON @extschema@.user_sessions (session_token) WHERE ended_at IS NULL;
--- An ended session's token is looked for too, so that it is told from an unknown one without a scan.
+-- Tokens of ended sessions are looked up too, to distinguish them from unknown tokens without a sequential scan.
 CREATE INDEX user_sessions_session_token_idx ON @extschema@.user_sessions USING hash (session_token);
 CREATE INDEX user_sessions_user_id_idx ON @extschema@.user_sessions (user_id);
 CREATE INDEX user_sessions_auth_id_idx ON @extschema@.user_sessions (auth_id);
 
--- One row per user ever seen, written when the visible status changes. is_online is a plain column because logical
--- replication leaves generated ones out.
+-- One row per user, written when the status changes. is_online is not a generated column, as logical replication omits
+-- generated columns.
 CREATE TABLE @extschema@.user_presence (
     user_id pg_catalog.uuid NOT NULL,
     user_key pg_catalog.text,
@@ -62,10 +62,10 @@ CREATE TABLE @extschema@.user_presence (
     autovacuum_vacuum_cost_delay = 0
 );
 
--- A hash: keys may be longer than a btree takes, are looked up whole, and are mostly null, which a hash leaves out.
+-- A hash index, as keys may be too long for a B-tree and are only compared for equality.
 CREATE INDEX user_presence_user_key_idx ON @extschema@.user_presence USING hash (user_key);
 
--- The feed. user_id and user_key are null where forget_user() has blanked them.
+-- The feed. user_id and user_key are null in rows that forget_user() has anonymized.
 CREATE TABLE @extschema@.presence_changes (
     seq pg_catalog.int8 NOT NULL,
     user_id pg_catalog.uuid,
@@ -82,9 +82,9 @@ CREATE TABLE @extschema@.presence_changes (
     autovacuum_vacuum_cost_delay = 0
 );
 
--- Where the feed stands. The worker keeps it to one row, and makes that row when there is none. It is not unique by
--- constraint: a restore adds the dumped row to the one that is there, and the worker then joins the two in a new epoch.
--- origin names the place the epoch belongs to (server, timeline, table), so that a copy of the database knows it is one.
+-- The state of the feed. The worker keeps it to one row and creates that row if there is none. No constraint enforces
+-- this: a restore adds the dumped row to the existing one, and the worker then merges the two in a new epoch. origin
+-- identifies the server, timeline and table of the epoch, so that a copy of the database can be recognized as one.
 CREATE TABLE @extschema@._feed_state (
     epoch pg_catalog.text NOT NULL,
     seq pg_catalog.int8 NOT NULL,
@@ -94,7 +94,7 @@ CREATE TABLE @extschema@._feed_state (
     autovacuum_vacuum_threshold = 200,
     autovacuum_vacuum_scale_factor = 0
 );
--- Without a key of its own, so that it can be written also where somebody publishes all tables of the database.
+-- The table has no key; with this identity it can be updated even if it is published, as by FOR ALL TABLES.
 ALTER TABLE @extschema@._feed_state REPLICA IDENTITY FULL;
 
 INSERT INTO @extschema@._feed_state (epoch, seq, oldest_seq)

@@ -1,11 +1,11 @@
--- What happens to rows on their way in.
+-- Triggers of the tables.
 
--- Corrects rows. Ordinary, so that it leaves alone what replication brings: that has been corrected where it comes from.
+-- Checks and completes rows. Does not fire for replicated rows, which the trigger has corrected on the publisher.
 CREATE TRIGGER presence_before_write
     BEFORE INSERT OR UPDATE ON @extschema@.user_sessions
     FOR EACH ROW EXECUTE FUNCTION @extschema@._before_write();
 
--- Feed the roster, at commit. ALWAYS, because what replication brings counts as well.
+-- Apply writes to the roster at commit. ENABLE ALWAYS, as replicated rows count too.
 CREATE TRIGGER presence_capture
     AFTER INSERT OR UPDATE OR DELETE ON @extschema@.user_sessions
     FOR EACH ROW EXECUTE FUNCTION @extschema@._capture();
@@ -17,7 +17,7 @@ CREATE TRIGGER presence_capture_truncate
 ALTER TABLE @extschema@.user_sessions ENABLE ALWAYS TRIGGER presence_capture;
 ALTER TABLE @extschema@.user_sessions ENABLE ALWAYS TRIGGER presence_capture_truncate;
 
--- Leaves out dumped rows of users of whom the worker has written a newer one by the time they are restored.
+-- Skips the dumped row of a user if, by the time it is restored, the worker has written a newer one.
 CREATE TRIGGER presence_restore
     BEFORE INSERT ON @extschema@.user_presence
     FOR EACH ROW EXECUTE FUNCTION @extschema@._restore();

@@ -1,9 +1,9 @@
--- Types: the status, and the rows of functions that return one of their own.
+-- Types: the status, and the row types of functions.
 
--- Only the first and the last status are returned yet.
+-- 'idle' and 'busy' are reserved.
 CREATE TYPE @extschema@.presence_status AS ENUM ('active', 'idle', 'busy', 'inactive');
 
--- start_session()
+-- Returned by start_session().
 CREATE TYPE @extschema@.presence_session AS (
     session_id pg_catalog.uuid,
     session_token pg_catalog.text,
@@ -13,7 +13,7 @@ CREATE TYPE @extschema@.presence_session AS (
     server_time pg_catalog.timestamptz
 );
 
--- presence_of(), online_users()
+-- Returned by presence_of() and online_users().
 CREATE TYPE @extschema@.presence_user AS (
     user_id pg_catalog.uuid,
     user_key pg_catalog.text,
@@ -23,13 +23,13 @@ CREATE TYPE @extschema@.presence_user AS (
     session_count pg_catalog.int4
 );
 
--- presence_cursor()
+-- Returned by presence_cursor().
 CREATE TYPE @extschema@.presence_feed_cursor AS (
     epoch pg_catalog.text,
     seq pg_catalog.int8
 );
 
--- _stats(), and the view presence_stats
+-- Returned by _stats(), for the view presence_stats.
 CREATE TYPE @extschema@._stats_row AS (
     live_sessions pg_catalog.int8,
     known_sessions pg_catalog.int8,
@@ -61,7 +61,7 @@ CREATE TYPE @extschema@._stats_row AS (
     oldest_unflushed_ms pg_catalog.int8
 );
 
--- cleanup_sessions()
+-- Returned by cleanup_sessions().
 CREATE TYPE @extschema@.presence_cleanup AS (
     deactivated pg_catalog.int8,
     deleted pg_catalog.int8

@@ -1,4 +1,4 @@
--- One row about the presence of this database, for people and for monitoring.
+-- Statistics of this database, for monitoring.
 
 CREATE VIEW @extschema@.presence_stats AS
 SELECT s.live_sessions,

@@ -1,5 +1,5 @@
-//! Benchmarks inside the server, for what a client is too slow to measure: built with the feature `pg_bench`, run by
-//! `make bench` or `cargo pgrx bench`. They use the sessions that are there, and make some where there are none.
+//! Benchmarks inside the server, for what is too fast to measure from a client: built with the feature `pg_bench`, run
+//! by `make bench` or `cargo pgrx bench`. They need a table of active sessions.
 
 use std::cell::{Cell, RefCell};
 
@@ -18,8 +18,8 @@ thread_local! {
     static RANDOM: Cell<u64> = const { Cell::new(0x9E37_79B9_7F4A_7C15) };
 }
 
-/// Sessions of the table and their users, up to a million of them.
-fn prepare() {
+/// Reads up to a million active sessions and their users from the table.
+fn load_sessions() {
     let table = format!("{}.user_sessions", installed::schema_name());
     let read = format!("SELECT id, user_id FROM {table} WHERE is_active LIMIT 1000000");
     let rows: Vec<(Uuid, Uuid)> = Spi::connect(|client| {
@@ -38,7 +38,8 @@ fn prepare() {
     SESSIONS.set(rows);
 }
 
-fn any() -> (Uuid, Uuid) {
+/// Returns a random session and its user.
+fn random_session() -> (Uuid, Uuid) {
     RANDOM.set(RANDOM.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
     SESSIONS.with_borrow(|sessions| sessions[((u128::from(RANDOM.get()) * sessions.len() as u128) >> 64) as usize])
 }
@@ -47,46 +48,46 @@ fn any() -> (Uuid, Uuid) {
 mod benches {
     use super::*;
 
-    #[pg_bench(setup = prepare)]
+    #[pg_bench(setup = load_sessions)]
     fn heartbeat(b: &mut Bencher) {
-        b.iter(|| black_box(session::heartbeat(Key::Id(any().0), Owner::Any)));
+        b.iter(|| black_box(session::heartbeat(Key::Id(random_session().0), Owner::Any)));
     }
 
-    #[pg_bench(setup = prepare)]
+    #[pg_bench(setup = load_sessions)]
     fn heartbeat_of_a_client(b: &mut Bencher) {
         let stranger = Owner::Auth(Uuid::nil());
         let tenant = roster::tenant();
         b.iter(move || {
-            let key = Key::Id(any().0);
+            let key = Key::Id(random_session().0);
             black_box(tenant.beat(&key, &stranger, compat::now(), settings::active_timeout))
         });
     }
 
-    /// One call for a thousand sessions.
-    #[pg_bench(setup = prepare)]
+    /// One call with a thousand sessions.
+    #[pg_bench(setup = load_sessions)]
     fn heartbeat_many(b: &mut Bencher) {
-        let ids: Vec<Uuid> = (0..1000).map(|_| any().0).collect();
+        let ids: Vec<Uuid> = (0..1000).map(|_| random_session().0).collect();
         b.iter(move || black_box(session::heartbeat_many(&ids, Owner::Any)));
     }
 
-    #[pg_bench(setup = prepare)]
+    #[pg_bench(setup = load_sessions)]
     fn is_online(b: &mut Bencher) {
         let tenant = roster::tenant();
-        b.iter(move || black_box(tenant.is_online(&any().1, compat::now(), settings::active_timeout())));
+        b.iter(move || black_box(tenant.is_online(&random_session().1, compat::now(), settings::active_timeout())));
     }
 
-    /// The least that a function of ours can cost: what a heartbeat is beside.
+    /// The minimum cost of a function of this extension, for comparison with a heartbeat.
     #[pg_extern]
     fn nothing(_session_id: pgrx::Uuid) {}
 
-    /// One look at every session, none of them due; how many were.
+    /// Sweeps all sessions, none of which are due. Returns how many were.
     #[pg_extern]
     fn sweep_once() -> i64 {
         roster::tenant().sweep(compat::now(), settings::active_timeout()) as i64
     }
 
-    /// One look at every session, none of them due.
-    #[pg_bench(setup = prepare)]
+    /// One sweep of all sessions, none of which are due.
+    #[pg_bench(setup = load_sessions)]
     fn sweep(b: &mut Bencher) {
         let tenant = roster::tenant();
         b.iter(move || black_box(tenant.sweep(compat::now(), settings::active_timeout())));

@@ -65,6 +65,52 @@ mod benches;
     requires = ["tables", api::stats::_stats]
 );
 ::pgrx::extension_sql_file!("../sql/health.sql", name = "health", requires = ["views"]);
+// The comments name every function, so they must come after all of them. "closing" comes last, as pgrx allows one `finalize`.
+::pgrx::extension_sql_file!(
+    "../sql/comments.sql",
+    name = "comments",
+    requires = [
+        "types",
+        "tables",
+        "triggers",
+        "policies",
+        "grants",
+        "views",
+        "health",
+        api::changes::changes_since,
+        api::changes::presence_cursor,
+        api::cleanup::cleanup_sessions,
+        api::end::end_session,
+        api::end::end_session_by_token,
+        api::end::end_sessions,
+        api::end::end_user_sessions,
+        api::heartbeat::heartbeat,
+        api::heartbeat::heartbeat_by_token,
+        api::heartbeat::heartbeat_many,
+        api::identity::_service_marker,
+        api::identity::is_service,
+        api::identity::presence_auth_id,
+        api::identity::presence_user_id,
+        api::presence::online_count,
+        api::presence::online_users,
+        api::presence::presence_of,
+        api::presence_id::presence_id_of_integer,
+        api::presence_id::presence_id_of_text,
+        api::release::release_session,
+        api::release::release_session_by_token,
+        api::release::release_sessions,
+        api::start::start_session,
+        api::start_many::start_sessions,
+        api::start_worker::_start_worker,
+        api::stats::_stats,
+        api::status::is_online,
+        api::status::last_seen,
+        api::status::user_status,
+        api::token::rotate_session_token,
+        api::token::token_digest,
+        api::user::forget_user
+    ]
+);
 ::pgrx::extension_sql_file!("../sql/closing.sql", name = "closing", finalize);
 
 /// Called by the server when it loads the library; does nothing where the library is not preloaded.

@@ -1,4 +1,4 @@
-# Sourced by the scripts beside it: where things are, and how to talk about it.
+# Sourced by the scripts beside it: paths, the PostgreSQL to use, and messages.
 #   root       the top of the clone
 #   PG_CONFIG  the PostgreSQL to build for; the one on the PATH unless given
 #   cargo-pgrx of the right version comes first on the PATH, once setup has run
@@ -7,7 +7,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 cd "$root"
 
-# A Rust backtrace would end up in the DETAIL of errors that clients see.
+# A Rust backtrace would appear in the DETAIL of errors that clients see.
 unset RUST_BACKTRACE
 
 PGRX_VERSION=0.18.1
@@ -27,7 +27,7 @@ have_postgres() {
         [ -f "$("$config" --includedir-server)/postgres.h" ]
 }
 
-# Settles on one PostgreSQL: PG_CONFIG, PGRX_PG_CONFIG_PATH, and its major version in PG_MAJOR.
+# Selects one PostgreSQL: sets PG_CONFIG, PGRX_PG_CONFIG_PATH, and its major version in PG_MAJOR.
 use_postgres() {
     have_postgres || die "no complete PostgreSQL at ${PG_CONFIG:-pg_config on the PATH}; run pg_test/bin/setup"
     PG_CONFIG=$(command -v "${PG_CONFIG:-pg_config}")

@@ -1,4 +1,4 @@
-//! Arguments that pgrx would copy, read where PostgreSQL keeps them.
+//! Argument types that read a value in place, where pgrx would copy it.
 
 use std::{marker::PhantomData, ptr::null_mut};
 
@@ -20,30 +20,29 @@ use crate::{
     triggers::metadata,
 };
 
-/// A `uuid[]` of any number of dimensions, without its NULL elements.
+/// A `uuid[]` argument of any number of dimensions, without its NULL elements.
 #[derive(Clone, Copy)]
-pub struct Uuids<'a>(&'a [Uuid]);
+pub struct UuidArray<'a>(&'a [Uuid]);
 
-impl<'a> Uuids<'a> {
-    /// The elements that are not NULL, in order.
+impl<'a> UuidArray<'a> {
+    /// Returns the elements that are not NULL, in order.
     pub fn ids(self) -> &'a [Uuid] {
         self.0
     }
 }
 
-impl FromDatum for Uuids<'_> {
+impl FromDatum for UuidArray<'_> {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
         if is_null {
             return None;
         }
-        // SAFETY: the caller hands us a uuid[], which stays where it is for the call. Elements that are NULL take no
-        // room in it, and a uuid needs no alignment, so that the others lie side by side up to the end. uuid::Uuid is 16
-        // bytes, transparently.
+        // SAFETY: the caller passes a uuid[], which is valid for the call. NULL elements take no space in it and a uuid
+        // needs no alignment, so the other elements are contiguous up to the end. uuid::Uuid is a transparent 16 bytes.
         unsafe {
-            let array = plain(datum).cast::<pg_sys::ArrayType>();
+            let array = detoast(datum).cast::<pg_sys::ArrayType>();
             let dimensions = (*array).ndim as usize;
             if dimensions == 0 {
-                return Some(Uuids(&[]));
+                return Some(UuidArray(&[]));
             }
             let bounds = array.add(1).cast::<i32>();
             let elements: usize = (0..dimensions).map(|n| *bounds.add(n) as usize).product();
@@ -54,28 +53,28 @@ impl FromDatum for Uuids<'_> {
             let bytes = varlena::varsize_4b(array.cast()).saturating_sub(start);
             let present = usize::min(bytes / size_of::<Uuid>(), elements);
             let ids = std::slice::from_raw_parts(array.byte_add(start).cast::<Uuid>(), present);
-            Some(Uuids(ids))
+            Some(UuidArray(ids))
         }
     }
 }
 
 // SAFETY: reads the datum as the uuid[] that ARGUMENT_SQL declares.
-unsafe impl<'fcx> ArgAbi<'fcx> for Uuids<'fcx> {
+unsafe impl<'fcx> ArgAbi<'fcx> for UuidArray<'fcx> {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
-        // SAFETY: the caller's; NULL reaches us only as Option, which asks before.
-        unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or(Uuids(&[]))
+        // SAFETY: as the caller promises; for an Option, pgrx checks for NULL first.
+        unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or(UuidArray(&[]))
     }
 }
 
 // SAFETY: as above.
-unsafe impl SqlTranslatable for Uuids<'_> {
-    const TYPE_IDENT: &'static str = pgrx_resolved_type!(Uuids<'_>);
+unsafe impl SqlTranslatable for UuidArray<'_> {
+    const TYPE_IDENT: &'static str = pgrx_resolved_type!(UuidArray<'_>);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
     const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::As("uuid[]"));
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Err(ReturnsError::Datum);
 }
 
-/// A `jsonb` argument, not read but for what kind of value it is and how long.
+/// A `jsonb` argument that is passed on as it is, to be stored as a session's metadata.
 #[derive(Clone, Copy)]
 pub struct Metadata<'a> {
     datum: pg_sys::Datum,
@@ -83,14 +82,14 @@ pub struct Metadata<'a> {
 }
 
 impl Metadata<'_> {
-    /// The datum as it is.
+    /// Returns the datum, unchecked.
     pub fn datum(self) -> pg_sys::Datum {
         self.datum
     }
 
-    /// The datum, once it is known to be fit to be stored. Errors: 22023 otherwise.
-    pub fn checked(self) -> pg_sys::Datum {
-        if !metadata::is_fit(self.datum) {
+    /// Returns the datum. Errors: 22023 where it is not an object, or is too large.
+    pub fn validated(self) -> pg_sys::Datum {
+        if !metadata::is_valid(self.datum) {
             errors::bad_metadata();
         }
         self.datum
@@ -110,7 +109,7 @@ impl FromDatum for Metadata<'_> {
 unsafe impl<'fcx> ArgAbi<'fcx> for Metadata<'fcx> {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
         let index = arg.index();
-        // SAFETY: the caller's.
+        // SAFETY: as the caller promises.
         unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or_else(|| panic!("argument {index} must not be null"))
     }
 }
@@ -123,8 +122,8 @@ unsafe impl SqlTranslatable for Metadata<'_> {
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Err(ReturnsError::Datum);
 }
 
-/// The elements of an array argument, of any number of dimensions, NULLs included. Nothing is copied but the places of the
-/// elements, by PostgreSQL, which refuses with 53200 what it has no memory for.
+/// An array argument of any number of dimensions, NULL elements included. Only the list of elements is allocated, by
+/// PostgreSQL, which raises 53200 where there is no memory for it.
 #[derive(Clone, Copy)]
 pub struct ArrayArg<'a, T> {
     datums: &'a [pg_sys::Datum],
@@ -132,59 +131,59 @@ pub struct ArrayArg<'a, T> {
     _element: PhantomData<T>,
 }
 
-/// The type of an element, and how an array stores it.
-pub trait Element: FromDatum {
+/// A type of array elements, and how an array stores them.
+pub trait ArrayElement: FromDatum {
     const OID: pg_sys::Oid;
     const LENGTH: i16;
     const ALIGN: u8;
     const ARRAY: &'static str;
 }
 
-impl Element for pgrx::Uuid {
+impl ArrayElement for pgrx::Uuid {
     const OID: pg_sys::Oid = pg_sys::UUIDOID;
     const LENGTH: i16 = 16;
     const ALIGN: u8 = pg_sys::TYPALIGN_CHAR;
     const ARRAY: &'static str = "uuid[]";
 }
 
-impl Element for Text<'_> {
+impl ArrayElement for Text<'_> {
     const OID: pg_sys::Oid = pg_sys::TEXTOID;
     const LENGTH: i16 = -1;
     const ALIGN: u8 = pg_sys::TYPALIGN_INT;
     const ARRAY: &'static str = "text[]";
 }
 
-impl Element for Metadata<'_> {
+impl ArrayElement for Metadata<'_> {
     const OID: pg_sys::Oid = pg_sys::JSONBOID;
     const LENGTH: i16 = -1;
     const ALIGN: u8 = pg_sys::TYPALIGN_INT;
     const ARRAY: &'static str = "jsonb[]";
 }
 
-impl<T: Element> ArrayArg<'_, T> {
-    /// How many elements there are, with the NULLs.
+impl<T: ArrayElement> ArrayArg<'_, T> {
+    /// Returns the number of elements, NULLs included.
     pub fn len(&self) -> usize {
         self.datums.len()
     }
 
-    /// The element at a position below [`ArrayArg::len`]; `None` for NULL.
+    /// Returns the element at a position below [`ArrayArg::len`]; `None` for NULL.
     pub fn get(&self, position: usize) -> Option<T> {
         // SAFETY: an element of the array, which has this type.
         unsafe { T::from_datum(self.datums[position], self.nulls[position]) }
     }
 }
 
-impl<T: Element> FromDatum for ArrayArg<'_, T> {
+impl<T: ArrayElement> FromDatum for ArrayArg<'_, T> {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
         if is_null {
             return None;
         }
         let (mut datums, mut nulls, mut length) = (null_mut(), null_mut(), 0);
-        // SAFETY: the caller passes an array of T, which stays where it is for the call, as do the two lists, in the current
+        // SAFETY: the caller passes an array of T, which is valid for the call, as are the two lists, in the current
         // memory context.
         unsafe {
             pg_sys::deconstruct_array(
-                plain(datum).cast(),
+                detoast(datum).cast(),
                 T::OID,
                 T::LENGTH.into(),
                 false,
@@ -210,27 +209,27 @@ impl<T: Element> FromDatum for ArrayArg<'_, T> {
 }
 
 // SAFETY: reads the datum as the array that ARGUMENT_SQL declares.
-unsafe impl<'fcx, T: Element> ArgAbi<'fcx> for ArrayArg<'fcx, T> {
+unsafe impl<'fcx, T: ArrayElement> ArgAbi<'fcx> for ArrayArg<'fcx, T> {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
         let index = arg.index();
-        // SAFETY: the caller's.
+        // SAFETY: as the caller promises.
         unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or_else(|| panic!("argument {index} must not be null"))
     }
 }
 
 // SAFETY: as above.
-unsafe impl<T: Element> SqlTranslatable for ArrayArg<'_, T> {
+unsafe impl<T: ArrayElement> SqlTranslatable for ArrayArg<'_, T> {
     const TYPE_IDENT: &'static str = pgrx_resolved_type!(ArrayArg<()>);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
     const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::As(T::ARRAY));
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Err(ReturnsError::Datum);
 }
 
-/// A varlena with its four-byte header, uncompressed and in line: itself, or a copy.
+/// Returns a varlena uncompressed and in line, with a four-byte header: itself if it is so already, else a copy.
 ///
 /// # Safety
 /// `datum` is a varlena that is not NULL.
-unsafe fn plain(datum: pg_sys::Datum) -> *mut pg_sys::varlena {
+unsafe fn detoast(datum: pg_sys::Datum) -> *mut pg_sys::varlena {
     let value = datum.cast_mut_ptr::<pg_sys::varlena>();
     // SAFETY: as the caller promises.
     unsafe {
@@ -242,9 +241,16 @@ unsafe fn plain(datum: pg_sys::Datum) -> *mut pg_sys::varlena {
     }
 }
 
-/// An interval's length in microseconds, a month taken as 30 days, or none where it is not positive or above `most`.
-pub fn length(interval: Interval, most: Micros) -> Option<Micros> {
+/// Returns the length of an interval in microseconds, with a month of 30 days; `None` where it is not positive or
+/// exceeds `max`.
+pub fn positive_micros(interval: Interval, max: Micros) -> Option<Micros> {
     Micros::try_from(interval.as_micros())
         .ok()
-        .filter(|&length| 0 < length && length <= most)
+        .filter(|&length| 0 < length && length <= max)
+}
+
+/// Returns a uuid of pgrx as one of the crate `uuid`.
+#[inline(always)]
+pub fn to_uuid(id: pgrx::Uuid) -> Uuid {
+    Uuid::from_bytes(*id)
 }

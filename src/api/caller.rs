@@ -1,4 +1,4 @@
-//! What a call needs before it does anything, and whom it acts for.
+//! What a call checks first: the server, the caller's rights, and the user it acts for.
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use crate::{
     settings,
 };
 
-/// Refuses what cannot work: 55000 where the library is not preloaded, 25006 on a standby.
+/// Checks that a write can work here. Errors: 55000 where the library is not preloaded, 25006 on a standby.
 pub fn require_writable() {
     require_preload();
     if compat::in_recovery() {
@@ -18,23 +18,22 @@ pub fn require_writable() {
     }
 }
 
-/// Refuses calls where the library was not loaded with the server, with 55000.
+/// Checks that the library is preloaded. Errors: 55000 where it is not.
 pub fn require_preload() {
     if !settings::is_preloaded() {
         errors::not_preloaded();
     }
 }
 
-/// Refuses everybody but services, with 42501.
+/// Checks that the caller is a service. Errors: 42501 where it is not.
 pub fn require_service() {
     if !identity::is_service() {
         errors::service_only();
     }
 }
 
-/// Whose sessions the caller may end, as a filter of statements: none for a service, which may end any.
-///
-/// The outer `None` is a client without an identity: no session is its own.
+/// Returns the `auth_id` of the sessions that the caller may change, as a parameter of statements: `Some(None)` for a
+/// service, which may change any; `None` for a client without an identity, which may change none.
 pub fn owner_filter() -> Option<Option<Uuid>> {
     match identity::owner() {
         roster::Owner::Any => Some(None),
@@ -43,18 +42,18 @@ pub fn owner_filter() -> Option<Option<Uuid>> {
     }
 }
 
-/// Whom a session is for.
+/// The user that a session is for.
 pub struct Subject {
     pub user_id: Uuid,
     pub user_key: Option<String>,
     pub auth_id: Uuid,
-    /// A service asks, so that a client's limits do not apply.
+    /// The caller is a service, so the limits on clients do not apply.
     pub by_service: bool,
 }
 
 impl Subject {
-    /// Takes the ids a caller gave. A service must name a user (22023); a client may name itself only (42501), and needs
-    /// an identity (42501).
+    /// Returns the subject that a caller's arguments name. Errors: 22023 where a service names no user, or two
+    /// different ones; 42501 where a client names another user, or has no identity.
     pub fn of(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Subject {
         if identity::is_service() {
             Subject::for_service(user_id, user_key, auth_id)
@@ -64,18 +63,18 @@ impl Subject {
     }
 
     fn for_service(user_id: Option<Uuid>, user_key: Option<&str>, auth_id: Option<Uuid>) -> Subject {
-        let named = user_key.map(presence_id_text);
-        let user_id = match (user_id, named) {
-            (Some(id), Some(named)) if id != named => errors::bad_value(
+        let id_of_key = user_key.map(presence_id_text);
+        let user_id = match (user_id, id_of_key) {
+            (Some(id), Some(id_of_key)) if id != id_of_key => errors::bad_value(
                 "user_id and user_key name different users",
-                "Where a user has a key, the id is presence_id(user_key).",
-                "Pass one of the two.",
+                "The id of a user with a key is presence_id(user_key).",
+                "Pass only one of them.",
             ),
             (Some(id), _) | (None, Some(id)) => id,
             (None, None) => errors::bad_value(
-                "a user is needed",
-                "A service acts for any user, so it has to say for whom.",
-                "Pass user_id, or user_key where the application's ids are no uuids.",
+                "user_id or user_key must be specified",
+                "A service acts for any user, so it must name the user of the session.",
+                "Pass user_id, or user_key where the application's ids are not uuids.",
             ),
         };
         Subject {
@@ -90,7 +89,7 @@ impl Subject {
         let (Some(own_auth), Some(own_user)) = (identity::auth_id(), identity::user_id()) else {
             errors::no_identity();
         };
-        let foreign = |given: Option<Uuid>, own| given.is_some_and(|given| given != own);
+        let foreign = |id: Option<Uuid>, own| id.is_some_and(|id| id != own);
         if foreign(user_id, own_user) || foreign(user_key.map(presence_id_text), own_user) || foreign(auth_id, own_auth)
         {
             errors::not_permitted();

@@ -1,64 +1,58 @@
-//! The feed: where it stands, and what came after.
+//! The feed: its cursor, and the changes after one.
 //!
-//! Both functions see what the calling statement sees, so that a cursor is never ahead of the rows of `user_presence`
-//! read after it.
+//! Both functions use the snapshot of the calling statement, so that a cursor is never ahead of the rows of
+//! `user_presence` that are read after it.
 
 use pgrx::{default, pg_extern, pg_sys};
 
-use super::result::{Composite, ResultSet, ToRow};
+use super::{
+    caller::require_preload,
+    result::{Composite, ResultSet, ToRow},
+};
 use crate::{
     pg::{errors, text::Text},
-    settings,
     store::{
+        feed_state::FeedState,
         statement::{Snapshot, Statement},
         value::Value,
     },
 };
 
 thread_local! {
-    static STATE: Statement = const { Statement::new(
+    static READ_STATE: Statement = const { Statement::new(
         |s| format!("SELECT epoch, seq, oldest_seq FROM {s}._feed_state ORDER BY seq DESC LIMIT 1"),
         &[],
     ) };
-    static CHANGES: Statement = const { Statement::new(
+    static READ_CHANGES: Statement = const { Statement::new(
         |s| format!("SELECT * FROM {s}.presence_changes WHERE seq > $1 ORDER BY seq LIMIT $2"),
         &[pg_sys::INT8OID, pg_sys::INT8OID],
     ) };
 }
 
-/// Where the feed stands.
-struct Cursor {
-    epoch: String,
-    seq: i64,
-    /// The oldest change that is kept, or the next one where none is.
-    oldest: i64,
-}
-
-impl Cursor {
-    fn read() -> Option<Cursor> {
-        if !settings::is_preloaded() {
-            errors::not_preloaded();
-        }
-        STATE.with(|state| {
-            state.read(Snapshot::Caller, &[], |rows| {
-                let row = rows.first()?;
-                Some(Cursor {
-                    epoch: row.text(1)?,
-                    seq: row.bigint(2)?,
-                    oldest: row.bigint(3)?,
-                })
+/// Returns the state of the feed as the calling statement sees it; `None` where the worker has not yet written it.
+/// Errors: 55000 where the library is not preloaded.
+fn read_state() -> Option<FeedState> {
+    require_preload();
+    READ_STATE.with(|statement| {
+        statement.read(Snapshot::Caller, &[], |rows| {
+            let row = rows.first()?;
+            Some(FeedState {
+                epoch: row.text(1)?,
+                seq: row.bigint(2)?,
+                oldest_seq: row.bigint(3)?,
             })
         })
-    }
+    })
 }
 
-impl ToRow for Cursor {
+impl ToRow for FeedState {
     fn with_row<R>(&self, take: impl FnOnce(&[Value]) -> R) -> R {
         take(&[Value::Text(&self.epoch), Value::Bigint(self.seq)])
     }
 }
 
-/// Epoch and sequence of the last change. Read it before `user_presence`.
+/// Returns the epoch and the sequence number of the newest change. Read it before `user_presence`. Errors: 55000 where
+/// the library is not preloaded.
 #[pg_extern(
     requires = ["types"],
     sql = r#"
@@ -67,13 +61,14 @@ LANGUAGE c STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#
 )]
-fn presence_cursor() -> Option<Composite<Cursor>> {
-    Cursor::read().map(Composite)
+fn presence_cursor() -> Option<Composite<FeedState>> {
+    read_state().map(Composite)
 }
 
-/// The changes after `seq`, in order, at most `max_rows` of them. Errors with 72000 where the epoch is another one or
-/// changes after `seq` are no longer kept, with 22023 if `max_rows` is not positive. No rows for a `seq` that is NULL, or
-/// newer than the newest change.
+/// Returns the changes after `seq`, in order, at most `max_rows` of them; none for a `seq` that is NULL, or newer than
+/// the newest change of the same epoch, as it is where a replica lags. Errors: 72000 where the epoch differs, changes after
+/// `seq` are no longer kept, or `seq` is newer than the newest and no epoch tells why; 22023 where `max_rows` is not
+/// positive; 55000 where the library is not preloaded.
 #[pg_extern(
     requires = ["tables"],
     sql = r#"
@@ -94,17 +89,25 @@ fn changes_since(
 ) -> ResultSet {
     let max_rows = max_rows.unwrap_or(1000);
     if max_rows < 1 {
-        errors::bad_value("max_rows must be positive", "", "Leave max_rows out for 1000.");
+        errors::bad_value(
+            "max_rows must be positive",
+            "",
+            "Omit max_rows for the default of 1000.",
+        );
     }
-    let (Some(seq), Some(position)) = (seq, Cursor::read()) else {
+    let (Some(seq), Some(state)) = (seq, read_state()) else {
         return changes;
     };
-    if epoch.is_some_and(|epoch| *epoch != *position.epoch) || seq < position.oldest - 1 {
+    let is_other_epoch = match epoch {
+        Some(epoch) => *epoch != *state.epoch,
+        None => seq > state.seq,
+    };
+    if is_other_epoch || seq < state.oldest_seq - 1 {
         errors::feed_too_old();
     }
-    if seq < position.seq {
-        CHANGES.with(|since| {
-            since.read(
+    if seq < state.seq {
+        READ_CHANGES.with(|statement| {
+            statement.read(
                 Snapshot::Caller,
                 &[Value::Bigint(seq), Value::Bigint(max_rows.into())],
                 |rows| {

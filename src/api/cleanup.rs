@@ -1,4 +1,4 @@
-//! The worker's cleaning, by hand.
+//! The worker's cleanup, run by hand.
 
 use pgrx::pg_extern;
 
@@ -20,8 +20,9 @@ impl ToRow for Cleaned {
     }
 }
 
-/// Marks sessions that have timed out as not active, ends those that have expired, and deletes those that are not active
-/// and have been silent for longer than `presence.retention`. For services (42501); errors with 25006 on a standby.
+/// Marks sessions that have timed out as not active, ends those that have expired, and deletes those that are not
+/// active and have been silent for longer than `presence.retention`. Returns the numbers of rows. Errors: 42501 where
+/// the caller is not a service, 25006 on a standby, 55000 where the library is not preloaded.
 #[pg_extern(
     requires = ["types"],
     sql = r#"
@@ -33,5 +34,5 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 fn cleanup_sessions() -> Composite<Cleaned> {
     caller::require_writable();
     caller::require_service();
-    Composite(cleanup::run(roster::tenant()))
+    Composite(cleanup::clean_all_sessions(roster::tenant()))
 }

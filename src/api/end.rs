@@ -1,9 +1,12 @@
-//! Logout: sessions that end for good, at commit.
+//! Logout: ends sessions for good, at commit.
 
 use pgrx::{default, pg_extern, pg_sys};
 use uuid::Uuid;
 
-use super::{args::Uuids, caller};
+use super::{
+    args::{UuidArray, to_uuid},
+    caller,
+};
 use crate::{
     identity,
     pg::{compat, errors, text::Text},
@@ -36,7 +39,7 @@ thread_local! {
         ),
         &[pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
     ) };
-    static OF_USER: Statement = const { Statement::new(
+    static SESSIONS_OF_USER: Statement = const { Statement::new(
         |s| format!(
             "SELECT id FROM {s}.user_sessions \
              WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 AND ($3 IS NULL OR auth_id = $3) ORDER BY id"
@@ -45,18 +48,18 @@ thread_local! {
     ) };
 }
 
-/// Ends a session for good. True if it ended one: not if there is no such session, if it has ended or if it is not the
-/// caller's. Errors with 25006 on a standby.
+/// Ends a session for good. Returns false where there is no such session, it has ended already, or it is not the
+/// caller's. Errors: 25006 on a standby, 55000 where the library is not preloaded.
 #[pg_extern(volatile, parallel_unsafe)]
 fn end_session(session_id: Option<pgrx::Uuid>) -> bool {
     caller::require_writable();
     match (session_id, caller::owner_filter()) {
-        (Some(id), Some(owner)) => end(Uuid::from_bytes(*id), owner),
+        (Some(id), Some(owner)) => end(to_uuid(id), owner),
         _ => false,
     }
 }
 
-/// As `end_session`, for whoever holds the session's token.
+/// As `end_session`, for the holder of the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
 fn end_session_by_token(session_token: Option<Text>) -> bool {
     caller::require_writable();
@@ -73,9 +76,9 @@ fn end_session_by_token(session_token: Option<Text>) -> bool {
     END_BY_TOKEN.with(|end| end.write(&values, |rows| rows.count() > 0))
 }
 
-/// As `end_session`, for many sessions. Returns how many it ended.
+/// As `end_session`, for many sessions. Returns how many of them it has ended.
 #[pg_extern(volatile, parallel_unsafe)]
-fn end_sessions(session_ids: Option<Uuids>) -> i32 {
+fn end_sessions(session_ids: Option<UuidArray>) -> i32 {
     caller::require_writable();
     let Some(owner) = caller::owner_filter() else {
         return 0;
@@ -85,18 +88,19 @@ fn end_sessions(session_ids: Option<Uuids>) -> i32 {
     end_all(&ids, owner)
 }
 
-/// Ends all sessions of a user: a client's own, or those of the user a service names. Returns how many. Errors with 42501
-/// on somebody else's user, with 22023 where a service names none.
+/// Ends all sessions of a user: a client's own, or those of the user that a service names. Returns how many it has
+/// ended. Errors: 42501 where a client names another user or has no identity, 22023 where a service names none, 25006
+/// on a standby, 55000 where the library is not preloaded.
 #[pg_extern(volatile, parallel_unsafe)]
 fn end_user_sessions(user_id: default!(Option<pgrx::Uuid>, "NULL")) -> i32 {
     caller::require_writable();
-    let user_id = user_id.map(|id| Uuid::from_bytes(*id));
+    let user_id = user_id.map(to_uuid);
     let (user_id, owner) = if identity::is_service() {
         let Some(user_id) = user_id else {
             errors::bad_value(
-                "user_id is needed",
-                "A service may end the sessions of any user, so it has to say whose.",
-                "Pass the user's id, or presence_id(key) where it is no uuid.",
+                "user_id must be specified",
+                "A service may end the sessions of any user, so it must name the user.",
+                "Pass the user's id, or presence_id(key) where that is not a uuid.",
             );
         };
         (user_id, None)
@@ -110,15 +114,15 @@ fn end_user_sessions(user_id: default!(Option<pgrx::Uuid>, "NULL")) -> i32 {
         (own, Some(auth_id))
     };
     let values = [Value::Uuid(&user_id), Value::Time(compat::now()), owner.as_ref().into()];
-    let ids: Vec<Uuid> = OF_USER.with(|of_user| {
-        of_user.read(Snapshot::Latest, &values, |rows| {
+    let ids: Vec<Uuid> = SESSIONS_OF_USER.with(|statement| {
+        statement.read(Snapshot::Latest, &values, |rows| {
             rows.iter().filter_map(|row| row.uuid(1)).collect()
         })
     });
     end_all(&ids, owner)
 }
 
-/// Ends sessions in order, so that two such calls cannot wait for each other.
+/// Ends sessions in the order of their ids, so that two calls cannot deadlock.
 fn end_all(ids: &[Uuid], owner: Option<Uuid>) -> i32 {
     ids.iter().filter(|&&id| end(id, owner)).count() as i32
 }
@@ -134,10 +138,11 @@ fn end(id: Uuid, owner: Option<Uuid>) -> bool {
     END.with(|end| end.write(&values, |rows| rows.count() > 0))
 }
 
-/// The last beat, which the table may not have yet.
+/// Returns the last activity that the roster has, as the table may lag behind it; NULL where the roster has no such
+/// session.
 fn last_activity(key: Key, now: Micros) -> Value<'static> {
-    let known = roster::tenant().session(&key, now, settings::active_timeout());
-    known.map_or(Value::Null, |session| {
+    let in_roster = roster::tenant().session(&key, now, settings::active_timeout());
+    in_roster.map_or(Value::Null, |session| {
         Value::Time(Micros::min(session.last_activity, now))
     })
 }

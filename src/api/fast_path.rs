@@ -1,16 +1,16 @@
-//! The fast_path: how a statement that is one heartbeat, and nothing else, is run.
+//! The fast path for a statement that is one heartbeat and nothing else.
 //!
-//! `SELECT heartbeat($1)` is what clients send all the time. To call a function, PostgreSQL reads its row, its rights and
-//! its address from the catalogs anew for each statement, which takes about as long as the beat. So when such a statement is
-//! started, its plan is exchanged for a custom scan that beats; everything about it, its plan's cache and its result stay
-//! as they are. Only where the outcome is certain to be the same: [`identity::may_call`] knows the function and the caller's
-//! right, nobody watches calls of functions, and the statement is not EXPLAINed. Everywhere else PostgreSQL calls the
-//! function, which is also how the right is learnt.
+//! Clients send `SELECT heartbeat($1)` all the time. To call a function, each statement reads the function's row,
+//! rights and address from the catalogs, which takes about as long as the heartbeat itself. So when such a statement
+//! starts, its plan is replaced by a custom scan that records the heartbeat. The plan cache and the result are
+//! unaffected. The fast path is taken only where the outcome is certain to be the same: [`identity::may_call`] knows
+//! the function and the caller's right, function calls are not observed, and the statement is not run by EXPLAIN.
+//! Otherwise PostgreSQL calls the function, which also records the right for the next time.
 //!
-//! While the executor is set up, memory fetches what the beat will need: see [`crate::roster::Tenant::prefetch_slot`].
+//! What the heartbeat reads is prefetched while the executor starts.
 //!
-//! `start` is run for every statement of the server. An error of PostgreSQL jumps over its frame, so nothing in it has
-//! to be dropped; and it cannot panic.
+//! `executor_start` runs for every statement of the server. An error of PostgreSQL jumps over its frame, so nothing in
+//! it may need to be dropped, and it must not panic.
 
 use std::{cell::Cell, ffi::c_int, mem::offset_of, ptr};
 
@@ -20,20 +20,20 @@ use uuid::Uuid;
 use super::heartbeat;
 use crate::{
     identity,
-    pg::{compat, process_local::Local},
+    pg::{compat, process_local::ProcessLocal},
     session,
 };
 
-/// The hook that was there before ours.
-static PREVIOUS_HOOK: Local<Cell<pg_sys::ExecutorStart_hook_type>> = Local::new(Cell::new(None));
+/// The hook that was installed before ours.
+static PREVIOUS_HOOK: ProcessLocal<Cell<pg_sys::ExecutorStart_hook_type>> = ProcessLocal::new(Cell::new(None));
 
-/// What a statement is run by instead. It lies in the memory that the statement's start is called in, which can outlive the
-/// statement by far, and so is freed with the scan.
+/// The planned statement that replaces the original one. It is allocated in the memory context in which the statement
+/// starts, which may live far longer than the statement, and so is freed when the scan ends.
 #[repr(C)]
-struct FastPath {
+struct HeartbeatPlan {
     statement: pg_sys::PlannedStmt,
     scan: pg_sys::CustomScan,
-    /// The scan's one column, with the name it has in the statement.
+    /// The target list: one column, with its name in the original statement.
     columns: pg_sys::List,
     cell: pg_sys::ListCell,
     entry: pg_sys::TargetEntry,
@@ -41,24 +41,24 @@ struct FastPath {
     session: Option<Uuid>,
 }
 
-/// The scan while it is executed.
+/// The execution state of the scan.
 #[repr(C)]
-struct State {
+struct HeartbeatScanState {
     node: pg_sys::CustomScanState,
     done: bool,
 }
 
-static SCAN: Local<pg_sys::CustomScanMethods> = Local::new(pg_sys::CustomScanMethods {
+static SCAN_METHODS: ProcessLocal<pg_sys::CustomScanMethods> = ProcessLocal::new(pg_sys::CustomScanMethods {
     CustomName: c"heartbeat".as_ptr(),
-    CreateCustomScanState: Some(create),
+    CreateCustomScanState: Some(create_scan_state),
 });
 
-static EXECUTION: Local<pg_sys::CustomExecMethods> = Local::new(pg_sys::CustomExecMethods {
+static EXEC_METHODS: ProcessLocal<pg_sys::CustomExecMethods> = ProcessLocal::new(pg_sys::CustomExecMethods {
     CustomName: c"heartbeat".as_ptr(),
-    BeginCustomScan: Some(begin),
-    ExecCustomScan: Some(execute),
-    EndCustomScan: Some(end),
-    ReScanCustomScan: Some(again),
+    BeginCustomScan: Some(begin_scan),
+    ExecCustomScan: Some(exec_scan),
+    EndCustomScan: Some(end_scan),
+    ReScanCustomScan: Some(rescan),
     MarkPosCustomScan: None,
     RestrPosCustomScan: None,
     EstimateDSMCustomScan: None,
@@ -69,74 +69,75 @@ static EXECUTION: Local<pg_sys::CustomExecMethods> = Local::new(pg_sys::CustomEx
     ExplainCustomScan: None,
 });
 
-/// Begins to look at the statements that are started. To be called once, from `_PG_init`.
+/// Installs the hook. Call once, from `_PG_init`.
 pub fn init() {
-    // SAFETY: hooks are set while the server starts, by the one thread there is.
+    // SAFETY: the server is starting, with one thread, so nothing runs the hook meanwhile.
     unsafe {
         PREVIOUS_HOOK.set(pg_sys::ExecutorStart_hook);
-        pg_sys::ExecutorStart_hook = Some(start);
+        pg_sys::ExecutorStart_hook = Some(executor_start);
     }
 }
 
-unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
-    // SAFETY: PostgreSQL gives a query that is about to be started.
-    let beat = match unsafe { match_heartbeat(&*query, flags) } {
-        Some(beat) if identity::may_call(beat.function) && !compat::function_calls_are_observed() => beat,
-        // SAFETY: as it was given to us.
-        _ => return unsafe { call_next(query, flags) },
+unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
+    // SAFETY: PostgreSQL passes a query that is about to start.
+    let call = match unsafe { as_heartbeat_call(&*query, flags) } {
+        Some(call) if identity::may_call(call.function) && !compat::function_calls_are_observed() => call,
+        // SAFETY: the arguments are those of the hook.
+        _ => return unsafe { next_executor_start(query, flags) },
     };
-    if let Some(session) = &beat.session {
+    if let Some(session) = &call.session {
         session::prefetch_heartbeat(session);
     }
-    // SAFETY: the fast_path is written as a whole before anybody sees it, and lies where the query lies, in memory that
-    // outlives the execution. The statement is given back, so that whoever looks at the query finds what he knows.
+    // SAFETY: the new plan is complete before the executor reads it, and is allocated in the memory context of the
+    // query, which outlives the execution. plannedstmt is restored, so that other hooks see the original plan.
     unsafe {
         let statement = (*query).plannedstmt;
-        let fast_path = compat::allocate(size_of::<FastPath>()).cast::<FastPath>();
-        FastPath::write(fast_path, &*statement, &beat);
-        (*query).plannedstmt = &mut (*fast_path).statement;
-        call_next(query, flags);
+        let plan = compat::allocate(size_of::<HeartbeatPlan>()).cast::<HeartbeatPlan>();
+        HeartbeatPlan::write(plan, &*statement, &call);
+        (*query).plannedstmt = &mut (*plan).statement;
+        next_executor_start(query, flags);
         (*query).plannedstmt = statement;
     }
-    if let Some(session) = &beat.session {
+    if let Some(session) = &call.session {
         session::prefetch_slot(session);
     }
 }
 
-/// What would have been called without us.
+/// Calls the previous hook, or else the standard function.
 ///
 /// # Safety
 /// As for the hook itself.
 #[inline(always)]
-unsafe fn call_next(query: *mut pg_sys::QueryDesc, flags: c_int) {
+unsafe fn next_executor_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     // SAFETY: as the caller promises.
     unsafe {
         match PREVIOUS_HOOK.get() {
-            Some(next) => next(query, flags),
+            Some(hook) => hook(query, flags),
             None => compat::standard_executor_start(query, flags),
         }
     }
 }
 
-/// The call that a statement consists of.
+/// The heartbeat that a statement consists of.
 struct HeartbeatCall<'a> {
     function: pg_sys::Oid,
     session: Option<Uuid>,
     column: &'a pg_sys::TargetEntry,
 }
 
-/// Finds out whether a statement is `SELECT function(uuid)`, its argument a constant or a parameter, and nothing else.
+/// Returns the call if a statement is `SELECT function(uuid)`, with a constant or a parameter as its argument, and
+/// nothing else. Whether the function is `heartbeat()` remains to be checked.
 ///
 /// # Safety
-/// The query is one that PostgreSQL is about to start.
+/// PostgreSQL is about to start the query.
 #[inline(always)]
-unsafe fn match_heartbeat(query: &pg_sys::QueryDesc, flags: c_int) -> Option<HeartbeatCall<'_>> {
-    // SAFETY: each node is looked at as what its tag says it is, and a planned statement has no other.
+unsafe fn as_heartbeat_call(query: &pg_sys::QueryDesc, flags: c_int) -> Option<HeartbeatCall<'_>> {
+    // SAFETY: each node is read as the type of its tag, and the nodes and lists of a planned statement are valid.
     unsafe {
         let statement = query.plannedstmt.as_ref()?;
-        let plan = node::<pg_sys::Result>(statement.planTree.cast(), pg_sys::NodeTag::T_Result)?;
-        let column = only::<pg_sys::TargetEntry>(plan.plan.targetlist)?;
-        let call = node::<pg_sys::FuncExpr>(column.expr.cast(), pg_sys::NodeTag::T_FuncExpr)?;
+        let plan = downcast::<pg_sys::Result>(statement.planTree.cast(), pg_sys::NodeTag::T_Result)?;
+        let column = only_element::<pg_sys::TargetEntry>(plan.plan.targetlist)?;
+        let call = downcast::<pg_sys::FuncExpr>(column.expr.cast(), pg_sys::NodeTag::T_FuncExpr)?;
         if call.funcresulttype != pg_sys::TEXTOID
             || !plan.resconstantqual.is_null()
             || !plan.plan.qual.is_null()
@@ -147,40 +148,40 @@ unsafe fn match_heartbeat(query: &pg_sys::QueryDesc, flags: c_int) -> Option<Hea
         {
             return None;
         }
-        let argument = only::<pg_sys::Node>(call.args)?;
+        let argument = only_element::<pg_sys::Node>(call.args)?;
         let value = match argument.type_ {
-            pg_sys::NodeTag::T_Const => constant(&*ptr::from_ref(argument).cast())?,
-            pg_sys::NodeTag::T_Param => parameter(&*ptr::from_ref(argument).cast(), query)?,
+            pg_sys::NodeTag::T_Const => constant_uuid(&*ptr::from_ref(argument).cast())?,
+            pg_sys::NodeTag::T_Param => parameter_uuid(&*ptr::from_ref(argument).cast(), query)?,
             _ => return None,
         };
         Some(HeartbeatCall {
             function: call.funcid,
-            // A uuid is sixteen bytes, wherever they lie.
+            // A uuid is 16 bytes, without alignment.
             session: value.map(|datum| Uuid::from_bytes(*datum.cast_mut_ptr::<[u8; 16]>())),
             column,
         })
     }
 }
 
-/// The value of a constant uuid; `Some(None)` is NULL.
+/// Returns the value of a constant if it is a uuid; `Some(None)` is NULL.
 #[inline(always)]
-fn constant(constant: &pg_sys::Const) -> Option<Option<pg_sys::Datum>> {
+fn constant_uuid(constant: &pg_sys::Const) -> Option<Option<pg_sys::Datum>> {
     (constant.consttype == pg_sys::UUIDOID).then_some((!constant.constisnull).then_some(constant.constvalue))
 }
 
-/// The value of a parameter that is a uuid and there already; `Some(None)` is NULL.
+/// Returns the value of a parameter if it is a uuid and has been passed with the query; `Some(None)` is NULL.
 ///
 /// # Safety
-/// The query's parameters are as PostgreSQL gives them.
+/// The query's parameters are PostgreSQL's.
 #[inline(always)]
-unsafe fn parameter(parameter: &pg_sys::Param, query: &pg_sys::QueryDesc) -> Option<Option<pg_sys::Datum>> {
-    // SAFETY: there are `numParams` values, numbered from 1, unless they are fetched one by one.
+unsafe fn parameter_uuid(parameter: &pg_sys::Param, query: &pg_sys::QueryDesc) -> Option<Option<pg_sys::Datum>> {
+    // SAFETY: there are `numParams` values, numbered from 1, unless a hook fetches them one by one.
     unsafe {
         let values = query.params.as_ref()?;
-        let is_there = parameter.paramkind == pg_sys::ParamKind::PARAM_EXTERN
+        let is_passed = parameter.paramkind == pg_sys::ParamKind::PARAM_EXTERN
             && (1..=values.numParams).contains(&parameter.paramid)
             && values.paramFetch.is_none();
-        if !is_there {
+        if !is_passed {
             return None;
         }
         let value = &*values.params.as_ptr().add(parameter.paramid as usize - 1);
@@ -188,22 +189,22 @@ unsafe fn parameter(parameter: &pg_sys::Param, query: &pg_sys::QueryDesc) -> Opt
     }
 }
 
-/// A node as what its tag says it is.
+/// Returns a node as a `T` if it has the tag of that type.
 ///
 /// # Safety
-/// `node` is null or a node, and `T` is what has the tag `tag`.
+/// `node` is null or a node, and `tag` is the tag of `T`.
 #[inline(always)]
-unsafe fn node<'a, T>(node: *const pg_sys::Node, tag: pg_sys::NodeTag) -> Option<&'a T> {
+unsafe fn downcast<'a, T>(node: *const pg_sys::Node, tag: pg_sys::NodeTag) -> Option<&'a T> {
     // SAFETY: as the caller promises.
     unsafe { (node.as_ref()?.type_ == tag).then(|| &*node.cast::<T>()) }
 }
 
-/// The only element of a list.
+/// Returns the element of a list that has only one.
 ///
 /// # Safety
 /// `list` is null or a list of pointers to `T`.
 #[inline(always)]
-unsafe fn only<'a, T>(list: *const pg_sys::List) -> Option<&'a T> {
+unsafe fn only_element<'a, T>(list: *const pg_sys::List) -> Option<&'a T> {
     // SAFETY: as the caller promises.
     unsafe {
         let list = list.as_ref()?;
@@ -211,23 +212,23 @@ unsafe fn only<'a, T>(list: *const pg_sys::List) -> Option<&'a T> {
     }
 }
 
-impl FastPath {
-    /// Writes the fast_path of a statement.
+impl HeartbeatPlan {
+    /// Writes the plan that replaces the statement's.
     ///
     /// # Safety
-    /// `place` is memory for it, which stays where it is.
+    /// `place` is memory for the plan, which is not moved.
     #[inline(always)]
-    unsafe fn write(place: *mut FastPath, statement: &pg_sys::PlannedStmt, beat: &HeartbeatCall) {
-        // SAFETY: the parts point at one another within the place, or at what outlives it: the statement, and statics.
+    unsafe fn write(place: *mut HeartbeatPlan, statement: &pg_sys::PlannedStmt, call: &HeartbeatCall) {
+        // SAFETY: the pointers are to other parts of `place`, or to what outlives it: the statement, and statics.
         unsafe {
             let mut scan = pg_sys::CustomScan::default();
             let plan = &mut scan.scan.plan;
             plan.type_ = pg_sys::NodeTag::T_CustomScan;
             plan.plan_rows = 1.0;
             plan.targetlist = &raw mut (*place).columns;
-            // What the column is made of, for whoever describes the plan.
+            // The column's expression, for code that describes the plan.
             scan.custom_scan_tlist = (*statement.planTree).targetlist;
-            scan.methods = &raw const *SCAN;
+            scan.methods = &raw const *SCAN_METHODS;
 
             let mut value = pg_sys::Var::default();
             value.xpr.type_ = pg_sys::NodeTag::T_Var;
@@ -238,7 +239,7 @@ impl FastPath {
             value.varcollid = pg_sys::DEFAULT_COLLATION_OID;
             value.location = -1;
 
-            place.write(FastPath {
+            place.write(HeartbeatPlan {
                 statement: pg_sys::PlannedStmt {
                     planTree: (&raw mut (*place).scan).cast(),
                     ..*statement
@@ -256,52 +257,53 @@ impl FastPath {
                 },
                 entry: pg_sys::TargetEntry {
                     expr: (&raw mut (*place).value).cast(),
-                    ..*beat.column
+                    ..*call.column
                 },
                 value,
-                session: beat.session,
+                session: call.session,
             });
         }
     }
 }
 
-unsafe extern "C-unwind" fn create(_: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
-    // SAFETY: an error of the allocation jumps over this frame, in which nothing has to be dropped.
+unsafe extern "C-unwind" fn create_scan_state(_: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
+    // SAFETY: an error in the allocation jumps over this frame, in which nothing needs to be dropped.
     unsafe {
         let mut node = pg_sys::CustomScanState::default();
         node.ss.ps.type_ = pg_sys::NodeTag::T_CustomScanState;
-        node.methods = &raw const *EXECUTION;
-        let state = compat::allocate(size_of::<State>()).cast::<State>();
-        state.write(State { node, done: false });
+        node.methods = &raw const *EXEC_METHODS;
+        let state = compat::allocate(size_of::<HeartbeatScanState>()).cast::<HeartbeatScanState>();
+        state.write(HeartbeatScanState { node, done: false });
         state.cast()
     }
 }
 
-/// The fast_path whose scan is executed.
+/// Returns the plan of a scan.
 ///
 /// # Safety
-/// The state is one that [`create`] made, and has not ended.
+/// [`create_scan_state`] made the state, and the scan has not ended.
 #[inline(always)]
-unsafe fn fast_path_of(node: *mut pg_sys::CustomScanState) -> *mut FastPath {
-    // SAFETY: the scan is part of a fast_path, as nobody else has these methods, and a started plan is not copied.
+unsafe fn plan_of(node: *mut pg_sys::CustomScanState) -> *mut HeartbeatPlan {
+    // SAFETY: the scan is part of a HeartbeatPlan: no other scan has these methods, and nothing copies a plan that has
+    // started.
     unsafe {
         let scan = (*node).ss.ps.plan;
-        scan.byte_sub(offset_of!(FastPath, scan)).cast()
+        scan.byte_sub(offset_of!(HeartbeatPlan, scan)).cast()
     }
 }
 
-unsafe extern "C-unwind" fn begin(_: *mut pg_sys::CustomScanState, _: *mut pg_sys::EState, _: i32) {}
+unsafe extern "C-unwind" fn begin_scan(_: *mut pg_sys::CustomScanState, _: *mut pg_sys::EState, _: i32) {}
 
 #[pg_guard]
-unsafe extern "C-unwind" fn execute(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: the state is one that `create` made, of a scan with one column.
+unsafe extern "C-unwind" fn exec_scan(node: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: create_scan_state made the state, of a scan with one column.
     unsafe {
-        let state = &mut *node.cast::<State>();
+        let state = &mut *node.cast::<HeartbeatScanState>();
         if state.done {
             return ptr::null_mut();
         }
         state.done = true;
-        let answer = heartbeat::beat((*fast_path_of(node)).session);
+        let answer = heartbeat::answer((*plan_of(node)).session);
         let slot = (*node).ss.ss_ScanTupleSlot;
         *(*slot).tts_values = answer.datum();
         *(*slot).tts_isnull = false;
@@ -309,17 +311,17 @@ unsafe extern "C-unwind" fn execute(node: *mut pg_sys::CustomScanState) -> *mut 
     }
 }
 
-unsafe extern "C-unwind" fn end(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: `start` allocated it, and the executor is done with plan and statement when it ends their only node. What is
-    // left after an error goes with the memory it lies in.
-    unsafe { compat::free(fast_path_of(node).cast()) }
+unsafe extern "C-unwind" fn end_scan(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: executor_start allocated the plan, and the executor no longer reads it when it ends the plan's only node.
+    // After an error, the plan is freed with its memory context.
+    unsafe { compat::free(plan_of(node).cast()) }
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn again(node: *mut pg_sys::CustomScanState) {
-    // SAFETY: as in `execute`.
+unsafe extern "C-unwind" fn rescan(node: *mut pg_sys::CustomScanState) {
+    // SAFETY: create_scan_state made the state.
     unsafe {
-        (*node.cast::<State>()).done = false;
+        (*node.cast::<HeartbeatScanState>()).done = false;
         pg_sys::ExecClearTuple((*node).ss.ss_ScanTupleSlot);
     }
 }

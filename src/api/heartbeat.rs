@@ -1,4 +1,4 @@
-//! Heartbeats: the calls that every client makes all the time. They touch shared memory, and nothing else.
+//! Heartbeats, the calls that clients make all the time. They touch shared memory only.
 
 use pgrx::{
     callconv::{BoxRet, FcInfo},
@@ -11,7 +11,7 @@ use pgrx::{
 };
 use uuid::Uuid;
 
-use super::args::Uuids;
+use super::args::{UuidArray, to_uuid};
 use crate::{
     identity,
     pg::text::Text,
@@ -21,31 +21,33 @@ use crate::{
     store::value::Value,
 };
 
-/// Tells that a session's user is there. Returns 'ok', 'ended' (sign in again) or 'unknown' (no such session, or not the
-/// caller's: start one). Counts at once, whatever becomes of the transaction. Errors with 25006 on a standby.
+/// Records a heartbeat for a session, at once, whether or not the transaction commits. Returns 'ok', 'ended' (sign in
+/// again) or 'unknown' (no such session, or not the caller's: start one). Errors: 25006 on a standby, 55000 where the
+/// library is not preloaded.
 #[pg_extern(volatile, parallel_unsafe)]
 fn heartbeat(session_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> Answer {
-    // SAFETY: PostgreSQL says whom it calls.
-    if let Some(called) = unsafe { (*fcinfo).flinfo.as_ref() } {
-        identity::learn(called.fn_oid, "heartbeat_wrapper");
+    // SAFETY: the call frame is PostgreSQL's; its flinfo is null or describes this function.
+    if let Some(function) = unsafe { (*fcinfo).flinfo.as_ref() } {
+        identity::remember_call_right(function.fn_oid, "heartbeat_wrapper");
     }
-    let session = session_id.map(|id| Uuid::from_bytes(*id));
+    let session = session_id.map(to_uuid);
     if let Some(id) = &session {
         session::prefetch_heartbeat(id);
     }
-    beat(session)
+    answer(session)
 }
 
-/// One heartbeat, however it was asked for; see [`super::fast_path`]. What it needs of memory has been asked for.
+/// Returns the answer to a heartbeat, by a call of the function or on the fast path. The caller has prefetched what it
+/// needs.
 #[inline(always)]
-pub(super) fn beat(session: Option<Uuid>) -> Answer {
+pub(super) fn answer(session: Option<Uuid>) -> Answer {
     match session {
         Some(id) => session::heartbeat(Key::Id(id), identity::owner()),
         None => Answer::Unknown,
     }
 }
 
-/// As `heartbeat`, for whoever holds the session's token.
+/// As `heartbeat`, for the holder of the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
 fn heartbeat_by_token(session_token: Option<Text>) -> Answer {
     match session_token.as_deref() {
@@ -54,63 +56,63 @@ fn heartbeat_by_token(session_token: Option<Text>) -> Answer {
     }
 }
 
-/// As `heartbeat`, for many sessions. Returns the ids that were not counted; NULLs are passed over.
+/// As `heartbeat`, for many sessions. Returns the ids of those that do not count; skips NULLs.
 #[pg_extern(volatile, parallel_unsafe)]
-fn heartbeat_many(session_ids: Option<Uuids>) -> NotCounted {
-    let ids = session_ids.map_or(&[][..], Uuids::ids);
+fn heartbeat_many(session_ids: Option<UuidArray>) -> NotCounted {
+    let ids = session_ids.map_or(&[][..], UuidArray::ids);
     let owner = identity::owner();
-    let mut missed = Vec::new();
-    for ids in ids.chunks(BETWEEN_INTERRUPTS) {
-        missed.append(&mut session::heartbeat_many(ids, owner));
+    let mut not_counted = Vec::new();
+    for ids in ids.chunks(INTERRUPT_INTERVAL) {
+        not_counted.append(&mut session::heartbeat_many(ids, owner));
         check_for_interrupts!();
     }
-    NotCounted(missed)
+    NotCounted(not_counted)
 }
 
-/// How many sessions are beaten before somebody may cancel the call.
-const BETWEEN_INTERRUPTS: usize = 10_000;
+/// The number of heartbeats between checks for interrupts.
+const INTERRUPT_INTERVAL: usize = 10_000;
 
-/// A text that is never freed or written: PostgreSQL copies what it keeps of a function's result.
+/// A `text` value in static memory. PostgreSQL does not write to a function's result, and copies what it keeps of it.
 #[repr(C, align(8))]
-struct StaticText {
+struct StaticVarlena {
     header: u32,
     bytes: [u8; 7],
 }
 
-impl StaticText {
-    const fn new(text: &str) -> StaticText {
+impl StaticVarlena {
+    const fn new(text: &str) -> StaticVarlena {
         let mut bytes = [0; 7];
         let (used, _) = bytes.split_at_mut(text.len());
         used.copy_from_slice(text.as_bytes());
         let size = (size_of::<u32>() + text.len()) as u32;
-        // The header of an uncompressed varlena: two zero bits, at the end of the word that is stored first.
+        // The four-byte header of an uncompressed varlena: the size, and two zero bits in the byte that is stored
+        // first.
         let header = if cfg!(target_endian = "little") {
             size << 2
         } else {
             size
         };
-        StaticText { header, bytes }
+        StaticVarlena { header, bytes }
     }
 }
 
-/// In the order of [`Answer`], and side by side, so that the place of one is reckoned, not looked up in one more page of
-/// memory.
-static ANSWERS: [StaticText; 3] = [
-    StaticText::new("ok"),
-    StaticText::new("ended"),
-    StaticText::new("unknown"),
+/// The texts of the answers, in the order of [`Answer`]: one array, so that the address is computed rather than loaded.
+static ANSWER_TEXTS: [StaticVarlena; 3] = [
+    StaticVarlena::new("ok"),
+    StaticVarlena::new("ended"),
+    StaticVarlena::new("unknown"),
 ];
 
 impl Answer {
-    /// As a `text` that is valid for ever.
+    /// Returns the answer as a `text` that is never freed.
     #[inline(always)]
     pub(super) fn datum(self) -> pg_sys::Datum {
-        let word: *const StaticText = &ANSWERS[self as usize];
-        pg_sys::Datum::from(word)
+        let text: *const StaticVarlena = &ANSWER_TEXTS[self as usize];
+        pg_sys::Datum::from(text)
     }
 }
 
-// SAFETY: a static text, valid for ever.
+// SAFETY: returns a static text, with the type that RETURN_SQL declares.
 unsafe impl BoxRet for Answer {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
         // SAFETY: the function returns text.
@@ -126,10 +128,10 @@ unsafe impl SqlTranslatable for Answer {
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::As("text")));
 }
 
-/// A `uuid[]`.
+/// The ids whose heartbeats do not count, returned as a `uuid[]`.
 struct NotCounted(Vec<Uuid>);
 
-// SAFETY: an array in the current context, with the type that RETURN_SQL declares.
+// SAFETY: returns an array in the current memory context, with the type that RETURN_SQL declares.
 unsafe impl BoxRet for NotCounted {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
         match Value::Uuids(&self.0).datum() {

@@ -1,4 +1,4 @@
-//! A session that is started, or resumed by its token.
+//! Starts a session, or resumes the one with the same token.
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -20,16 +20,16 @@ use crate::{
     triggers::session_limit,
 };
 
-/// A session to be started, but for its token.
+/// A session to be started, without its token.
 pub struct NewSession<'a> {
     pub subject: &'a Subject,
-    /// A jsonb that is known to be fit to be stored.
+    /// A jsonb that has been validated.
     pub metadata: Option<pg_sys::Datum>,
     pub now: Micros,
     pub expires_at: Micros,
 }
 
-/// The token is somebody else's, or that of an ended session. Which of them is not said.
+/// The token is another user's, or an ended session's. The caller is not to learn which.
 #[derive(Clone, Copy, Debug)]
 pub struct Refused;
 
@@ -46,8 +46,8 @@ thread_local! {
             pg_sys::TIMESTAMPTZOID, pg_sys::JSONBOID, pg_sys::TEXTOID,
         ],
     ) };
-    /// The sessions with a token: the one not ended first.
-    static FIND: Statement = const { Statement::new(
+    /// The session with a token that has not ended, else one that has.
+    static FIND_BY_TOKEN: Statement = const { Statement::new(
         |s| format!(
             "SELECT id, user_id, auth_id, expires_at, false AS ended FROM {s}.user_sessions \
              WHERE session_token = $1 AND ended_at IS NULL \
@@ -58,49 +58,56 @@ thread_local! {
         ),
         &[pg_sys::TEXTOID],
     ) };
-    /// Whether a session with a token has ended.
-    static ENDED: Statement = const { Statement::new(
+    static DELETE: Statement = const { Statement::new(
+        |s| format!("DELETE FROM {s}.user_sessions WHERE id = $1"),
+        &[pg_sys::UUIDOID],
+    ) };
+    /// A session with a token that has ended.
+    static FIND_ENDED: Statement = const { Statement::new(
         |s| format!("SELECT id FROM {s}.user_sessions WHERE session_token = $1 AND ended_at IS NOT NULL LIMIT 1"),
         &[pg_sys::TEXTOID],
     ) };
 }
 
-/// Refuses what cannot be a client's own session token, with 22023.
+/// Checks a token that a caller has chosen. Errors: 22023 where it is weak, or a digest.
 pub fn check_token(token: &str) {
     if token::check(token).is_err() {
         errors::weak_token();
     }
     if Digest::parse(token).is_some() {
         errors::bad_value(
-            "a digest is not a session token",
-            "Whoever can read a session's row knows its digest, so it is not a secret.",
-            "Leave session_token out to get one of 256 random bits.",
+            "session token must not be a digest",
+            "Whoever can read the row of a session knows its digest, so it is not a secret.",
+            "Omit session_token to get a token of 256 random bits.",
         );
     }
 }
 
 impl NewSession<'_> {
-    /// Starts the session, whose token nobody else has. Returns its id. Errors: 53400 where a client has too many.
+    /// Starts the session, with a token that no other session has. Returns its id. Errors: 53400 where a client has too
+    /// many sessions.
     pub fn start_with_new_token(&self, digest: Digest) -> Uuid {
         self.insert(digest).unwrap_or_else(|| errors::try_again())
     }
 
-    /// Resumes the session with this token if it is the subject's, and starts it if there is none. Returns its id and when
-    /// it expires. Errors: 53400 where a client has too many sessions, 40001 where others keep changing it.
+    /// Resumes the session with this token if it is the subject's, or starts one if there is none. Returns the
+    /// session's id and `expires_at`. Errors: 53400 where a client has too many sessions, 40001 where others keep
+    /// changing the session.
     pub fn resume_or_start(&self, digest: Digest) -> Result<(Uuid, Micros), Refused> {
-        if let Some(known) = roster::tenant().session(&Key::Digest(digest), self.now, settings::active_timeout()) {
-            if known.ended || !self.owns(known.user_id, known.auth_id) {
+        let in_roster = roster::tenant().session(&Key::Digest(digest), self.now, settings::active_timeout());
+        if let Some(session) = in_roster {
+            if session.ended || !self.owns(session.user_id, session.auth_id) {
                 return Err(Refused);
             }
-            if resume(known.id)? {
-                return Ok((known.id, known.expires_at));
+            if beat_to_resume(session.id)? {
+                return Ok((session.id, session.expires_at));
             }
         }
         let text = digest.to_text();
-        // Somebody else may start it between our read and our insert, and may end it after that.
+        // Others may start the session between the read and the insert, and end it after that.
         for _ in 0..8 {
-            let found = FIND.with(|find| {
-                find.read(Snapshot::Latest, &[Value::Text(&text)], |rows| {
+            let found = FIND_BY_TOKEN.with(|statement| {
+                statement.read(Snapshot::Latest, &[Value::Text(&text)], |rows| {
                     let row = rows.first()?;
                     let owned = self.owns(row.uuid(2)?, row.uuid(3)?);
                     Some((row.uuid(1)?, row.time(4)?, owned && row.bool(5) == Some(false)))
@@ -109,19 +116,21 @@ impl NewSession<'_> {
             match found {
                 Some((_, _, false)) => return Err(Refused),
                 Some((id, expires_at, true)) => {
-                    if resume(id)? {
+                    if beat_to_resume(id)? {
                         return Ok((id, expires_at));
                     }
                 }
                 None => {
                     if let Some(id) = self.insert(digest) {
-                        // The insert may have waited for a transaction that started the session and ended it.
-                        let has_ended = ENDED
-                            .with(|ended| ended.read(Snapshot::Latest, &[Value::Text(&text)], |rows| rows.count() > 0));
-                        return match has_ended {
-                            true => errors::not_permitted(),
-                            false => Ok((id, self.expires_at)),
-                        };
+                        // The insert may have waited for a transaction that has started and ended the session.
+                        let has_ended = FIND_ENDED.with(|statement| {
+                            statement.read(Snapshot::Latest, &[Value::Text(&text)], |rows| rows.count() > 0)
+                        });
+                        if has_ended {
+                            DELETE.with(|statement| statement.write(&[Value::Uuid(&id)], |_| ()));
+                            return Err(Refused);
+                        }
+                        return Ok((id, self.expires_at));
                     }
                 }
             }
@@ -129,7 +138,8 @@ impl NewSession<'_> {
         errors::try_again()
     }
 
-    /// Writes the row. Returns `None` if a session that has not ended has the token.
+    /// Inserts the row and returns its id; `None` where a session that has not ended has the token. Errors: 53400 where
+    /// a client has too many sessions.
     fn insert(&self, digest: Digest) -> Option<Uuid> {
         if !self.subject.by_service {
             session_limit::check(self.subject.user_id, self.now);
@@ -149,13 +159,15 @@ impl NewSession<'_> {
         (written > 0).then_some(id)
     }
 
+    /// Returns whether a session of this user and `auth_id` is the subject's; a service may resume any session of the
+    /// user.
     fn owns(&self, user_id: Uuid, auth_id: Uuid) -> bool {
         user_id == self.subject.user_id && (self.subject.by_service || auth_id == self.subject.auth_id)
     }
 }
 
-/// Beats the session. Returns false if it is gone; refused if it has ended.
-fn resume(id: Uuid) -> Result<bool, Refused> {
+/// Records a heartbeat for the session, which resumes it if it has timed out. Returns false where it no longer exists.
+fn beat_to_resume(id: Uuid) -> Result<bool, Refused> {
     match session::heartbeat(Key::Id(id), Owner::Any) {
         Answer::Ok => Ok(true),
         Answer::Ended => Err(Refused),

@@ -1,4 +1,4 @@
-//! Many users' status at once.
+//! The presence of many users at once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,13 +6,13 @@ use pgrx::pg_extern;
 use uuid::Uuid;
 
 use super::{
-    args::{ArrayArg, Uuids},
+    args::{ArrayArg, UuidArray},
     presence_reader::{LiveSessions, PresenceReader, StoredPresence},
     result::ResultSet,
     status_label,
 };
 use crate::{
-    pg::text::{Stored, Text},
+    pg::text::{EncodedText, Text},
     rules::{
         presence_id::{integer_of, presence_id_text},
         status::Status,
@@ -21,8 +21,8 @@ use crate::{
     store::value::Value,
 };
 
-/// The presence of each of these users, by id and by key, one row per distinct user, in order: first the ids, then the keys.
-/// NULLs are passed over; strangers are inactive.
+/// Returns the presence of each of these users, one row per distinct user, in order: first the ids, then the keys.
+/// Skips NULLs; unknown users are inactive. Errors: 55000 where the library is not preloaded.
 #[pg_extern(
     requires = ["types"],
     sql = r#"
@@ -34,38 +34,39 @@ LANGUAGE c STABLE PARALLEL SAFE ROWS 100
 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#
 )]
-fn presence_of(user_ids: Option<Uuids>, user_keys: Option<ArrayArg<Text>>, mut found: ResultSet) -> ResultSet {
+fn presence_of(user_ids: Option<UuidArray>, user_keys: Option<ArrayArg<Text>>, mut rows: ResultSet) -> ResultSet {
     let mut users = user_ids.map_or(Vec::new(), |ids| ids.ids().to_vec());
-    let mut given_keys = HashMap::new();
+    let mut keys_by_id = HashMap::new();
     if let Some(keys) = user_keys {
         for key in (0..keys.len()).filter_map(|n| keys.get(n)) {
             let id = presence_id_text(&key);
-            given_keys.entry(id).or_insert(key);
+            keys_by_id.entry(id).or_insert(key);
             users.push(id);
         }
     }
-    let mut met = HashSet::with_capacity(users.len());
-    users.retain(|&id| met.insert(id));
+    let mut seen = HashSet::with_capacity(users.len());
+    users.retain(|&id| seen.insert(id));
 
     let reader = PresenceReader::begin();
     let live = reader.live_of(&users);
-    let unknown = users.iter().zip(&live).filter(|(_, live)| is_in_tables(live.as_ref()));
-    let unknown: Vec<Uuid> = unknown.map(|(&id, _)| id).collect();
-    let mut stored = reader.stored(&unknown).into_iter();
+    let incomplete = users.iter().zip(&live).filter(|(_, live)| needs_tables(live.as_ref()));
+    let incomplete: Vec<Uuid> = incomplete.map(|(&id, _)| id).collect();
+    let mut stored = reader.stored(&incomplete).into_iter();
     for (id, live) in users.into_iter().zip(live) {
-        let stored = is_in_tables(live.as_ref()).then(|| stored.next()).flatten();
-        let given_key = given_keys.get(&id).map(|key| Stored::encode(key));
-        push(&mut found, id, given_key, live, stored, || reader.last_activity(id));
+        let stored = needs_tables(live.as_ref()).then(|| stored.next()).flatten();
+        let given_key = keys_by_id.get(&id).map(|key| EncodedText::encode(key));
+        push_user(&mut rows, id, given_key, live, stored, || reader.last_activity(id));
     }
-    found
+    rows
 }
 
-/// Whether the tables know something about a user that memory does not.
-fn is_in_tables(live: Option<&LiveSessions>) -> bool {
+/// Returns whether a user's row needs the tables: for all of it while the user is offline, else for a key that the
+/// roster does not have.
+fn needs_tables(live: Option<&LiveSessions>) -> bool {
     live.is_none_or(|live| live.keyed && live.user_key.is_none())
 }
 
-/// The status of everybody who has a live session.
+/// Returns the presence of every user who has a live session. Errors: 55000 where the library is not preloaded.
 #[pg_extern(
     requires = ["types"],
     sql = r#"
@@ -74,29 +75,30 @@ LANGUAGE c STABLE PARALLEL SAFE ROWS 10000
 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#
 )]
-fn online_users(mut found: ResultSet) -> ResultSet {
+fn online_users(mut rows: ResultSet) -> ResultSet {
     let reader = PresenceReader::begin();
-    let online = reader.everybody();
-    let unknown = online.iter().filter(|(_, live)| is_in_tables(Some(live)));
-    let unknown: Vec<Uuid> = unknown.map(|&(id, _)| id).collect();
-    let mut stored = reader.stored(&unknown).into_iter();
+    let online = reader.live_of_all();
+    let incomplete = online.iter().filter(|(_, live)| needs_tables(Some(live)));
+    let incomplete: Vec<Uuid> = incomplete.map(|&(id, _)| id).collect();
+    let mut stored = reader.stored(&incomplete).into_iter();
     for (id, live) in online {
-        let stored = is_in_tables(Some(&live)).then(|| stored.next()).flatten();
-        push(&mut found, id, None, Some(live), stored, || None);
+        let stored = needs_tables(Some(&live)).then(|| stored.next()).flatten();
+        push_user(&mut rows, id, None, Some(live), stored, || None);
     }
-    found
+    rows
 }
 
-/// How many users have a live session.
+/// Returns how many users have a live session. Errors: 55000 where the library is not preloaded.
 #[pg_extern(stable, parallel_safe)]
 fn online_count() -> i64 {
-    PresenceReader::begin().count()
+    PresenceReader::begin().online_count()
 }
 
-fn push(
-    found: &mut ResultSet,
+/// Adds the row of a user. `last_activity` returns what the roster has of an offline one.
+fn push_user(
+    rows: &mut ResultSet,
     id: Uuid,
-    given_key: Option<Stored>,
+    given_key: Option<EncodedText>,
     live: Option<LiveSessions>,
     stored: Option<StoredPresence>,
     last_activity: impl FnOnce() -> Option<Micros>,
@@ -107,17 +109,17 @@ fn push(
     let user_key = live
         .user_key
         .or(stored_key)
-        .or_else(|| integer_of(id).map(Stored::from))
+        .or_else(|| integer_of(id).map(EncodedText::from))
         .or(given_key);
     let last_seen = if is_online {
         live.last_activity
     } else {
         stored_last_seen.max(last_activity())
     };
-    found.push(&[
+    rows.push(&[
         Value::Uuid(&id),
         user_key.as_ref().into(),
-        Value::Oid(status_label::of(Status::of(is_online))),
+        Value::Oid(status_label::label_oid(Status::of(is_online))),
         Value::Bool(is_online),
         last_seen.map_or(Value::Null, Value::Time),
         Value::Int(live.sessions as i32),

@@ -1,4 +1,4 @@
-//! Ids for users whose own id is no uuid.
+//! Ids of users whose own id is not a uuid.
 
 use pgrx::pg_extern;
 
@@ -8,14 +8,14 @@ use crate::{
     rules::presence_id::{presence_id_int, presence_id_text},
 };
 
-/// The user id of a user known by a text. Errors: 55000 where the library is not preloaded.
+/// Returns the id of a user whose own id is a text. Errors: 55000 where the library is not preloaded.
 #[pg_extern(immutable, strict, parallel_safe, name = "presence_id")]
 fn presence_id_of_text(key: Text) -> pgrx::Uuid {
     require_preload();
     pgrx::Uuid::from_bytes(presence_id_text(&key).into_bytes())
 }
 
-/// The user id of a user known by an integer. Errors: 55000 where the library is not preloaded.
+/// Returns the id of a user whose own id is an integer. Errors: 55000 where the library is not preloaded.
 #[pg_extern(immutable, strict, parallel_safe, name = "presence_id")]
 fn presence_id_of_integer(number: i64) -> pgrx::Uuid {
     require_preload();

@@ -1,8 +1,8 @@
-//! What readers are told: memory's answer, and the table's where memory may not know everything.
+//! Reads presence from the roster, and from the table where the roster may not know every session.
 //!
-//! A session is live if the roster says so. What the roster does not know is asked of the table, unless the roster was
-//! complete before it was asked; what it does know, the table cannot overrule, as it lags behind. A standby has no
-//! roster and answers from the table alone.
+//! Of a session that the roster knows, the roster alone decides whether it is live, as the table lags behind. Sessions
+//! that it does not know are read from the table, unless the roster was complete when the reader began. A standby has
+//! no roster and reads the table alone.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
-    pg::{compat, errors, text::Stored},
+    pg::{compat, errors, text::EncodedText},
     roster::{self, Key, Tenant, UserView},
     rules::time::Micros,
     settings,
@@ -26,14 +26,15 @@ use crate::{
 pub struct LiveSessions {
     pub sessions: u32,
     pub last_activity: Option<Micros>,
-    /// The user's key, where the table told it.
-    pub user_key: Option<Stored>,
-    /// Whether the user has a key that its id does not tell.
+    /// The user's key, where it has been read from the table.
+    pub user_key: Option<EncodedText>,
+    /// Whether the user has a key that cannot be derived from its id.
     pub keyed: bool,
 }
 
 impl LiveSessions {
-    fn in_memory(user: UserView) -> Option<LiveSessions> {
+    /// Returns the live sessions that the roster knows of a user; `None` where there are none.
+    fn from_roster(user: UserView) -> Option<LiveSessions> {
         (user.live_sessions > 0).then_some(LiveSessions {
             sessions: user.live_sessions,
             last_activity: user.last_activity,
@@ -42,33 +43,36 @@ impl LiveSessions {
         })
     }
 
-    fn add(&mut self, more: LiveSessions) {
-        // A session may have got into memory after memory was asked: then it is counted by neither.
-        self.sessions = (self.sessions + more.sessions).max(1);
-        self.last_activity = self.last_activity.max(more.last_activity);
-        self.user_key = self.user_key.take().or(more.user_key);
+    /// Adds the live sessions that only the table has.
+    fn merge(&mut self, in_table: LiveSessions) {
+        // A session may enter the roster between the two reads; then neither counts it.
+        self.sessions = (self.sessions + in_table.sessions).max(1);
+        self.last_activity = self.last_activity.max(in_table.last_activity);
+        self.user_key = self.user_key.take().or(in_table.user_key);
     }
 }
 
-/// What is known of a user without a live session, or beside them.
+/// What the tables store of a user, besides live sessions.
 pub struct StoredPresence {
-    pub user_key: Option<Stored>,
+    pub user_key: Option<EncodedText>,
     pub last_seen: Option<Micros>,
 }
 
-/// One look at everybody, at one time.
+/// Reads presence as of one point in time.
 pub struct PresenceReader {
     now: Micros,
     timeout: Micros,
-    /// None on a standby.
+    /// `None` on a standby.
     tenant: Option<Tenant>,
+    /// Whether the roster was complete when the reader began.
     complete: bool,
 }
 
 thread_local! {
-    /// Sessions that the table shows live, of some users. Written so that the partial index on tokens does not offer
-    /// itself, which looks small for as long as the table has not been analyzed.
-    static LIVE_OF: Statement = const { Statement::new(
+    /// The sessions of some users that are live by the table. The condition on ended_at is written so that it does not
+    /// match the partial index on tokens, which the planner would prefer: it takes that for small until the table is
+    /// analyzed.
+    static FIND_LIVE_OF_USERS: Statement = const { Statement::new(
         |s| format!(
             "SELECT id, user_id, last_activity, user_key FROM {s}.user_sessions \
              WHERE is_active AND (ended_at IS NULL) = is_active AND expires_at > $1 \
@@ -76,16 +80,16 @@ thread_local! {
         ),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID],
     ) };
-    /// The same, of everybody.
-    static LIVE: Statement = const { Statement::new(
+    /// The sessions of all users that are live by the table.
+    static FIND_LIVE: Statement = const { Statement::new(
         |s| format!(
             "SELECT id, user_id, last_activity, user_key FROM {s}.user_sessions \
              WHERE is_active AND ended_at IS NULL AND expires_at > $1 AND (last_activity > $2 OR $1 < $3)"
         ),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
     ) };
-    /// What both tables keep of some users, in the order of the array.
-    static STORED: Statement = const { Statement::new(
+    /// The keys and last activity of some users in both tables, in the order of the array.
+    static FIND_STORED: Statement = const { Statement::new(
         |s| format!(
             "SELECT COALESCE(p.user_key, s.user_key), greatest(p.last_seen, s.last_activity) \
              FROM unnest($1) WITH ORDINALITY u (id, n) \
@@ -99,7 +103,7 @@ thread_local! {
 }
 
 impl PresenceReader {
-    /// Begins to read. Errors with 55000 where the library is not preloaded or the extension not installed.
+    /// Returns a reader as of now. Errors: 55000 where the library is not preloaded or the extension not installed.
     #[inline]
     pub fn begin() -> PresenceReader {
         if !settings::is_preloaded() {
@@ -115,7 +119,7 @@ impl PresenceReader {
             };
         }
         let tenant = roster::tenant();
-        // Before any session is looked up: what is loaded in between is found there.
+        // Read before any session is looked up: a session that is loaded meanwhile is found in the roster.
         let complete = tenant.is_complete();
         PresenceReader {
             now,
@@ -125,69 +129,70 @@ impl PresenceReader {
         }
     }
 
-    /// Whether a user has a live session.
+    /// Returns whether a user has a live session.
     #[inline]
     pub fn is_online(&self, user_id: Uuid) -> bool {
         self.tenant
             .is_some_and(|tenant| tenant.is_online(&user_id, self.now, self.timeout))
-            || !self.complete && self.in_table(&[user_id]).contains_key(&user_id)
+            || !self.complete && self.live_in_table(&[user_id]).contains_key(&user_id)
     }
 
-    /// The live sessions of one user, if there are any.
+    /// Returns the live sessions of one user; `None` where there are none.
     pub fn live(&self, user_id: Uuid) -> Option<LiveSessions> {
         self.live_of(&[user_id]).pop()?
     }
 
-    /// The live sessions of each of these users, where there are any, in the same order. A user may be named once.
+    /// Returns the live sessions of each of these users, in the same order; `None` where there are none. The users must
+    /// be distinct.
     pub fn live_of(&self, users: &[Uuid]) -> Vec<Option<LiveSessions>> {
-        let in_memory = |id| LiveSessions::in_memory(self.tenant?.user(id, self.now, self.timeout)?);
-        let mut found: Vec<_> = users.iter().map(in_memory).collect();
+        let in_roster = |id| LiveSessions::from_roster(self.tenant?.user(id, self.now, self.timeout)?);
+        let mut found: Vec<_> = users.iter().map(in_roster).collect();
         if !self.complete {
-            let mut in_table = self.in_table(users);
+            let mut in_table = self.live_in_table(users);
             for (id, live) in users.iter().zip(&mut found) {
-                if let Some(more) = in_table.remove(id) {
-                    live.get_or_insert_default().add(more);
+                if let Some(in_table) = in_table.remove(id) {
+                    live.get_or_insert_default().merge(in_table);
                 }
             }
         }
         found
     }
 
-    /// The live sessions of everybody, by user.
-    pub fn everybody(&self) -> Vec<(Uuid, LiveSessions)> {
-        let in_memory = self
+    /// Returns the live sessions of all users who have any.
+    pub fn live_of_all(&self) -> Vec<(Uuid, LiveSessions)> {
+        let users = self
             .tenant
             .map_or(Vec::new(), |tenant| tenant.users_online(self.now, self.timeout));
-        let in_memory = in_memory
+        let in_roster = users
             .into_iter()
-            .filter_map(|user| Some((user.user_id, LiveSessions::in_memory(user)?)));
+            .filter_map(|user| Some((user.user_id, LiveSessions::from_roster(user)?)));
         if self.complete {
-            return in_memory.collect();
+            return in_roster.collect();
         }
-        let mut found: HashMap<Uuid, LiveSessions> = in_memory.collect();
-        for (user_id, more) in self.everybody_in_table() {
-            found.entry(user_id).or_default().add(more);
+        let mut found: HashMap<Uuid, LiveSessions> = in_roster.collect();
+        for (user_id, in_table) in self.all_live_in_table() {
+            found.entry(user_id).or_default().merge(in_table);
         }
         found.into_iter().collect()
     }
 
-    /// How many users have a live session.
-    pub fn count(&self) -> i64 {
+    /// Returns how many users have a live session.
+    pub fn online_count(&self) -> i64 {
         match self.tenant {
             Some(tenant) if self.complete => tenant.online_count(self.now, self.timeout) as i64,
-            _ => self.everybody().len() as i64,
+            _ => self.live_of_all().len() as i64,
         }
     }
 
-    /// What the tables keep of these users, in the same order.
+    /// Returns what the tables store of each of these users, in the same order.
     pub fn stored(&self, users: &[Uuid]) -> Vec<StoredPresence> {
         if users.is_empty() {
             return Vec::new();
         }
-        STORED.with(|stored| {
-            stored.read(Snapshot::Latest, &[Value::Uuids(users)], |rows| {
+        FIND_STORED.with(|statement| {
+            statement.read(Snapshot::Latest, &[Value::Uuids(users)], |rows| {
                 let stored = |row: Row| StoredPresence {
-                    user_key: row.stored(1),
+                    user_key: row.encoded_text(1),
                     last_seen: row.time(2),
                 };
                 rows.iter().map(stored).collect()
@@ -195,24 +200,35 @@ impl PresenceReader {
         })
     }
 
-    /// The last activity that memory knows of.
+    /// Returns the last activity of a user that the roster knows; `None` where it knows none.
     pub fn last_activity(&self, user_id: Uuid) -> Option<Micros> {
         self.tenant?.user(&user_id, self.now, self.timeout)?.last_activity
     }
 
-    fn in_table(&self, users: &[Uuid]) -> HashMap<Uuid, LiveSessions> {
-        let [now, silent, grace] = self.clock();
-        let values = [now, silent, grace, Value::Uuids(users)];
-        LIVE_OF.with(|live| live.read(Snapshot::Latest, &values, |rows| self.unknown(rows.iter())))
+    /// Returns the live sessions of these users that only the table has, as [`PresenceReader::sessions_not_in_roster`].
+    fn live_in_table(&self, users: &[Uuid]) -> HashMap<Uuid, LiveSessions> {
+        let [now, timed_out, grace_until] = self.times();
+        let values = [now, timed_out, grace_until, Value::Uuids(users)];
+        FIND_LIVE_OF_USERS.with(|find| {
+            find.read(Snapshot::Latest, &values, |rows| {
+                self.sessions_not_in_roster(rows.iter())
+            })
+        })
     }
 
-    fn everybody_in_table(&self) -> HashMap<Uuid, LiveSessions> {
-        let values = self.clock();
-        LIVE.with(|live| live.read(Snapshot::Latest, &values, |rows| self.unknown(rows.iter())))
+    /// As `live_in_table`, of all users.
+    fn all_live_in_table(&self) -> HashMap<Uuid, LiveSessions> {
+        let values = self.times();
+        FIND_LIVE.with(|find| {
+            find.read(Snapshot::Latest, &values, |rows| {
+                self.sessions_not_in_roster(rows.iter())
+            })
+        })
     }
 
-    /// Now, since when silence is too long, and until when the table is believed whatever its age.
-    fn clock(&self) -> [Value<'static>; 3] {
+    /// Returns the parameters `$1` to `$3` of the statements: now, the time of activity at or before which a session
+    /// has timed out, and the end of the grace period, in which none has.
+    fn times(&self) -> [Value<'static>; 3] {
         let grace_until = self.tenant.map_or(Micros::MIN, |tenant| tenant.grace_until());
         [
             Value::Time(self.now),
@@ -221,23 +237,23 @@ impl PresenceReader {
         ]
     }
 
-    /// The sessions among these rows that memory does not know, by user. A user of whom it knows one that is live is
-    /// named, too, with none.
-    fn unknown<'a>(&self, rows: impl Iterator<Item = Row<'a>>) -> HashMap<Uuid, LiveSessions> {
+    /// Returns, by user, the sessions of these rows that the roster does not know. A user whose only such sessions are
+    /// live in the roster is included with a count of 0, for its key.
+    fn sessions_not_in_roster<'a>(&self, rows: impl Iterator<Item = Row<'a>>) -> HashMap<Uuid, LiveSessions> {
         let mut found: HashMap<Uuid, LiveSessions> = HashMap::new();
         for row in rows {
             let (Some(id), Some(user_id)) = (row.uuid(1), row.uuid(2)) else {
                 continue;
             };
-            let in_memory = |tenant: Tenant| tenant.session(&Key::Id(id), self.now, self.timeout);
-            let known = self.tenant.and_then(in_memory);
-            if known.is_some_and(|session| !session.live) {
+            let in_roster = |tenant: Tenant| tenant.session(&Key::Id(id), self.now, self.timeout);
+            let in_roster = self.tenant.and_then(in_roster);
+            if in_roster.is_some_and(|session| !session.live) {
                 continue;
             }
             let user = found.entry(user_id).or_default();
-            user.sessions += u32::from(known.is_none());
+            user.sessions += u32::from(in_roster.is_none());
             user.last_activity = user.last_activity.max(row.time(3));
-            user.user_key = user.user_key.take().or_else(|| row.stored(4));
+            user.user_key = user.user_key.take().or_else(|| row.encoded_text(4));
         }
         found
     }

@@ -1,9 +1,8 @@
-//! "I may be going": sessions that time out early unless they beat again.
+//! Releases: sessions whose client may be leaving time out early, unless they beat again.
 
 use pgrx::{datum::Interval, default, pg_extern};
-use uuid::Uuid;
 
-use super::args::{self, Uuids};
+use super::args::{self, UuidArray, to_uuid};
 use crate::{
     identity,
     pg::{errors, text::Text},
@@ -15,30 +14,30 @@ use crate::{
     session,
 };
 
-const LONGEST_GRACE: Micros = 24 * 60 * 60 * USECS_PER_SEC;
+const MAX_GRACE: Micros = 24 * 60 * 60 * USECS_PER_SEC;
 
-/// Lets a session time out after `grace` unless it beats before. True if there is such a session, not ended and the
-/// caller's. Touches shared memory only. Errors with 22023 on a grace that is not positive or above a day, with 25006 on
-/// a standby.
+/// Makes a session time out after `grace` unless it beats before, in shared memory only. Returns whether there is such
+/// a session of the caller's that has not ended. Errors: 22023 where `grace` is not positive or exceeds a day, 25006 on
+/// a standby, 55000 where the library is not preloaded.
 #[pg_extern(volatile, parallel_unsafe)]
 fn release_session(session_id: Option<pgrx::Uuid>, grace: default!(Option<Interval>, "'10 s'")) -> bool {
-    let grace = checked(grace);
-    session_id.is_some_and(|id| session::release(Key::Id(Uuid::from_bytes(*id)), identity::owner(), grace))
+    let grace = grace_micros(grace);
+    session_id.is_some_and(|id| session::release(Key::Id(to_uuid(id)), identity::owner(), grace))
 }
 
-/// As `release_session`, for whoever holds the session's token.
+/// As `release_session`, for the holder of the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
 fn release_session_by_token(session_token: Option<Text>, grace: default!(Option<Interval>, "'10 s'")) -> bool {
-    let grace = checked(grace);
+    let grace = grace_micros(grace);
     session_token.as_deref().is_some_and(|token| {
         token::check(token).is_ok() && session::release(Key::Digest(Digest::of(token)), Owner::Any, grace)
     })
 }
 
-/// As `release_session`, for many sessions. Returns how many there were.
+/// As `release_session`, for many sessions. Returns how many of them there are.
 #[pg_extern(volatile, parallel_unsafe)]
-fn release_sessions(session_ids: Option<Uuids>, grace: default!(Option<Interval>, "'10 s'")) -> i32 {
-    let grace = checked(grace);
+fn release_sessions(session_ids: Option<UuidArray>, grace: default!(Option<Interval>, "'10 s'")) -> i32 {
+    let grace = grace_micros(grace);
     let owner = identity::owner();
     let mut ids = session_ids.map_or(Vec::new(), |ids| ids.ids().to_vec());
     ids.sort_unstable();
@@ -48,13 +47,14 @@ fn release_sessions(session_ids: Option<Uuids>, grace: default!(Option<Interval>
         .count() as i32
 }
 
-fn checked(grace: Option<Interval>) -> Micros {
-    match grace.and_then(|grace| args::length(grace, LONGEST_GRACE)) {
+/// Returns the grace in microseconds. Errors: 22023 where it is NULL, not positive or longer than a day.
+fn grace_micros(grace: Option<Interval>) -> Micros {
+    match grace.and_then(|grace| args::positive_micros(grace, MAX_GRACE)) {
         Some(grace) => grace,
         None => errors::bad_value(
-            "grace must be a positive interval of at most a day",
+            "grace must be a positive interval of at most one day",
             "",
-            "Give an interval such as '10 seconds', or leave it out for that.",
+            "Omit grace for the default of 10 seconds.",
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! Rows on their way out of a function: one as a composite, many as a set.
+//! Results of functions: one row as a composite, or many as a set.
 
 use pgrx::{
     callconv::{Arg, ArgAbi, BoxRet, FcInfo},
@@ -11,25 +11,26 @@ use pgrx::{
 
 use crate::store::{rows::Row, value::Value};
 
-/// What can be a row.
+/// A value that can be returned as a row.
 pub trait ToRow {
-    /// Hands its values, in the order of the columns, to `take`.
+    /// Passes the row's values, in the order of its columns, to `take`.
     fn with_row<R>(&self, take: impl FnOnce(&[Value]) -> R) -> R;
 }
 
 /// One row, for a function that returns a composite type.
 pub struct Composite<T>(pub T);
 
-// SAFETY: forms the tuple from the descriptor of the very function that returns it.
+// SAFETY: forms the tuple by the descriptor of the function that returns it.
 unsafe impl<T: ToRow> BoxRet for Composite<T> {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
-        // SAFETY: as many values as columns, which is asserted; the tuple is a copy in the caller's context.
+        // SAFETY: there is a value for each column, as fill_datums asserts; the tuple is in the caller's memory
+        // context.
         unsafe {
             let desc = pg_sys::BlessTupleDesc(result_type(fcinfo.as_mut_ptr()));
             let mut datums = vec![pg_sys::Datum::null(); (*desc).natts as usize];
             let mut nulls = vec![true; datums.len()];
             let tuple = self.0.with_row(|row| {
-                fill(row, &mut datums, &mut nulls);
+                fill_datums(row, &mut datums, &mut nulls);
                 pg_sys::heap_form_tuple(desc, datums.as_mut_ptr(), nulls.as_mut_ptr())
             });
             fcinfo.return_raw_datum(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data))
@@ -37,7 +38,7 @@ unsafe impl<T: ToRow> BoxRet for Composite<T> {
     }
 }
 
-// SAFETY: the SQL of each function that returns one is written by hand.
+// SAFETY: each function that returns one has handwritten SQL.
 unsafe impl<T> SqlTranslatable for Composite<T> {
     const TYPE_IDENT: &'static str = pgrx_resolved_type!(Composite<()>);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
@@ -45,9 +46,10 @@ unsafe impl<T> SqlTranslatable for Composite<T> {
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::As("record")));
 }
 
-/// The set a function returns: an argument it fills and hands back, no argument in SQL.
+/// The set that a function returns. The function gets it as an argument, which SQL does not see, fills it and returns
+/// it.
 ///
-/// It is materialised, since a descriptor looked up for each row costs more than the rows.
+/// It is materialized: to look up the descriptor for each row would cost more than the rows do.
 pub struct ResultSet {
     store: *mut pg_sys::Tuplestorestate,
     desc: pg_sys::TupleDesc,
@@ -56,31 +58,33 @@ pub struct ResultSet {
 }
 
 impl ResultSet {
-    /// Adds a row. Needs a value for each column.
+    /// Adds a row, with a value for each column.
     pub fn push(&mut self, row: &[Value]) {
-        fill(row, &mut self.datums, &mut self.nulls);
-        // SAFETY: as many values as the descriptor has columns; the store copies them.
+        fill_datums(row, &mut self.datums, &mut self.nulls);
+        // SAFETY: there is a value for each column of the descriptor; the store copies them.
         unsafe {
             pg_sys::tuplestore_putvalues(self.store, self.desc, self.datums.as_mut_ptr(), self.nulls.as_mut_ptr());
         }
     }
 
-    /// Adds a row of a statement with the same columns.
+    /// Adds a row of a statement that has the same columns.
     pub fn push_row(&mut self, row: Row) {
-        // SAFETY: the tuple is copied.
+        // SAFETY: the store copies the tuple.
         unsafe { pg_sys::tuplestore_puttuple(self.store, row.tuple()) };
     }
 
+    /// Returns an empty set for a call.
+    ///
     /// # Safety
     /// `fcinfo` is a call of a function that returns a set of rows.
     unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> ResultSet {
-        // SAFETY: as the caller promises. Store and descriptor live in the query's context, as the executor wants, which
-        // frees them.
+        // SAFETY: as the caller promises. The executor expects the store and the descriptor in the query's memory
+        // context, and frees them with it.
         unsafe {
             let info = (*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
             let materialize = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
             if info.is_null() || (*info).allowedModes as u32 & materialize == 0 {
-                pgrx::error!("a set-returning function was called where no set is accepted");
+                pgrx::error!("set-valued function called in context that cannot accept a set");
             }
             let previous = pg_sys::MemoryContextSwitchTo((*(*info).econtext).ecxt_per_query_memory);
             let desc = result_type(fcinfo);
@@ -101,7 +105,7 @@ impl ResultSet {
     }
 }
 
-// SAFETY: a virtual argument, made from the call itself as pgrx hands it to virtual arguments.
+// SAFETY: a virtual argument, made from the call frame that pgrx passes to virtual arguments.
 unsafe impl<'fcx> ArgAbi<'fcx> for ResultSet {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
         // SAFETY: each function that takes one is declared to return a set.
@@ -113,14 +117,14 @@ unsafe impl<'fcx> ArgAbi<'fcx> for ResultSet {
     }
 }
 
-// SAFETY: the set is in the call's ReturnSetInfo already.
+// SAFETY: the set is in the ReturnSetInfo of the call already, and the datum is ignored.
 unsafe impl BoxRet for ResultSet {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
         fcinfo.return_null()
     }
 }
 
-// SAFETY: not seen by SQL as an argument; the SQL of each function that returns one is written by hand.
+// SAFETY: not an argument in SQL; each function that returns one has handwritten SQL.
 unsafe impl SqlTranslatable for ResultSet {
     const TYPE_IDENT: &'static str = pgrx_resolved_type!(ResultSet);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
@@ -128,7 +132,8 @@ unsafe impl SqlTranslatable for ResultSet {
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::As("record")));
 }
 
-fn fill(row: &[Value], datums: &mut [pg_sys::Datum], nulls: &mut [bool]) {
+/// Stores a row's values as datums. Panics where there is not a value for each column.
+fn fill_datums(row: &[Value], datums: &mut [pg_sys::Datum], nulls: &mut [bool]) {
     assert_eq!(row.len(), datums.len());
     for ((value, datum), null) in row.iter().zip(datums).zip(nulls) {
         let filled = value.datum();
@@ -137,7 +142,7 @@ fn fill(row: &[Value], datums: &mut [pg_sys::Datum], nulls: &mut [bool]) {
     }
 }
 
-/// The row type that a function returns.
+/// Returns the descriptor of the rows that a function returns. Errors: 55000 where it does not return rows.
 ///
 /// # Safety
 /// `fcinfo` is a call of a function that returns rows.

@@ -1,10 +1,10 @@
-//! Session start: a durable row, written once and resumed by its token.
+//! Starts one session, or resumes it by its token.
 
 use pgrx::{IntoDatum, datum::Interval, direct_function_call, pg_extern, pg_sys};
 use uuid::Uuid;
 
 use super::{
-    args::{self, Metadata},
+    args::{self, Metadata, to_uuid},
     caller::{self, Subject},
     new_session::{NewSession, Refused, check_token},
     result::{Composite, ToRow},
@@ -19,11 +19,12 @@ use crate::{
     store::value::Value,
 };
 
-/// Starts a session for a user, or resumes the one with the same token. The token is returned here and stored nowhere.
+/// Starts a session for a user, or resumes the one with the same token. Returns the session with its token, which is
+/// stored nowhere.
 ///
-/// Takes effect at commit, a resumption at once. Errors with 22023 on values that make no sense, with 42501 on somebody
-/// else's user or token and on the token of an ended session, with 53400 where a client has too many sessions, with
-/// 25006 on a standby.
+/// A start takes effect at commit, a resumption at once. Errors: 22023 where an argument is invalid, 42501 where the
+/// user or the token is another's or the token's session has ended, 53400 where a client has too many sessions, 40001
+/// where others keep changing the session, 25006 on a standby, 55000 where the library is not preloaded.
 #[pg_extern(
     requires = ["types"],
     sql = r#"
@@ -46,13 +47,13 @@ fn start_session(
     session_token: Option<Text>,
     lifetime: Option<Interval>,
     auth_id: Option<pgrx::Uuid>,
-) -> Composite<Started> {
+) -> Composite<StartedSession> {
     caller::require_writable();
-    let subject = Subject::of(user_id.map(own_uuid), user_key.as_deref(), auth_id.map(own_uuid));
+    let subject = Subject::of(user_id.map(to_uuid), user_key.as_deref(), auth_id.map(to_uuid));
     let now = compat::now();
     let session = NewSession {
         subject: &subject,
-        metadata: metadata.map(Metadata::checked),
+        metadata: metadata.map(Metadata::validated),
         now,
         expires_at: expiry(now, lifetime, subject.by_service),
     };
@@ -70,7 +71,7 @@ fn start_session(
             (id, token, session.expires_at)
         }
     };
-    Composite(Started {
+    Composite(StartedSession {
         id,
         token,
         expires_at,
@@ -78,15 +79,15 @@ fn start_session(
     })
 }
 
-/// What start_session returns.
-struct Started {
+/// What `start_session()` returns.
+struct StartedSession {
     id: Uuid,
     token: String,
     expires_at: Micros,
     now: Micros,
 }
 
-impl ToRow for Started {
+impl ToRow for StartedSession {
     fn with_row<R>(&self, take: impl FnOnce(&[Value]) -> R) -> R {
         take(&[
             Value::Uuid(&self.id),
@@ -99,37 +100,37 @@ impl ToRow for Started {
     }
 }
 
-const LONGEST_LIFETIME: Micros = 3_660 * 24 * 60 * 60 * USECS_PER_SEC;
+const MAX_LIFETIME: Micros = 3_660 * 24 * 60 * 60 * USECS_PER_SEC;
 
-/// When a session of this lifetime ends. A client's is at most the server's own, which is also the default. Errors with
-/// 22023 if the lifetime is not positive, or above ten years.
+/// Returns when a session of this lifetime expires. The default is `presence.session_lifetime`, which also limits
+/// clients. Errors: 22023 where the lifetime is not positive or exceeds ten years.
 pub fn expiry(now: Micros, lifetime: Option<Interval>, by_service: bool) -> Micros {
-    let usual = now + settings::session_lifetime();
+    let default = now + settings::session_lifetime();
     let Some(lifetime) = lifetime else {
-        return usual;
+        return default;
     };
-    let wanted = args::length(lifetime, LONGEST_LIFETIME).map(|_| after(now, lifetime));
-    let wanted = match wanted.filter(|&wanted| wanted > now) {
-        Some(wanted) => wanted,
+    let expires_at = args::positive_micros(lifetime, MAX_LIFETIME).map(|_| add_interval(now, lifetime));
+    let expires_at = match expires_at.filter(|&at| at > now) {
+        Some(at) => at,
         None => errors::bad_value(
             "lifetime must be a positive interval of at most ten years",
             "",
-            "Leave lifetime out for presence.session_lifetime.",
+            "Omit lifetime to use presence.session_lifetime.",
         ),
     };
-    if by_service { wanted } else { wanted.min(usual) }
+    if by_service {
+        expires_at
+    } else {
+        expires_at.min(default)
+    }
 }
 
-/// Adds by the calendar, as SQL does.
-fn after(now: Micros, interval: Interval) -> Micros {
-    let arguments = [now.into_datum(), interval.into_datum()];
-    // SAFETY: the function takes a time and an interval, and gives a time.
-    let then = unsafe { direct_function_call::<i64>(pg_sys::timestamptz_pl_interval, &arguments) };
-    then.unwrap_or(now)
-}
-
-fn own_uuid(id: pgrx::Uuid) -> Uuid {
-    Uuid::from_bytes(*id)
+/// Returns `at + interval` by the calendar, as SQL does.
+fn add_interval(at: Micros, interval: Interval) -> Micros {
+    let arguments = [at.into_datum(), interval.into_datum()];
+    // SAFETY: the function takes a timestamptz and an interval, and returns a timestamptz.
+    let sum = unsafe { direct_function_call::<i64>(pg_sys::timestamptz_pl_interval, &arguments) };
+    sum.unwrap_or(at)
 }
 
 fn milliseconds(interval: Micros) -> i32 {

@@ -1,10 +1,7 @@
-//! Many sessions started at once, for gateways.
-
-use pgrx::pg_extern;
-use uuid::Uuid;
+//! Starts many sessions in one call, for gateways.
 
 use super::{
-    args::{ArrayArg, Metadata},
+    args::{ArrayArg, Metadata, to_uuid},
     caller::{self, Subject},
     new_session::{NewSession, Refused, check_token},
     result::ResultSet,
@@ -15,13 +12,15 @@ use crate::{
     rules::token::Digest,
     store::value::Value,
 };
+use pgrx::pg_extern;
 
-/// Starts a session for each position of the arrays, or resumes the one with the same token, with one commit. For services.
+/// Starts a session for each position of the arrays, or resumes the one with the same token. Returns a row for each
+/// position, in order; `session_id` is NULL where the token is another user's or its session has ended.
 ///
-/// A position names its user by id, by key, or by both. Without a token a session is beaten and ended by id, and nobody
-/// learns its token. One element of `metadata` serves for all. Returns a row for each position, in order; `session_id` is
-/// NULL where the token is somebody else's or that of an ended session. Errors: 22023 where the arrays are unlike in
-/// length, a user or a token is missing or makes no sense, 42501 for others than services, 25006 on a standby.
+/// A position names its user by id, by key, or by both. A session without a token can only be used by its id. One
+/// element of `metadata` serves for all. Errors: 22023 where the arrays differ in length, a position names no user, or
+/// a token or metadata is invalid; 42501 where the caller is not a service; 40001 where others keep changing a session;
+/// 25006 on a standby; 55000 where the library is not preloaded.
 #[pg_extern(sql = r#"
 CREATE FUNCTION @extschema@.start_sessions(
     user_ids pg_catalog.uuid[] DEFAULT NULL,
@@ -37,7 +36,7 @@ fn start_sessions(
     user_keys: Option<ArrayArg<Text>>,
     session_tokens: Option<ArrayArg<Text>>,
     metadata: Option<ArrayArg<Metadata>>,
-    mut started: ResultSet,
+    mut rows: ResultSet,
 ) -> ResultSet {
     caller::require_writable();
     caller::require_service();
@@ -45,20 +44,20 @@ fn start_sessions(
         (Some(ids), _) => ids.len(),
         (None, Some(keys)) => keys.len(),
         (None, None) => errors::bad_value(
-            "users are needed",
+            "user_ids or user_keys must be specified",
             "Each position of user_ids or user_keys starts one session.",
             "Pass user_ids, or user_keys where the application's ids are not uuids.",
         ),
     };
-    let is_like = |other: Option<usize>| other.is_none_or(|other| other == length);
-    if !is_like(user_keys.as_ref().map(ArrayArg::len))
-        || !is_like(session_tokens.as_ref().map(ArrayArg::len))
-        || !(is_like(metadata.as_ref().map(ArrayArg::len)) || metadata.as_ref().map(ArrayArg::len) == Some(1))
+    let fits = |other: Option<usize>| other.is_none_or(|other| other == length);
+    if !fits(user_keys.as_ref().map(ArrayArg::len))
+        || !fits(session_tokens.as_ref().map(ArrayArg::len))
+        || !(fits(metadata.as_ref().map(ArrayArg::len)) || metadata.as_ref().map(ArrayArg::len) == Some(1))
     {
         errors::bad_value(
-            "arrays differ in length",
+            "arrays must have the same length",
             "Each position of the arrays describes one session; one element of metadata serves for all.",
-            "Pass arrays of the same length, with NULL where a position has no value.",
+            "Pass NULL elements where a position has no value.",
         );
     }
     // All arguments are checked before anything is written.
@@ -72,16 +71,13 @@ fn start_sessions(
         metadata.get(if metadata.len() == 1 { 0 } else { n })
     };
     (0..length).filter_map(metadata_of).for_each(|metadata| {
-        metadata.checked();
+        metadata.validated();
     });
 
     for n in 0..length {
         pgrx::check_for_interrupts!();
         let now = compat::now();
-        let user_id = user_ids
-            .as_ref()
-            .and_then(|ids| ids.get(n))
-            .map(|id| Uuid::from_bytes(*id));
+        let user_id = user_ids.as_ref().and_then(|ids| ids.get(n)).map(to_uuid);
         let user_key = user_keys.as_ref().and_then(|keys| keys.get(n));
         let subject = Subject::of(user_id, user_key.as_deref(), None);
         let session = NewSession {
@@ -95,10 +91,10 @@ fn start_sessions(
                 Ok((id, _)) => Some(id),
                 Err(Refused) => None,
             },
-            // As good as the digest of a token that nobody knows.
+            // Random bytes serve as the digest of a token that nobody knows.
             None => Some(session.start_with_new_token(Digest::from_bytes(random::bytes()))),
         };
-        started.push(&[Value::Uuid(&subject.user_id), id.as_ref().into()]);
+        rows.push(&[Value::Uuid(&subject.user_id), id.as_ref().into()]);
     }
-    started
+    rows
 }

@@ -1,10 +1,11 @@
-//! The install's request for a worker.
+//! Requests a worker when the extension is installed.
 
 use pgrx::{PgXactCallbackEvent, pg_extern, pg_sys};
 
 use crate::roster::wake;
 
-/// Requests a worker once the transaction has committed: for the install script, as nobody else sees the extension before.
+/// Requests a worker for this database once the transaction has committed, as a worker cannot see the extension before.
+/// For the install script.
 #[pg_extern]
 fn _start_worker() {
     // SAFETY: reads a global variable of this process.

@@ -1,4 +1,4 @@
-//! The figures behind the view `presence_stats`.
+//! The figures of the view `presence_stats`.
 
 use pgrx::pg_extern;
 
@@ -10,8 +10,8 @@ use crate::{
     store::value::Value,
 };
 
-/// One row: what the roster counts and what the worker publishes about itself, for this database. Errors: 55000 where the
-/// library is not preloaded.
+/// Returns one row: the roster's and the worker's figures for this database. Errors: 55000 where the library is not
+/// preloaded.
 #[pg_extern(
     requires = ["types"],
     sql = r#"
@@ -67,7 +67,7 @@ fn count(count: u64) -> Value<'static> {
     Value::Bigint(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-/// A point in time, NULL where it was never set: shared memory starts as zeroes.
+/// Returns a time, or NULL where it has never been set: shared memory is zero at first.
 fn time(at: Micros) -> Value<'static> {
     match at {
         0 | Micros::MIN | Micros::MAX => Value::Null,

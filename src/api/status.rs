@@ -1,48 +1,50 @@
-//! One user's status, read against the clock.
+//! The presence of one user.
 
 use pgrx::{datum::TimestampWithTimeZone, pg_extern};
 use uuid::Uuid;
 
-use super::{presence_reader::PresenceReader, status_label::StatusLabel};
+use super::{args::to_uuid, presence_reader::PresenceReader, status_label::StatusLabel};
 use crate::{identity, pg::errors, rules::status::Status};
 
-/// A user's status: 'active' or 'inactive', 'inactive' for a stranger and for NULL. Errors with 42501 where a client asks
-/// about somebody else.
+/// Returns a user's status, 'active' or 'inactive'; 'inactive' for an unknown user and for NULL. Errors: 42501 where a
+/// client names another user, 55000 where the library is not preloaded.
 #[pg_extern(stable, parallel_safe, requires = ["types"])]
 fn user_status(user_id: Option<pgrx::Uuid>) -> StatusLabel {
     StatusLabel(Status::of(is_online(user_id)))
 }
 
-/// Whether a user has a live session; false for a stranger and for NULL. Errors with 42501 where a client asks about
-/// somebody else.
+/// Returns whether a user has a live session; false for an unknown user and for NULL. Errors: 42501 where a client
+/// names another user, 55000 where the library is not preloaded.
 #[pg_extern(stable, parallel_safe)]
 fn is_online(user_id: Option<pgrx::Uuid>) -> bool {
     user_id.is_some_and(|id| {
-        let id = Uuid::from_bytes(*id);
+        let id = to_uuid(id);
         require_may_see(id);
         PresenceReader::begin().is_online(id)
     })
 }
 
-/// When a user was last heard from: to the moment while online, and kept after the sessions are gone. NULL for a
-/// stranger and for NULL. Errors with 42501 where a client asks about somebody else.
+/// Returns the time of a user's last activity: exact while online, and kept after the sessions have been deleted; NULL
+/// for an unknown user and for NULL. Errors: 42501 where a client names another user, 55000 where the library is not
+/// preloaded.
 #[pg_extern(stable, parallel_safe)]
 fn last_seen(user_id: Option<pgrx::Uuid>) -> Option<TimestampWithTimeZone> {
-    let id = Uuid::from_bytes(*user_id?);
+    let id = to_uuid(user_id?);
     require_may_see(id);
     let reader = PresenceReader::begin();
     let seen = match reader.live(id) {
         Some(live) => live.last_activity,
         None => {
             let stored = reader.stored(&[id]);
-            let kept = stored.first().and_then(|stored| stored.last_seen);
-            kept.max(reader.last_activity(id))
+            let in_tables = stored.first().and_then(|stored| stored.last_seen);
+            in_tables.max(reader.last_activity(id))
         }
     };
     seen.and_then(|seen| TimestampWithTimeZone::try_from(seen).ok())
 }
 
-/// Errors with 42501 unless the caller may read everybody's status, or asks about itself.
+/// Checks that the caller may see this user's status. Errors: 42501 where the caller is not a reader and names another
+/// user.
 #[inline]
 fn require_may_see(user_id: Uuid) {
     if !identity::is_reader() && identity::user_id() != Some(user_id) {

@@ -1,4 +1,4 @@
-//! `presence_status` on its way out: labels by their OIDs, looked up once per backend.
+//! Results of type `presence_status`: the OIDs of its labels, looked up once per backend.
 
 use std::{
     cell::Cell,
@@ -19,23 +19,24 @@ use crate::{
     rules::status::Status,
 };
 
-/// The labels that are returned.
+/// The OIDs of the labels.
 #[derive(Clone, Copy)]
-struct Labels {
-    /// The installation they are of: another one has a type of its own.
+struct LabelCache {
+    /// The table of the extension that they belong to: another CREATE EXTENSION makes another type.
     sessions: pg_sys::Oid,
     active: pg_sys::Oid,
     inactive: pg_sys::Oid,
 }
 
 thread_local! {
-    static LABELS: Cell<Option<Labels>> = const { Cell::new(None) };
+    static CACHE: Cell<Option<LabelCache>> = const { Cell::new(None) };
 }
 
-/// The label of a status.
-pub fn of(status: Status) -> pg_sys::Oid {
+/// Returns the OID of the label of a status. Errors: 55000 where the extension is not installed, or its type was
+/// changed.
+pub fn label_oid(status: Status) -> pg_sys::Oid {
     let sessions = installed::get().sessions;
-    let labels = match LABELS.get() {
+    let labels = match CACHE.get() {
         Some(labels) if labels.sessions == sessions => labels,
         _ => look_up(sessions),
     };
@@ -47,34 +48,35 @@ pub fn of(status: Status) -> pg_sys::Oid {
 }
 
 #[cold]
-fn look_up(sessions: pg_sys::Oid) -> Labels {
-    let enumeration = oid(
+fn look_up(sessions: pg_sys::Oid) -> LabelCache {
+    let enum_type = syscache_oid(
         pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
         pg_sys::Anum_pg_type_oid as i16,
         pg_sys::Datum::from(c"presence_status".as_ptr()),
         pg_sys::Datum::from(installed::get().schema),
     );
     let label = |name: &CStr| {
-        oid(
+        syscache_oid(
             pg_sys::SysCacheIdentifier::ENUMTYPOIDNAME as i32,
             pg_sys::Anum_pg_enum_oid as i16,
-            pg_sys::Datum::from(enumeration),
+            pg_sys::Datum::from(enum_type),
             pg_sys::Datum::from(name.as_ptr()),
         )
     };
     let name = |status: Status| CString::new(status.as_str()).unwrap_or_default();
-    let labels = Labels {
+    let labels = LabelCache {
         sessions,
         active: label(&name(Status::Active)),
         inactive: label(&name(Status::Inactive)),
     };
-    LABELS.set(Some(labels));
+    CACHE.set(Some(labels));
     labels
 }
 
-fn oid(cache: i32, column: i16, key1: pg_sys::Datum, key2: pg_sys::Datum) -> pg_sys::Oid {
+/// Returns the OID in a row of a catalog cache. Errors: 55000 where there is no such row.
+fn syscache_oid(cache: i32, column: i16, key1: pg_sys::Datum, key2: pg_sys::Datum) -> pg_sys::Oid {
     let none = pg_sys::Datum::null();
-    // SAFETY: both caches have two keys, of the types handed in; nothing is kept pinned.
+    // SAFETY: both caches have two keys, of the types that are passed; no row stays pinned.
     let found = unsafe { pg_sys::GetSysCacheOid(cache, column, key1, key2, none, none) };
     if found == pg_sys::InvalidOid {
         errors::damaged_install();
@@ -82,14 +84,14 @@ fn oid(cache: i32, column: i16, key1: pg_sys::Datum, key2: pg_sys::Datum) -> pg_
     found
 }
 
-/// A status as a function returns it.
+/// A status, returned as `presence_status`.
 pub struct StatusLabel(pub Status);
 
-// SAFETY: an OID of pg_enum is what an enum's datum is.
+// SAFETY: the datum of an enum is the OID of its row in pg_enum.
 unsafe impl BoxRet for StatusLabel {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
         // SAFETY: the function returns presence_status.
-        unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(of(self.0))) }
+        unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(label_oid(self.0))) }
     }
 }
 

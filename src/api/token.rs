@@ -1,14 +1,12 @@
-//! New tokens for old sessions.
+//! Session tokens: their rotation and their digests.
 
-use pgrx::{pg_extern, pg_sys};
-use uuid::Uuid;
-
-use super::caller;
+use super::{args::to_uuid, caller};
 use crate::{
     pg::{compat, random, text::Text},
     rules::token::{self, Digest},
     store::{statement::Statement, value::Value},
 };
+use pgrx::{pg_extern, pg_sys};
 
 thread_local! {
     static ROTATE: Statement = const { Statement::new(
@@ -20,13 +18,13 @@ thread_local! {
     ) };
 }
 
-/// Gives a session a new token and returns it; the old one stops at commit. NULL if there is no such session, or it has
-/// ended or is not the caller's. Errors with 25006 on a standby.
+/// Replaces the token of a session, at commit, and returns the new one; NULL where there is no such session, it has
+/// ended, or it is not the caller's. Errors: 25006 on a standby, 55000 where the library is not preloaded.
 #[pg_extern(volatile, parallel_unsafe)]
 fn rotate_session_token(session_id: Option<pgrx::Uuid>) -> Option<String> {
     caller::require_writable();
     let owner = caller::owner_filter()?;
-    let id = Uuid::from_bytes(*session_id?);
+    let id = to_uuid(session_id?);
     let token = token::generate(random::bytes());
     let values = [
         Value::Uuid(&id),
@@ -38,7 +36,8 @@ fn rotate_session_token(session_id: Option<pgrx::Uuid>) -> Option<String> {
     (rotated > 0).then_some(token)
 }
 
-/// What `user_sessions.session_token` holds for a token. Errors: 55000 where the library is not preloaded.
+/// Returns the digest of a token, as in `user_sessions.session_token`. Errors: 55000 where the library is not
+/// preloaded.
 #[pg_extern(immutable, strict, parallel_safe)]
 fn token_digest(token: Text) -> String {
     caller::require_preload();

@@ -5,14 +5,14 @@ use pgrx::pg_sys;
 use super::role_cache::CALL_RIGHT;
 use crate::pg::compat;
 
-/// Whether the role whose rights now apply is known to have EXECUTE on a function that is still as the extension created
-/// it. Reads no catalog, and so cannot fail.
+/// Returns whether the role whose rights now apply is known to have EXECUTE on a function that is still as the
+/// extension created it. Reads no catalog, and so cannot fail.
 #[inline(always)]
 pub fn may_call(function: pg_sys::Oid) -> bool {
     CALL_RIGHT.get(compat::current_role(), function) == Some(true)
 }
 
-/// Finds out the answer of [`may_call`] for the function that is being called, whose symbol in the library is `symbol`.
+/// Caches the answer of [`may_call`] for the function that is being called, whose symbol in the library is `symbol`.
 #[inline(always)]
 pub fn remember_call_right(function: pg_sys::Oid, symbol: &str) {
     let role = compat::current_role();
@@ -29,8 +29,8 @@ fn look_up(role: pg_sys::Oid, function: pg_sys::Oid, symbol: &str) {
     });
 }
 
-/// Whether PostgreSQL does no more for a call of the function than to run its code: nobody has replaced it, or given it
-/// settings, its owner's rights or STRICT.
+/// Returns whether PostgreSQL does no more for a call of the function than to run its code: nobody has replaced it, or
+/// given it settings, its owner's rights or STRICT.
 fn is_unmodified(function: pg_sys::Oid, symbol: &str) -> bool {
     use pg_sys::SysCacheIdentifier::PROCOID;
     // SAFETY: the row stays pinned until ReleaseSysCache, and is read only before; prosrc is never null.

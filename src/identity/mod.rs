@@ -1,7 +1,7 @@
 //! Who is calling: a service, a client with an identity, or neither.
 //!
-//! A client's identity is read anew for each call, as a gateway changes it between two statements of one connection. What
-//! a role may do is kept until the catalogs change; see [`role_cache`].
+//! A client's identity is read anew for each call, as a gateway changes it between two statements of one connection.
+//! What a role may do is kept until the catalogs change; see [`role_cache`].
 
 mod call_right;
 mod reader;
@@ -39,8 +39,8 @@ pub fn auth_id() -> Option<Uuid> {
 }
 
 /// Returns the user the caller acts for, if it has a valid identity: what `presence.user_id_function` returns for
-/// [`auth_id`] or, where the setting is empty, `auth_id` itself. Errors: 55000 where the function cannot be called, 42501
-/// where the caller may not execute it, and whatever it raises.
+/// [`auth_id`] or, where the setting is empty, `auth_id` itself. Errors: 55000 where the function cannot be called,
+/// 42501 where the caller may not execute it, and whatever it raises.
 pub fn user_id() -> Option<Uuid> {
     let auth_id = auth_id()?;
     match settings::user_id_function() {
@@ -84,8 +84,8 @@ fn text_claim(json: &[u8]) -> Option<Cow<'_, str>> {
 /// The bytes are PostgreSQL's own copy of the setting, so they are valid until something sets it.
 #[inline]
 fn request_claims<'a>() -> Option<&'a [u8]> {
-    // SAFETY: a missing setting yields null, any other one a C string that is valid until the setting changes; no caller
-    // above runs SQL while it holds the bytes.
+    // SAFETY: a missing setting yields null, any other one a C string that is valid until the setting changes; no
+    // caller above runs SQL while it holds the bytes.
     unsafe {
         let value = pg_sys::GetConfigOption(c"request.jwt.claims".as_ptr(), true, false);
         if value.is_null() || *value == 0 {

@@ -8,7 +8,7 @@ use crate::pg::{
     installed::{self, Installed},
 };
 
-/// Whether the role whose rights now apply may see everybody's status: a service, or a role that may execute
+/// Returns whether the role whose rights now apply may see everybody's status: a service, or a role that may execute
 /// `presence_of()`. Errors: 55000 where the extension is not installed.
 #[inline]
 pub fn is_reader() -> bool {

@@ -1,10 +1,10 @@
-//! What has been found out about roles. It is kept until a catalog that it was read from changes.
+//! Caches of what a role may do, valid until one of the catalogs that this depends on changes.
 
 use std::cell::Cell;
 
 use pgrx::pg_sys::{self, InvalidOid, Oid};
 
-use crate::pg::process_local::Local;
+use crate::pg::process_local::ProcessLocal;
 
 /// Whether a role is a service, where the extension has this owner and this marker function.
 pub static SERVICE: RoleCache<(Oid, Oid)> = RoleCache::new((InvalidOid, InvalidOid));
@@ -13,15 +13,15 @@ pub static READER: RoleCache<Oid> = RoleCache::new(InvalidOid);
 /// Whether a role may call this function, and the function is the one that the extension created.
 pub static CALL_RIGHT: RoleCache<Oid> = RoleCache::new(InvalidOid);
 
-/// Counts invalidations, so that an answer that one has overtaken is not kept.
-static GENERATION: Local<Cell<u64>> = Local::new(Cell::new(0));
-static REGISTERED: Local<Cell<bool>> = Local::new(Cell::new(false));
+/// Counts invalidations, so that an answer is not cached if one arrives while it is being found.
+static GENERATION: ProcessLocal<Cell<u64>> = ProcessLocal::new(Cell::new(0));
+static REGISTERED: ProcessLocal<Cell<bool>> = ProcessLocal::new(Cell::new(false));
 
-/// The answer to one question about the role that asked last. `K` is what the answer depends on besides the role.
-pub struct RoleCache<K>(Local<Cell<Answer<K>>>);
+/// One answer for one role, the last that it was needed for. `K` is what the answer depends on besides the role.
+pub struct RoleCache<K>(ProcessLocal<Cell<Cached<K>>>);
 
 #[derive(Clone, Copy)]
-struct Answer<K> {
+struct Cached<K> {
     role: Oid,
     key: K,
     yes: bool,
@@ -31,41 +31,42 @@ impl<K: Copy + PartialEq> RoleCache<K> {
     /// An empty cache: no role has the OID 0. With a key of zeroes it is all zeroes, so that it shares a page of memory
     /// with the rest that a beat reads.
     const fn new(key: K) -> RoleCache<K> {
-        RoleCache(Local::new(Cell::new(Answer {
+        RoleCache(ProcessLocal::new(Cell::new(Cached {
             role: InvalidOid,
             key,
             yes: false,
         })))
     }
 
-    /// Returns the answer for a role, or `None` where it has to be found out.
+    /// Returns the cached answer for a role; `None` where [`RoleCache::fill`] has to find it.
     #[inline(always)]
     pub fn get(&self, role: Oid, key: K) -> Option<bool> {
-        let answer = self.0.get();
-        (answer.role == role && answer.key == key).then_some(answer.yes)
+        let cached = self.0.get();
+        (cached.role == role && cached.key == key).then_some(cached.yes)
     }
 
-    /// Finds out the answer for a role with `find`, keeps it and returns it.
+    /// Returns the answer of `find` for a role, and caches it.
     #[cold]
     pub fn fill(&self, role: Oid, key: K, find: impl FnOnce() -> bool) -> bool {
         register();
         let generation = GENERATION.get();
         let yes = find();
         if GENERATION.get() == generation {
-            self.0.set(Answer { role, key, yes });
+            self.0.set(Cached { role, key, yes });
         }
         yes
     }
 
+    /// Empties the cache.
     fn clear(&self) {
-        self.0.set(Answer {
+        self.0.set(Cached {
             role: InvalidOid,
             ..self.0.get()
         });
     }
 }
 
-/// Registers for changes to the catalogs, once per backend: PostgreSQL has no way to unregister.
+/// Registers for invalidations, once per backend: PostgreSQL cannot unregister a callback.
 fn register() {
     use pg_sys::SysCacheIdentifier::{AUTHMEMMEMROLE, AUTHOID, DATABASEOID, PROCOID};
     if REGISTERED.replace(true) {

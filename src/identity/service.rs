@@ -8,7 +8,7 @@ use crate::pg::{
     installed::{self, Installed},
 };
 
-/// Whether the role whose rights now apply is a service: superuser, BYPASSRLS, member of the tables' owner, or
+/// Returns whether the role whose rights now apply is a service: superuser, BYPASSRLS, member of the tables' owner, or
 /// granted EXECUTE on the marker function. Errors: 55000 where the extension is not installed.
 ///
 /// Inside a function with SECURITY DEFINER that role is the definer, as for every other right.

@@ -9,8 +9,8 @@ use crate::pg::{compat, errors};
 
 /// Returns the user that the function returns for an identity; `None` for NULL. It runs with the rights of the caller.
 ///
-/// Errors: 55000 where the name has no schema or is no function from uuid to uuid, 42501 where the caller may not
-/// execute it, and whatever the function raises.
+/// Errors: 55000 where the name is not schema-qualified or there is no such function from uuid to uuid, 42501 where the
+/// caller may not execute it, and whatever the function raises.
 pub fn user_of(name: &CStr, auth_id: Uuid) -> Option<Uuid> {
     call(resolve(name), auth_id)
 }

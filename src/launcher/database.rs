@@ -1,4 +1,4 @@
-//! What the launcher knows of one database, and what it does about it.
+//! The launcher's state of one database, and its transitions.
 
 use std::time::{Duration, Instant};
 
@@ -10,22 +10,22 @@ use super::{
     slots::{WorkerSlot, WorkerStatus},
 };
 
-/// A worker that has served for this long had no trouble starting.
+/// A worker that has served for this long resets the count of failures.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// Backoff after yielding to DROP, RENAME or TEMPLATE.
+/// Back-off after yielding to DROP, RENAME or TEMPLATE.
 const YIELD_BACKOFF: Duration = Duration::from_secs(1);
-/// Backoff where another worker was found, which may still be writing.
+/// Back-off after another worker was found, which may still be writing.
 const ALREADY_RUNNING_BACKOFF: Duration = Duration::from_millis(500);
-/// How soon a start is tried again when there was no free worker slot, unless a worker ends before.
-const NO_SLOT_RETRY: Duration = Duration::from_secs(5);
-/// The backoff after a first failure, and the longest one.
+/// Retry delay when no worker slot is free. The start is retried earlier if a worker exits.
+const NO_SLOT_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Back-off after a first failure, and its maximum.
 const FAILURE_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_FAILURE_BACKOFF: Duration = Duration::from_secs(30);
-/// The backoff after a first refusal that was followed by a request, and the longest one.
+const MAX_FAILURE_BACKOFF: Duration = Duration::from_secs(30);
+/// Back-off after a first refusal that is followed by a request, and its maximum.
 const REFUSAL_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_REFUSAL_BACKOFF: Duration = Duration::from_secs(5);
+const MAX_REFUSAL_BACKOFF: Duration = Duration::from_secs(5);
 
-/// See the drawing in [`super`].
+/// See the diagram in [`super`].
 enum State {
     Untried,
     Starting(WorkerHandle),
@@ -39,20 +39,20 @@ enum State {
 pub struct Database {
     oid: u32,
     state: State,
-    /// Workers in a row that died without having served for long.
+    /// Workers in a row that died before they had served for long.
     failures: u32,
     /// Refusals in a row.
     refusals: u32,
-    /// A worker was asked for since the last one was started.
+    /// Whether a worker was requested since the last one was started.
     requested: bool,
-    /// It may have a worker: it exists, is no template and allows connections.
+    /// Whether it may have a worker: it exists, is no template and allows connections.
     pub open: bool,
     /// Its name, for the log.
     pub name: String,
 }
 
 impl Database {
-    /// A database of which nothing is known.
+    /// Returns a database for which no worker has been started yet.
     pub fn new(oid: u32) -> Database {
         Database {
             oid,
@@ -65,7 +65,7 @@ impl Database {
         }
     }
 
-    /// A database whose worker was started by another launcher.
+    /// Returns a database whose worker was started by an earlier launcher.
     pub fn adopt(oid: u32, slot: &'static WorkerSlot) -> Database {
         Database {
             state: State::Starting(WorkerHandle::adopt(slot)),
@@ -73,7 +73,7 @@ impl Database {
         }
     }
 
-    /// Notes that a call found no worker here.
+    /// Requests a worker, for a call that found none.
     pub fn request_worker(&mut self) {
         self.requested = true;
     }
@@ -83,13 +83,13 @@ impl Database {
         matches!(self.state, State::Starting(_))
     }
 
-    /// Whether there is a worker, or what may be left of one.
+    /// Whether there is a worker, or a slot of one that has exited.
     pub fn has_worker(&self) -> bool {
         matches!(self.state, State::Starting(_) | State::Serving(..))
     }
 
-    /// When something falls due here after `now`. What was due before waits for a worker's status, which wakes the
-    /// launcher.
+    /// Returns when the back-off or the retry delay ends, if that is after `now`. What is due already waits for a
+    /// worker to set its status, which wakes the launcher.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         match self.state {
             State::Backoff(until) => Some(until),
@@ -99,13 +99,13 @@ impl Database {
         .filter(|&due| due > now)
     }
 
-    /// Checks the worker, where there is one. Returns whether it has ended.
+    /// Checks on the worker, if there is one. Returns whether it has exited.
     pub fn check_worker(&mut self, now: Instant) -> bool {
         let (State::Starting(worker) | State::Serving(worker, _)) = &self.state else {
             return false;
         };
         if !worker.is_alive() {
-            self.worker_ended(now);
+            self.worker_exited(now);
             return true;
         }
         if !self.open {
@@ -122,12 +122,12 @@ impl Database {
         false
     }
 
-    /// Whether a worker is to be started now. `slot_freed`: a worker has ended since the last check.
+    /// Whether to start a worker now. `slot_freed`: whether a worker has exited since the last check.
     pub fn wants_worker(&mut self, now: Instant, slot_freed: bool) -> bool {
         if let State::Refused(at) = self.state
             && self.requested
         {
-            let backoff = doubled(REFUSAL_BACKOFF, self.refusals, LONGEST_REFUSAL_BACKOFF);
+            let backoff = doubled(REFUSAL_BACKOFF, self.refusals, MAX_REFUSAL_BACKOFF);
             self.state = State::Backoff(at + backoff);
         }
         self.open
@@ -141,7 +141,7 @@ impl Database {
 
     /// Starts a worker, if a slot is free.
     pub fn start_worker(&mut self, now: Instant) {
-        // Whoever drops, renames or copies the database is not done: a worker would wait for that, and perhaps in vain.
+        // A DROP, RENAME or copy of the database is in progress: a worker would wait for it, perhaps to find it gone.
         if locks::is_database_locked(pg_sys::Oid::from(self.oid)) {
             self.state = State::Backoff(now + YIELD_BACKOFF);
             return;
@@ -152,14 +152,14 @@ impl Database {
             Some(worker) => State::Starting(worker),
             None => {
                 if !had_no_slot {
-                    self.log_that_no_slot_is_free();
+                    self.log_no_slot();
                 }
-                State::NoSlot(now + NO_SLOT_RETRY)
+                State::NoSlot(now + NO_SLOT_RETRY_AFTER)
             }
         };
     }
 
-    fn log_that_no_slot_is_free(&self) {
+    fn log_no_slot(&self) {
         ErrorReport::new(
             PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             format!("out of background worker slots for database \"{}\"", self.name),
@@ -170,8 +170,8 @@ impl Database {
         .report(PgLogLevel::LOG);
     }
 
-    /// Chooses the next state by the last status of a worker that has ended.
-    fn worker_ended(&mut self, now: Instant) {
+    /// Chooses the next state by the status that an exited worker set last.
+    fn worker_exited(&mut self, now: Instant) {
         let (worker, served) = match std::mem::replace(&mut self.state, State::Untried) {
             State::Starting(worker) => (worker, Duration::ZERO),
             State::Serving(worker, since) => (worker, now - since),
@@ -192,7 +192,7 @@ impl Database {
             WorkerStatus::Recreated => State::Untried,
             WorkerStatus::Starting | WorkerStatus::Serving => {
                 self.failures = if served >= STABLE_AFTER { 0 } else { self.failures };
-                let backoff = doubled(FAILURE_BACKOFF, self.failures, LONGEST_FAILURE_BACKOFF);
+                let backoff = doubled(FAILURE_BACKOFF, self.failures, MAX_FAILURE_BACKOFF);
                 self.failures += 1;
                 State::Backoff(now + backoff)
             }
@@ -200,7 +200,7 @@ impl Database {
     }
 }
 
-/// `first`, doubled `times` times, but at most `longest`.
-fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
-    first.saturating_mul(1 << times.min(16)).min(longest)
+/// Returns `first`, doubled `times` times, but at most `max`.
+fn doubled(first: Duration, times: u32, max: Duration) -> Duration {
+    first.saturating_mul(1 << times.min(16)).min(max)
 }

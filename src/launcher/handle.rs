@@ -1,4 +1,4 @@
-//! A worker as the launcher holds it: a slot, and PostgreSQL's handle on the process.
+//! The launcher's handle for a worker: its slot, and PostgreSQL's handle for the process.
 
 use std::{
     ptr::null_mut,
@@ -12,8 +12,8 @@ use super::{
     slots::{WorkerSlot, slots},
 };
 
-/// How long an assigned slot that no worker is attached to may belong to a worker that is still starting.
-const STARTUP: Duration = Duration::from_secs(10);
+/// How long an adopted slot without an attached worker counts as that of a worker that is still starting.
+const STARTUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A worker that was started, and the slot assigned to it.
 pub struct WorkerHandle {
@@ -24,12 +24,13 @@ pub struct WorkerHandle {
 enum Origin {
     /// Started by this launcher.
     Started(*mut pg_sys::BackgroundWorkerHandle),
-    /// Started by an earlier one: there is no handle, only the slot.
+    /// Started by an earlier launcher, and adopted at this time: there is no handle, only the slot.
     Adopted(Instant),
 }
 
 impl WorkerHandle {
-    /// Starts a worker for a database; `None` where no slot of ours, or no worker slot of PostgreSQL's, is free.
+    /// Starts a worker for a database. Returns `None` where no slot of ours, or no background worker slot of
+    /// PostgreSQL's, is free.
     pub fn start(database: u32) -> Option<WorkerHandle> {
         let number = slots().iter().position(|slot| slot.database() == 0)?;
         let slot = &slots()[number];
@@ -46,12 +47,12 @@ impl WorkerHandle {
             .set_notify_pid(unsafe { pg_sys::MyProcPid });
         let mut worker = pg_sys::BackgroundWorker::from(&builder);
         let mut handle = null_mut();
-        // SAFETY: both point at locals; the server copies the first and sets the second on success. The handle is
+        // SAFETY: both point to locals; the server copies the first and sets the second on success. The handle is
         // allocated in the context that lives as long as this process.
         let registered = unsafe {
-            let before = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+            let previous = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
             let registered = pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle);
-            pg_sys::MemoryContextSwitchTo(before);
+            pg_sys::MemoryContextSwitchTo(previous);
             registered
         };
         if !registered {
@@ -72,12 +73,12 @@ impl WorkerHandle {
         }
     }
 
-    /// The worker's slot.
+    /// Returns the worker's slot.
     pub fn slot(&self) -> &'static WorkerSlot {
         self.slot
     }
 
-    /// Whether the worker runs or is about to.
+    /// Whether the worker is running or starting.
     pub fn is_alive(&self) -> bool {
         match self.origin {
             Origin::Started(handle) => {
@@ -86,11 +87,11 @@ impl WorkerHandle {
                 let status = unsafe { pg_sys::GetBackgroundWorkerPid(handle, &mut pid) };
                 status != pg_sys::BgwHandleStatus::BGWH_STOPPED
             }
-            Origin::Adopted(since) => self.slot.is_attached() || since.elapsed() < STARTUP,
+            Origin::Adopted(since) => self.slot.is_attached() || since.elapsed() < STARTUP_LIMIT,
         }
     }
 
-    /// Frees the slot, once the worker is gone.
+    /// Frees the slot. To be called once the worker has exited.
     pub fn close(self) {
         self.slot.free();
         if let Origin::Started(handle) = self.origin {

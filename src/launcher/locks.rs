@@ -1,17 +1,19 @@
-//! The two heavyweight locks of a worker. Neither is ever waited for.
+//! The two heavyweight locks that workers use. Neither is ever waited for.
 
 use pgrx::pg_sys;
 
-/// Distinguishes our lock from other user locks; any number will do.
-const WORKER: u32 = 0x7072_6573;
+/// An arbitrary number that distinguishes our lock from other user locks.
+const WORKER_LOCK: u32 = 0x7072_6573;
 
-/// Takes the lock that keeps a database's worker single, until the process ends. Returns false if there is another worker.
+/// Takes the lock that keeps a database's worker single, until the process ends. Returns false if there is another
+/// worker.
 ///
-/// It is a lock of a kind that clients cannot take (they have advisory locks), so none of them can keep the worker out.
+/// SQL has no command that takes a lock of this kind (advisory locks are another), so no client can keep the worker
+/// out.
 pub fn try_lock_worker(database: pg_sys::Oid) -> bool {
     let tag = pg_sys::LOCKTAG {
         locktag_field1: database.to_u32(),
-        locktag_field2: WORKER,
+        locktag_field2: WORKER_LOCK,
         locktag_field3: 0,
         locktag_field4: 0,
         locktag_type: pg_sys::LockTagType::LOCKTAG_USERLOCK as u8,
@@ -20,7 +22,7 @@ pub fn try_lock_worker(database: pg_sys::Oid) -> bool {
     try_session_lock(&tag, pg_sys::ExclusiveLock)
 }
 
-/// Whether somebody is about to drop, rename, move or copy the database: all of these lock its row in the catalog before
+/// Whether somebody is about to drop, rename, move or copy the database. All of these lock its catalog entry before
 /// they check who is connected.
 pub fn is_database_locked(database: pg_sys::Oid) -> bool {
     let tag = pg_sys::LOCKTAG {
@@ -31,7 +33,7 @@ pub fn is_database_locked(database: pg_sys::Oid) -> bool {
         locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
         locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
     };
-    // What every session takes when it connects.
+    // The mode in which every session locks it when it connects.
     let mode = pg_sys::RowExclusiveLock;
     let is_free = try_session_lock(&tag, mode);
     if is_free {

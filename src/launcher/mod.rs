@@ -1,23 +1,23 @@
 //! The launcher: one process per server, which keeps a worker running in each database that has the extension.
 //!
 //! It sees only shared catalogs, so it cannot know which database has the extension: it starts a worker in each, which
-//! leaves where there is none. What it knows of a database is one of these states ([`database`]):
+//! exits where there is none. Each database is in one of these states ([`database`]):
 //!
 //! ```text
 //!              start                       serves
 //!   untried ──────────▶ starting ────────────────────▶ serving
 //!     ▲  ▲                │ │ │ not installed            │
-//!     │  │ slot freed     │ │ └────────────▶ refused     │ left or died
-//!     │  └── no slot ◀────┘ │ left or died     │         │
-//!     │                     ▼                  │ asked   │
+//!     │  │ slot freed     │ │ └────────────▶ refused     │ exited
+//!     │  └── no slot ◀────┘ │ exited           │         │
+//!     │                     ▼                  │ request │
 //!     └────────────────  backoff ◀─────────────┴─────────┘
 //! ```
 //!
-//! A refusal is remembered until somebody asks for a worker: CREATE EXTENSION at its commit, and any call that finds no
-//! worker ([`crate::roster::wake`]). The backoff doubles with each failure, so that nothing is started in a tight loop.
+//! A refusal is remembered until a worker is requested: by CREATE EXTENSION at its commit, and by any call that finds
+//! none ([`crate::roster::wake`]). The back-off doubles with each failure, so that nothing is started in a tight loop.
 //!
-//! Launcher and workers communicate through [`slots`]: the launcher assigns a slot to each worker, and the worker sets its
-//! status there. The slots outlive both, so that a new launcher finds the workers of the one before.
+//! Launcher and workers communicate through [`slots`]: the launcher assigns a slot to each worker, and the worker sets
+//! its status there. The slots outlive both, so that a new launcher finds the workers of the one before.
 
 mod database;
 mod handle;

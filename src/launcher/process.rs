@@ -14,15 +14,15 @@ use pgrx::{
 use super::{database::Database, slots::slots};
 use crate::roster::{self, wake};
 
-/// How often pg_database is read without being asked to.
-const RESCAN: Duration = Duration::from_secs(5);
+/// The longest time between two reads of pg_database.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
 /// Workers that may be starting at one time, so that trying many databases leaves worker slots to others.
 const MAX_STARTING: usize = 3;
 
-/// The launcher's process.
+/// The entry point of the launcher.
 ///
-/// It ends with exit code 1 whenever it is asked to, because 0 would keep the postmaster from starting it again after
-/// pg_terminate_backend; when the server stops it is not started again anyway.
+/// On SIGTERM it exits with code 1: after 0, the postmaster would not start it again, as it should after
+/// pg_terminate_backend(). When the server stops, it is not started again anyway.
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub extern "C-unwind" fn pg_presence_launcher(_argument: pg_sys::Datum) {
@@ -54,7 +54,7 @@ struct Launcher {
 }
 
 impl Launcher {
-    /// Knows only the workers that an earlier launcher started.
+    /// Starts with the workers of an earlier launcher.
     fn new() -> Launcher {
         let assigned = slots().iter().filter(|slot| slot.database() != 0);
         Launcher {
@@ -65,7 +65,7 @@ impl Launcher {
         }
     }
 
-    /// Does what is due; returns how long there is nothing to do.
+    /// Does what is due. Returns how long to wait for the next deadline.
     fn run_once(&mut self) -> Duration {
         let now = Instant::now();
         let requests = wake::take_requests();
@@ -81,7 +81,7 @@ impl Launcher {
         // pg_database is read again before a start: the database may have been dropped since.
         if now >= self.next_scan || requests.any || has_unknown || self.databases.values_mut().any(starts) {
             self.read_databases();
-            self.next_scan = now + RESCAN;
+            self.next_scan = now + RESCAN_INTERVAL;
         }
         self.databases
             .retain(|_, database| database.open || database.has_worker());
@@ -109,9 +109,9 @@ impl Launcher {
     }
 
     fn read_databases(&mut self) {
-        // Before the databases are read, as a new one may be used at once.
+        // Read before the databases: a new database may get a tenant at once.
         let tenants = roster::tenants();
-        let found = BackgroundWorker::transaction(databases);
+        let found = BackgroundWorker::transaction(read_pg_database);
         for (oid, database) in &mut self.databases {
             database.open = found.get(oid).is_some_and(|found| found.open);
         }
@@ -128,15 +128,16 @@ impl Launcher {
 }
 
 /// A row of pg_database.
-struct Found {
+struct DatabaseRow {
     /// The name, for the log.
     name: String,
     /// Whether it may have a worker: it is no template, open to connections, and not left half removed by a DROP.
     open: bool,
 }
 
-/// All databases.
-fn databases() -> HashMap<u32, Found> {
+/// Returns all databases, by OID.
+fn read_pg_database() -> HashMap<u32, DatabaseRow> {
+    /// datconnlimit of a database whose DROP was interrupted.
     const INVALID: i32 = -2;
     let mut found = HashMap::new();
     // SAFETY: a scan of a shared catalog under its own lock, in a transaction; each row is read before the next is
@@ -153,7 +154,7 @@ fn databases() -> HashMap<u32, Found> {
             let name = std::ffi::CStr::from_ptr(row.datname.data.as_ptr());
             found.insert(
                 row.oid.to_u32(),
-                Found {
+                DatabaseRow {
                     name: name.to_string_lossy().into_owned(),
                     open: row.datallowconn && !row.datistemplate && row.datconnlimit != INVALID,
                 },

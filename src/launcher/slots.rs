@@ -1,7 +1,7 @@
 //! The workers' slots: the shared state of the launcher and its workers.
 //!
-//! Locks: none. Each word is written by one process at a time: `database` by the launcher alone, `pid` and `status` by the
-//! worker attached to the slot (and by the launcher while no worker is), `stop_requested` by the launcher.
+//! Locks: none. Each word is written by one process at a time: `database` by the launcher alone, `pid` and `status` by
+//! the worker attached to the slot (and by the launcher while no worker is), `stop_requested` by the launcher.
 
 use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU32,
@@ -16,22 +16,22 @@ use crate::{pg::shmem::Block, roster::wake};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum WorkerStatus {
-    /// Started, or ended without a reason of its own.
+    /// Started, or exited without setting another status.
     Starting = 0,
-    /// The database is served.
+    /// It serves the database.
     Serving = 1,
     /// The database does not have the extension.
     NotInstalled = 2,
-    /// It left because somebody drops, renames, moves or copies the database.
+    /// It exited because the database is being dropped, renamed, moved or copied, or may have no worker any more.
     Yielded = 3,
     /// Another worker serves the database already.
     AlreadyRunning = 4,
-    /// The extension was created again: start again at once.
+    /// The extension was created again: a new worker is to start at once.
     Recreated = 5,
 }
 
 impl WorkerStatus {
-    fn of(number: u32) -> WorkerStatus {
+    fn from_number(number: u32) -> WorkerStatus {
         match number {
             1 => WorkerStatus::Serving,
             2 => WorkerStatus::NotInstalled,
@@ -53,7 +53,7 @@ pub struct WorkerSlot {
 }
 
 impl WorkerSlot {
-    /// The database that the slot is assigned to; 0 if it is free.
+    /// Returns the database that the slot is assigned to; 0 if it is free.
     pub fn database(&self) -> u32 {
         self.database.load(SeqCst)
     }
@@ -63,9 +63,9 @@ impl WorkerSlot {
         self.pid.load(SeqCst) != 0
     }
 
-    /// The status that the worker set last.
+    /// Returns the status that the worker set last.
     pub fn status(&self) -> WorkerStatus {
-        WorkerStatus::of(self.status.load(SeqCst))
+        WorkerStatus::from_number(self.status.load(SeqCst))
     }
 
     /// Assigns the slot to a database and resets its status.
@@ -81,12 +81,12 @@ impl WorkerSlot {
         self.database.store(0, SeqCst);
     }
 
-    /// Asks the worker to stop; it checks several times a second.
+    /// Requests the worker to stop. It checks for that several times a second.
     pub fn request_stop(&self) {
         self.stop_requested.store(true, SeqCst);
     }
 
-    /// Whether the worker is asked to stop.
+    /// Whether the worker was requested to stop.
     pub fn is_stop_requested(&self) -> bool {
         self.stop_requested.load(Relaxed)
     }
@@ -117,18 +117,18 @@ pub fn init() {
     pg_shmem_init!(BLOCK = ());
 }
 
-/// All slots; none where the library was not preloaded.
+/// Returns all slots; none where the library was not preloaded.
 pub fn slots() -> &'static [WorkerSlot] {
     let first = SLOTS.load(Relaxed);
     if first.is_null() {
         return &[];
     }
-    // SAFETY: `attach` has stored the start of an array of this length. It stays mapped for the life of the process, and
-    // all fields are atomics, for which any bit pattern is valid, so shared references may be handed out freely.
+    // SAFETY: `attach` has stored the start of an array of this length. It stays mapped for the life of the process,
+    // and all fields are atomics, for which any bit pattern is valid, so shared references may be handed out freely.
     unsafe { std::slice::from_raw_parts(first, count()) }
 }
 
-/// As many slots as there can be workers.
+/// Returns the number of slots: as many as there can be workers.
 fn count() -> usize {
     // SAFETY: reads a global variable, set from the configuration before shared memory is laid out.
     unsafe { pg_sys::max_worker_processes.max(1) as usize }
@@ -142,7 +142,7 @@ fn size() -> usize {
 /// As [`Block::new`] describes.
 unsafe fn attach(base: *mut u8, is_new: bool) {
     if is_new {
-        // SAFETY: the block is of this size, and nobody else has it yet.
+        // SAFETY: the block is of this size, and nobody else uses it yet.
         unsafe { base.write_bytes(0, size()) };
     }
     SLOTS.store(base.cast(), Relaxed);

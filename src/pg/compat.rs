@@ -1,7 +1,7 @@
-//! The PostgreSQL calls that every heartbeat makes, and what differs between its major versions.
+//! PostgreSQL calls on the path of a heartbeat, and differences between PostgreSQL's major versions.
 //!
-//! pgrx guards each call into PostgreSQL with a `sigsetjmp`, which costs more than the calls below. They cannot
-//! raise an error as we use them, so they are declared here once more, without the guard.
+//! pgrx guards each call into PostgreSQL with a `sigsetjmp`, which costs more than the calls below. As used here they
+//! cannot raise an error, or their callers can be jumped over, so they are declared again without the guard.
 
 use pgrx::pg_sys;
 
@@ -25,7 +25,7 @@ mod unguarded {
     }
 }
 
-/// The server's clock, now.
+/// Returns the current time of the server's clock.
 #[inline]
 pub fn now() -> Micros {
     // SAFETY: reads the system clock; cannot raise.
@@ -33,18 +33,18 @@ pub fn now() -> Micros {
     now + crate::pg::fault_point::clock_offset()
 }
 
-/// The encoding of the database, as `pg_enc` numbers them.
+/// Returns the encoding of the database, a `pg_enc`.
 #[inline]
 pub fn database_encoding() -> i32 {
-    // SAFETY: reads a variable of this process; cannot raise.
+    // SAFETY: reads a global of this process; cannot raise.
     unsafe { unguarded::GetDatabaseEncoding() }
 }
 
-/// Takes a lightweight lock.
+/// Acquires a lightweight lock.
 ///
 /// # Safety
-/// `lock` is an initialised lock in shared memory that this process does not hold, and fewer than 200 lightweight
-/// locks are held (the only error LWLockAcquire can raise); the roster holds three at most.
+/// `lock` is an initialized lock in shared memory that this process does not hold, and this process holds fewer than
+/// 200 lightweight locks (LWLockAcquire raises no other error); the roster holds at most three.
 #[inline]
 pub unsafe fn lwlock_acquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) {
     // SAFETY: as the caller promises.
@@ -54,58 +54,58 @@ pub unsafe fn lwlock_acquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode
 /// Releases a lightweight lock.
 ///
 /// # Safety
-/// This process holds `lock` (the only error LWLockRelease can raise is about one that is not held).
+/// This process holds `lock` (LWLockRelease raises no other error).
 #[inline]
 pub unsafe fn lwlock_release(lock: *mut pg_sys::LWLock) {
     // SAFETY: as the caller promises.
     unsafe { unguarded::LWLockRelease(lock) };
 }
 
-/// Memory of the current context.
+/// Allocates memory in the current memory context.
 ///
 /// # Safety
-/// Where there is none, PostgreSQL's error jumps over the caller and its callers up to PostgreSQL: nothing in their
-/// frames may have to be dropped.
+/// If there is no memory, PostgreSQL's error jumps over the Rust frames of all callers: nothing in them may need to be
+/// dropped.
 #[inline]
 pub unsafe fn allocate(size: usize) -> *mut std::ffi::c_void {
     // SAFETY: as the caller promises.
     unsafe { unguarded::palloc(size) }
 }
 
-/// Gives memory back.
+/// Frees memory.
 ///
 /// # Safety
-/// [`allocate`] gave it, and nobody uses it any more.
+/// [`allocate`] returned it, and it is no longer in use.
 #[inline]
 pub unsafe fn free(memory: *mut std::ffi::c_void) {
-    // SAFETY: as the caller promises; raises nothing but about what was not allocated.
+    // SAFETY: as the caller promises; raises no error for allocated memory.
     unsafe { unguarded::pfree(memory) }
 }
 
-/// Starts a query as PostgreSQL does where nobody has a hook.
+/// Starts a query as PostgreSQL does without a hook.
 ///
 /// # Safety
-/// As for the hook that it stands for; errors as in [`allocate`].
+/// As for an `ExecutorStart` hook; errors as in [`allocate`].
 #[inline]
 pub unsafe fn standard_executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
     // SAFETY: as the caller promises.
     unsafe { unguarded::standard_ExecutorStart(query, flags) };
 }
 
-/// Says that the values of a slot are a row.
+/// Marks a slot as containing a virtual tuple.
 ///
 /// # Safety
-/// The slot is empty and virtual, and all its values are written.
+/// The slot is an empty virtual slot, and all of its values are set.
 #[inline]
 pub unsafe fn store_virtual_tuple(slot: *mut pg_sys::TupleTableSlot) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: as the caller promises; it sets two fields and raises nothing.
+    // SAFETY: as the caller promises; sets two fields and cannot raise.
     unsafe { unguarded::ExecStoreVirtualTuple(slot) }
 }
 
-/// Whether somebody wants to know of each call of a function: `track_functions`, or a module for access control.
+/// Returns whether function calls are observed: by `track_functions`, or by the hooks of a security module.
 #[inline]
 pub fn function_calls_are_observed() -> bool {
-    // SAFETY: plain globals of this process.
+    // SAFETY: reads globals of this process.
     unsafe {
         pg_sys::pgstat_track_functions != 0 || { pg_sys::object_access_hook }.is_some() || { pg_sys::needs_fmgr_hook }
             .is_some()
@@ -115,20 +115,21 @@ pub fn function_calls_are_observed() -> bool {
 /// Wakes the process that waits on `latch`.
 ///
 /// # Safety
-/// `latch` points at a process latch in shared memory. Those stay mapped, and initialised, for as long as the
-/// server runs, so a latch whose process has gone is safe to set.
+/// `latch` points to a process latch in shared memory. Process latches stay mapped and initialized while the server
+/// runs, so the latch of a process that has exited is safe to set.
 pub unsafe fn set_latch(latch: *mut pg_sys::Latch) {
-    // SAFETY: as the caller promises; SetLatch is async-signal safe and raises nothing.
+    // SAFETY: as the caller promises; SetLatch is async-signal-safe and cannot raise.
     unsafe { unguarded::SetLatch(latch) };
 }
 
-/// This process's own latch, for others to set.
+/// Returns the latch of this process, for others to set.
 pub fn my_latch() -> *mut pg_sys::Latch {
-    // SAFETY: MyLatch is set early in each process's life and is only read here.
+    // SAFETY: MyLatch is set early in the life of each process, and only read here.
     unsafe { pg_sys::MyLatch }
 }
 
-/// A number below [`max_processes`] that no other living process with a database connection has.
+/// Returns the number of this process, less than [`max_processes`] and unique among running processes that are
+/// connected to a database.
 #[inline]
 pub fn process_number() -> usize {
     #[cfg(not(any(feature = "pg17", feature = "pg18")))]
@@ -137,57 +138,57 @@ pub fn process_number() -> usize {
         (*pg_sys::MyProc).pgprocno as usize
     }
     #[cfg(any(feature = "pg17", feature = "pg18"))]
-    // SAFETY: a plain global of this process.
+    // SAFETY: reads a global of this process.
     unsafe {
         pg_sys::MyProcNumber as usize
     }
 }
 
-/// More than any [`process_number`] of a process that runs SQL.
+/// Returns a bound above the [`process_number`] of every process that runs SQL.
 pub fn max_processes() -> usize {
-    // SAFETY: plain globals, set from the configuration before shared memory is laid out.
+    // SAFETY: reads globals that are set from the configuration before shared memory is laid out.
     #[cfg(not(any(feature = "pg13", feature = "pg14")))]
     let backends = unsafe { pg_sys::MaxBackends };
-    // Before 15 MaxBackends is not known yet when memory is asked for; autovacuum's share of it has no binding. WAL
-    // senders come last, and run no SQL.
+    // Before 15, MaxBackends is not yet set when memory is requested, and autovacuum_max_workers has no binding. WAL
+    // senders are numbered last, and run no SQL.
     #[cfg(any(feature = "pg13", feature = "pg14"))]
     let backends = unsafe { pg_sys::MaxConnections + pg_sys::max_worker_processes } + 1024;
-    // Room for spare autovacuum slots, which 18 numbers behind the ordinary ones.
+    // Leaves room for the spare autovacuum slots of 18, which are numbered after the others.
     backends as usize + 64
 }
 
-/// Whether this server is a standby (or still recovering), where nothing can be written.
+/// Returns whether the server is in recovery, as a standby is, and so cannot be written to.
 #[inline]
 pub fn in_recovery() -> bool {
     // SAFETY: reads shared state; cannot raise.
     unsafe { unguarded::RecoveryInProgress() }
 }
 
-/// The role whose rights now apply.
+/// Returns the role whose privileges apply.
 #[inline]
 pub fn current_role() -> pg_sys::Oid {
-    // SAFETY: returns a variable of this process; cannot raise while it runs SQL.
+    // SAFETY: reads a global of this process; cannot raise while it runs SQL.
     unsafe { unguarded::GetUserId() }
 }
 
-/// Whether a role may execute a function.
+/// Returns whether a role may execute a function.
 pub fn may_execute(role: pg_sys::Oid, function: pg_sys::Oid) -> bool {
-    let right = pg_sys::ACL_EXECUTE as pg_sys::AclMode;
-    // SAFETY: catalog look-ups by OID. A function dropped in the meantime raises an error, as anywhere else.
-    let answer = unsafe {
+    let privilege = pg_sys::ACL_EXECUTE as pg_sys::AclMode;
+    // SAFETY: catalog lookups by OID. A function that has been dropped raises an error, as anywhere else.
+    let result = unsafe {
         #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
         {
-            pg_sys::pg_proc_aclcheck(function, role, right)
+            pg_sys::pg_proc_aclcheck(function, role, privilege)
         }
         #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
         {
-            pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, role, right)
+            pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, role, privilege)
         }
     };
-    answer == pg_sys::AclResult::ACLCHECK_OK
+    result == pg_sys::AclResult::ACLCHECK_OK
 }
 
-/// The parts of a name such as `schema.function`. Errors: 42602 where it is none.
+/// Splits a name such as `schema.function` into its parts. Errors with 42602 if its syntax is invalid.
 pub fn qualified_name(name: &std::ffi::CStr) -> *mut pg_sys::List {
     #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
     // SAFETY: copies the name into a list in the current memory context.
@@ -195,56 +196,56 @@ pub fn qualified_name(name: &std::ffi::CStr) -> *mut pg_sys::List {
         pg_sys::stringToQualifiedNameList(name.as_ptr())
     }
     #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
-    // SAFETY: as above; without a place for errors they are raised.
+    // SAFETY: as above; errors are raised, as there is no error context.
     unsafe {
         pg_sys::stringToQualifiedNameList(name.as_ptr(), std::ptr::null_mut())
     }
 }
 
-/// Whether this process is a background worker, such as ours.
+/// Returns whether this process is a background worker.
 pub fn is_background_worker() -> bool {
-    // SAFETY: a plain global of this process.
+    // SAFETY: reads a global of this process.
     unsafe { pg_sys::MyBackendType == pg_sys::BackendType::B_BG_WORKER }
 }
 
-/// The number that the cluster got when it was made, and that its copies share.
+/// Returns the system identifier of the cluster, which its physical copies share.
 pub fn system_identifier() -> u64 {
     // SAFETY: reads shared memory; cannot raise.
     unsafe { pg_sys::GetSystemIdentifier() }
 }
 
-/// The timeline that is written to: another one after each promotion and each recovery to a point in time. Only
-/// outside recovery.
+/// Returns the timeline that is written to, which changes with each promotion and each point-in-time recovery. Must not
+/// be called during recovery.
 pub fn timeline() -> u32 {
     #[cfg(any(feature = "pg13", feature = "pg14"))]
-    // SAFETY: a plain global; RecoveryInProgress sets it once recovery is over.
+    // SAFETY: reads a global that RecoveryInProgress sets once recovery has ended.
     unsafe {
         pg_sys::RecoveryInProgress();
         pg_sys::ThisTimeLineID
     }
     #[cfg(not(any(feature = "pg13", feature = "pg14")))]
-    // SAFETY: reads shared memory; not in recovery, as the caller promises.
+    // SAFETY: reads shared memory; recovery has ended.
     unsafe {
         pg_sys::GetWALInsertionTimeLine()
     }
 }
 
-/// The condition that a row lies on the pages from `$1` up to, and without, `$2`, in a form that makes PostgreSQL read
-/// only these pages.
+/// The condition that a row is on a page from `$1` to `$2`, exclusive, as a TID range scan: PostgreSQL reads these
+/// pages only.
 #[cfg(not(feature = "pg13"))]
 pub const PAGE_RANGE: &str = "ctid >= format('(%s,0)', $1)::tid AND ctid < format('(%s,0)', $2)::tid";
-/// Before 14 there are no scans of a range of pages, but of a list of places: every one that a page can have.
+/// Before 14 there is no TID range scan, so this is a TID scan of every line pointer that the pages can have.
 #[cfg(feature = "pg13")]
-pub const PAGE_RANGE: &str = "ctid = ANY (ARRAY(SELECT format('(%s,%s)', page, place)::tid \
-     FROM generate_series($1, $2 - 1) page, generate_series(1, 291) place))";
+pub const PAGE_RANGE: &str = "ctid = ANY (ARRAY(SELECT format('(%s,%s)', page, item)::tid \
+     FROM generate_series($1, $2 - 1) page, generate_series(1, 291) item))";
 
-/// The type of a column, by its number from 1; `None` where there is no such column, or it was dropped.
+/// Returns the type of a column, numbered from 1, or `None` if it does not exist or has been dropped.
 ///
 /// # Safety
-/// `descriptor` is a row descriptor, which stays as it is during the call.
+/// `descriptor` is a valid tuple descriptor that does not change during the call.
 #[inline]
 pub unsafe fn column_type(descriptor: pg_sys::TupleDesc, column: usize) -> Option<pg_sys::Oid> {
-    // SAFETY: as the caller promises; there are `natts` attributes, from 18 on behind as many compact ones.
+    // SAFETY: as the caller promises; there are `natts` attributes, which in 18 follow as many compact ones.
     unsafe {
         let count = (*descriptor).natts as usize;
         if !(1..=count).contains(&column) {

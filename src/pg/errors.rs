@@ -1,18 +1,18 @@
-//! Every error a caller can meet: fixed texts that say what to do, and never what the caller sent.
+//! The errors that callers can get. Each has a fixed message and a detail or hint, and repeats no input.
 
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys::panic::ErrorReport};
 
-/// 55000: the library was not loaded at server start.
+/// 55000: the library was not preloaded.
 pub fn not_preloaded() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        "pg_presence must be loaded when the server starts",
-        "It keeps who is online in shared memory, which is only given out at server start.",
+        "pg_presence must be loaded via shared_preload_libraries",
+        "Its shared memory can be allocated only while the server starts.",
         "Add pg_presence to shared_preload_libraries in postgresql.conf and restart the server.",
     )
 }
 
-/// 55000: the database has no such extension.
+/// 55000: the extension does not exist in the database.
 pub fn not_installed() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -22,14 +22,14 @@ pub fn not_installed() -> ! {
     )
 }
 
-/// 55000: an object of the extension is missing or not what the install script made.
+/// 55000: an object of the extension is missing or differs from what the install script created.
 pub fn damaged_install() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        "the objects of pg_presence in this database are not complete",
-        "The library is newer than they are, or a table or function of the extension was dropped or changed.",
-        "After an upgrade, run ALTER EXTENSION pg_presence UPDATE. If that does not help, DROP EXTENSION pg_presence \
-         and CREATE EXTENSION pg_presence again.",
+        "extension objects of pg_presence are incomplete",
+        "The library is newer than the objects, or a table or function of the extension was dropped or altered.",
+        "Run ALTER EXTENSION pg_presence UPDATE. If that does not help, run DROP EXTENSION pg_presence, which deletes \
+         all sessions, and CREATE EXTENSION pg_presence.",
     )
 }
 
@@ -38,8 +38,8 @@ pub fn bad_user_id_function(message: &'static str) -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         message,
-        "It must name, with its schema, a function that takes a uuid and returns one.",
-        "A superuser can set it, such as: ALTER DATABASE ... SET presence.user_id_function = 'public.user_of';",
+        "It must be the schema-qualified name of a function that takes a uuid and returns a uuid.",
+        "A superuser can set it, for example with ALTER DATABASE ... SET presence.user_id_function = 'public.user_of'.",
     )
 }
 
@@ -47,131 +47,131 @@ pub fn bad_user_id_function(message: &'static str) -> ! {
 pub fn no_room_for_database() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        "too many databases of this server use pg_presence",
+        "too many databases use pg_presence",
         "",
-        "Run DROP EXTENSION pg_presence where it is not needed.",
+        "Run DROP EXTENSION pg_presence in databases that do not need it.",
     )
 }
 
-/// 53200: no memory to note what a transaction has written.
+/// 53200: no memory to record the changes of a transaction.
 pub fn out_of_memory() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
-        "out of memory while noting changes to user_sessions",
-        "What a transaction writes is kept in memory until its commit.",
-        "Write fewer rows in one transaction.",
+        "out of memory",
+        "Changes to user_sessions are kept in memory until the transaction commits.",
+        "Change fewer rows in one transaction.",
     )
 }
 
-/// 53200: the server cannot start.
+/// 53200: the memory of the roster cannot be mapped, so the server cannot start.
 pub fn no_memory_for_roster() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
-        "could not map memory for presence.max_sessions",
+        "could not map shared memory for presence.max_sessions",
         "",
-        "Lower presence.max_sessions, or set huge_pages = off.",
+        "Reduce presence.max_sessions, or set huge_pages to off.",
     )
 }
 
-/// 42501: the caller has no identity, and the call needs one.
+/// 42501: the call needs an identity, and the caller has none.
 pub fn no_identity() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-        "no identity to act for",
-        "Neither the claims of the request nor presence.user_id name a valid user.",
-        "Sign in first. An application that acts for all its users needs SELECT grant_service('its role').",
+        "caller has no identity",
+        "Neither request.jwt.claims nor presence.user_id identifies a user.",
+        "Sign in first. To act for all of its users, an application needs SELECT grant_service('its role').",
     )
 }
 
-/// 42501: somebody else's user, session or token. Which of them, and whether it exists, is not said.
+/// 42501: the user, session or token is not the caller's. Reveals neither which of them, nor whether it exists.
 pub fn not_permitted() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
         "not permitted for this user",
-        "A client acts for its own identity only, and for sessions that have not ended.",
-        "Start a new session with a new token. Acting for others needs SELECT grant_service('its role').",
+        "A client can act only for its own identity, and only on sessions that have not ended.",
+        "Start a new session with a new token. To act for other users, a role needs SELECT grant_service('its role').",
     )
 }
 
-/// 42501: a client's UPDATE changes a column that is not a client's to change.
+/// 42501: a client's UPDATE changes a column that clients may not change.
 pub fn protected_value() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-        "a client may not change this column of a session",
-        "Of its own sessions a client may change is_active, last_activity and metadata.",
-        "Change only those. A new session is an INSERT, or start_session().",
+        "permission denied to change this column of a session",
+        "A client can change only is_active, last_activity and metadata of its own sessions.",
+        "Change only these columns, or start a new session.",
     )
 }
 
-/// 42501: a client asks about somebody else.
+/// 42501: a client requests the status of another user.
 pub fn reader_only() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-        "not permitted to see the status of others",
-        "A client sees its own status, a reader everybody's.",
+        "permission denied to read the status of other users",
+        "A client can read its own status, a reader that of every user.",
         "The owner of the extension can make a role a reader with SELECT grant_reader('its role').",
     )
 }
 
-/// 42501: the call is for services only.
+/// 42501: the caller is not a service, and the call is for services only.
 pub fn service_only() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-        "only a service may do this",
+        "must be a service to call this function",
         "",
         "The owner of the extension can make a role a service with SELECT grant_service('its role').",
     )
 }
 
-/// 22023: a value that makes no sense. An empty detail or hint is left out; give at least one.
+/// 22023: an invalid value. An empty detail or hint is omitted; at least one of them is needed.
 pub fn bad_value(message: &'static str, detail: &'static str, hint: &'static str) -> ! {
     raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, detail, hint)
 }
 
-/// 22023: a client's own token that is too short to be a secret, or too long.
+/// 22023: a token chosen by a client is too short to be a secret, or too long.
 pub fn weak_token() -> ! {
     bad_value(
         "session token must be 22 to 512 bytes long",
-        "A token is a secret: who knows it can beat and end the session.",
-        "Leave session_token out to be given one of 256 random bits.",
+        "A token is a secret: anyone who knows it can keep the session active or end it.",
+        "Omit session_token to get a generated token of 256 random bits.",
     )
 }
 
-/// 22023: metadata that is no object, or too large.
+/// 22023: metadata is not an object, or too large.
 pub fn bad_metadata() -> ! {
     bad_value(
         "metadata must be a JSON object of at most 8 kB",
         "",
-        "Keep what describes the session, such as device and version; keep the rest in a table of your own.",
+        "Store what describes the session, such as device and version, and other data in a table of your own.",
     )
 }
 
-/// 53400: one user has as many sessions as presence.max_sessions_per_user allows.
+/// 53400: a user has as many sessions as presence.max_sessions_per_user allows.
 pub fn too_many_sessions() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-        "too many sessions of this user",
-        "The user has as many sessions that are not ended as presence.max_sessions_per_user allows.",
-        "End sessions that are not needed, or raise presence.max_sessions_per_user.",
+        "too many sessions for this user",
+        "The user has as many sessions that have not ended as presence.max_sessions_per_user allows.",
+        "End sessions that are no longer needed, or increase presence.max_sessions_per_user.",
     )
 }
 
-/// 40001: others kept changing the same session.
+/// 40001: other transactions kept changing the same session.
 pub fn try_again() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-        "the session is being changed by others",
+        "could not serialize access due to concurrent changes of the session",
         "",
-        "Try again.",
+        "The call might succeed if retried.",
     )
 }
 
-/// 25006: a write or a heartbeat on a standby.
+/// 25006: a heartbeat or another write on a standby.
 pub fn on_standby() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
-        "sessions cannot be changed on a standby",
-        "A standby answers who is online; sessions start, beat and end on the primary.",
+        "cannot change sessions on a standby",
+        "A standby can report who is online; sessions start, beat and end on the primary.",
         "Send this call to the primary.",
     )
 }
@@ -181,18 +181,18 @@ pub fn prepare_refused() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         "cannot PREPARE a transaction that has changed user_sessions",
-        "Presence takes effect when this connection commits, as NOTIFY does.",
-        "Start and end sessions in a transaction of their own.",
+        "Changes of presence take effect when this connection commits, as those of LISTEN and NOTIFY do.",
+        "Start and end sessions in a separate transaction.",
     )
 }
 
-/// 72000: the feed does not reach back to where the caller is, or is another one.
+/// 72000: the feed no longer has the changes after the caller's position, or has another epoch.
 pub fn feed_too_old() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_SNAPSHOT_TOO_OLD,
-        "the feed cannot be resumed from there",
-        "The epoch is another one, or the changes that follow are no longer kept.",
-        "Call presence_cursor(), read user_presence again, and go on from that cursor.",
+        "could not resume the feed from this position",
+        "The epoch has changed, or the changes after this position are no longer kept.",
+        "Call presence_cursor(), read user_presence again, and continue from that cursor.",
     )
 }
 

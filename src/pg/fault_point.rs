@@ -1,11 +1,11 @@
-//! Faults that the tests of a debug build inject. A release build has none of this.
+//! Faults that tests inject into a debug build. In a release build these functions do nothing.
 
-/// Waits, after a commit, when other transactions see it and may write the same rows, as many milliseconds as
-/// `presence_test.commit_delay` says: so callbacks run the other way round.
+/// Delays a commit callback by `presence_test.commit_delay` milliseconds. Other transactions already see the commit and
+/// may write the same rows, so callbacks can run in the opposite order of the commits.
 #[cfg(debug_assertions)]
 pub fn delay_commit() {
     use pgrx::pg_sys;
-    // SAFETY: gives null for a setting that nobody has made; otherwise a C string, read before anything else is called.
+    // SAFETY: returns null for an undefined setting, else a C string, which is read before anything else is called.
     let delay = unsafe {
         let value = pg_sys::GetConfigOption(c"presence_test.commit_delay".as_ptr(), true, false);
         if value.is_null() {
@@ -21,8 +21,8 @@ pub fn delay_commit() {
     }
 }
 
-/// A moment at which this process dies as by `kill -9`, if the data directory, where every process of a server works,
-/// has a file `presence_test.<moment>`: once, as it takes the file with it.
+/// Kills this process with SIGKILL if the data directory, its working directory, contains the file
+/// `presence_test.<name>`. The file is removed first, so only the first process to arrive is killed.
 #[cfg(debug_assertions)]
 pub fn reach(name: &str) {
     unsafe extern "C" {
@@ -30,13 +30,13 @@ pub fn reach(name: &str) {
     }
     const SIGKILL: i32 = 9;
     if std::fs::remove_file(format!("presence_test.{name}")).is_ok() {
-        // SAFETY: ends this process.
+        // SAFETY: signals this process only.
         unsafe { raise(SIGKILL) };
     }
 }
 
-/// How far this server's clock is ahead, in microseconds: what a file `presence_test.clock` in the data directory says.
-/// So a test lives through hours without a wait.
+/// Returns how far the server's clock is ahead, in microseconds, from the file `presence_test.clock` in the data
+/// directory. Lets a test pass hours without waiting.
 #[cfg(debug_assertions)]
 pub fn clock_offset() -> i64 {
     let text = std::fs::read_to_string("presence_test.clock").unwrap_or_default();

@@ -1,24 +1,24 @@
-//! Where the extension lives in this database: its schema, its tables and their owner.
+//! The catalog entries of the extension in this database: its schema, its tables and their owner.
 //!
-//! Looked up once per backend and kept until an invalidation says otherwise, so that a hit costs no catalog access.
-//! Every way to change the answer (CREATE or DROP EXTENSION, their rollback, ALTER TABLE … OWNER or RENAME) sends a
-//! relcache invalidation for one of the four tables, to other backends at commit and to this one at once; nothing
-//! but such a message empties the cache. "Not installed" is never kept: there is no table whose message could end it.
+//! They are cached in each backend, so that a hit costs no catalog access. Whatever changes them (CREATE or DROP
+//! EXTENSION, their rollback, ALTER TABLE … OWNER or RENAME) sends a relcache invalidation for one of the four tables,
+//! to this backend at once and to others at commit; only such a message empties the cache. "Not installed" is never
+//! cached, as there is no table whose invalidation could end it.
 
 use std::{cell::Cell, ffi::CStr};
 
 use pgrx::pg_sys;
 
-use crate::pg::{process_local::Local, text};
+use crate::pg::{errors, process_local::ProcessLocal, text};
 
 const EXTENSION: &CStr = c"pg_presence";
 
-/// What the catalogs say about the extension in the current database.
+/// The extension in the current database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Installed {
     /// The row of `pg_extension`.
     pub extension: pg_sys::Oid,
-    /// The schema that holds everything below.
+    /// The schema of all objects below.
     pub schema: pg_sys::Oid,
     /// Table `user_sessions`.
     pub sessions: pg_sys::Oid,
@@ -30,25 +30,26 @@ pub struct Installed {
     pub state: pg_sys::Oid,
     /// The role that owns `user_sessions`.
     pub owner: pg_sys::Oid,
-    /// Function `_service_marker()`, whose EXECUTE privilege makes a service.
+    /// Function `_service_marker()`: a role with the EXECUTE privilege on it is a service.
     pub marker: pg_sys::Oid,
 }
 
-static CACHE: Local<Cell<Option<Installed>>> = Local::new(Cell::new(None));
-/// Counts invalidations, so that a look-up overtaken by one is not kept.
-static GENERATION: Local<Cell<u64>> = Local::new(Cell::new(0));
-static LISTENING: Local<Cell<bool>> = Local::new(Cell::new(false));
+static CACHE: ProcessLocal<Cell<Option<Installed>>> = ProcessLocal::new(Cell::new(None));
+/// Counts invalidations, so that a lookup during which one arrives is not cached.
+static GENERATION: ProcessLocal<Cell<u64>> = ProcessLocal::new(Cell::new(0));
+/// Whether the callback for invalidations is registered.
+static REGISTERED: ProcessLocal<Cell<bool>> = ProcessLocal::new(Cell::new(false));
 
-/// The extension in this database, or `None` where it is not installed. Needs a transaction unless cached.
+/// Returns the extension in this database, or `None` if it is not installed. Needs a transaction unless cached.
 #[inline]
 pub fn try_get() -> Option<Installed> {
     match CACHE.get() {
         Some(found) => Some(found),
-        None => look_up_and_keep(),
+        None => find_and_cache(),
     }
 }
 
-/// The extension in this database; 55000 where it is not installed, or not what this library needs.
+/// Returns the extension in this database. Errors with 55000 if it is not installed or its objects are incomplete.
 #[inline]
 pub fn get() -> Installed {
     try_get().unwrap_or_else(|| missing())
@@ -57,20 +58,19 @@ pub fn get() -> Installed {
 #[cold]
 fn missing() -> ! {
     match extension_row() {
-        Some(_) => crate::pg::errors::damaged_install(),
-        None => crate::pg::errors::not_installed(),
+        Some(_) => errors::damaged_install(),
+        None => errors::not_installed(),
     }
 }
 
-/// The name of the extension's schema, quoted where SQL needs it. It can be put into a statement whatever the encoding
-/// of the database is.
+/// Returns the name of the extension's schema, quoted if necessary, for use in a statement in any database encoding.
 pub fn schema_name() -> String {
     let schema = get().schema;
     // SAFETY: both functions take and return palloc'd C strings that live in the current memory context.
     let (name, quoted) = unsafe {
         let name = pg_sys::get_namespace_name(schema);
         if name.is_null() {
-            crate::pg::errors::not_installed();
+            errors::not_installed();
         }
         let quoted = pg_sys::quote_identifier(name);
         (CStr::from_ptr(name), CStr::from_ptr(quoted))
@@ -79,12 +79,12 @@ pub fn schema_name() -> String {
     if text::encode(quoted) == quoted.as_bytes() {
         quoted.to_owned()
     } else {
-        escaped(name)
+        unicode_identifier(name)
     }
 }
 
-/// A name of SQL in ASCII.
-fn escaped(name: &str) -> String {
+/// Returns a name as a Unicode-escaped identifier, in ASCII.
+fn unicode_identifier(name: &str) -> String {
     let mut identifier = String::from("U&\"");
     for character in name.chars() {
         match character {
@@ -98,19 +98,19 @@ fn escaped(name: &str) -> String {
 }
 
 #[cold]
-fn look_up_and_keep() -> Option<Installed> {
-    listen();
+fn find_and_cache() -> Option<Installed> {
+    register_callback();
     let before = GENERATION.get();
-    let found = look_up();
+    let found = find();
     if GENERATION.get() == before {
         CACHE.set(found);
     }
     found
 }
 
-/// Registers for relcache invalidations, once per backend (PostgreSQL keeps such registrations for good).
-fn listen() {
-    if !LISTENING.replace(true) {
+/// Registers for relcache invalidations, once per backend, as PostgreSQL cannot unregister a callback.
+fn register_callback() {
+    if !REGISTERED.replace(true) {
         // SAFETY: the callback only writes to cells and never raises.
         unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_relcache), pg_sys::Datum::from(0)) };
     }
@@ -118,17 +118,18 @@ fn listen() {
 
 unsafe extern "C-unwind" fn on_relcache(_arg: pg_sys::Datum, relid: pg_sys::Oid) {
     GENERATION.set(GENERATION.get().wrapping_add(1));
-    if let Some(kept) = CACHE.get()
-        && (relid == pg_sys::InvalidOid || [kept.sessions, kept.presence, kept.changes, kept.state].contains(&relid))
+    if let Some(cached) = CACHE.get()
+        && (relid == pg_sys::InvalidOid
+            || [cached.sessions, cached.presence, cached.changes, cached.state].contains(&relid))
     {
         CACHE.set(None);
     }
 }
 
-fn look_up() -> Option<Installed> {
+fn find() -> Option<Installed> {
     let (extension, schema) = extension_row()?;
     let relation = |name: &CStr| {
-        // SAFETY: the name is a valid C string; an unknown one yields InvalidOid.
+        // SAFETY: the name is a valid C string; the result for an unknown one is InvalidOid.
         let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
         (oid != pg_sys::InvalidOid).then_some(oid)
     };
@@ -145,10 +146,10 @@ fn look_up() -> Option<Installed> {
     })
 }
 
-/// OID and schema of the extension. pg_extension has no syscache of its own before PostgreSQL 18, hence the scan.
+/// Returns the OID and the schema of the extension. Before PostgreSQL 18, pg_extension has no syscache, hence the scan.
 fn extension_row() -> Option<(pg_sys::Oid, pg_sys::Oid)> {
-    // SAFETY: an index scan of a catalog under its own lock, as get_extension_oid does; the key outlives the scan, and
-    // the row is copied out before the scan ends.
+    // SAFETY: a catalog index scan under an AccessShareLock, as in get_extension_oid; the key outlives the scan, and
+    // the row is copied before the scan ends.
     unsafe {
         let catalog = pg_sys::table_open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock as i32);
         let mut key = pg_sys::ScanKeyData::default();
@@ -179,7 +180,7 @@ fn extension_row() -> Option<(pg_sys::Oid, pg_sys::Oid)> {
 }
 
 fn owner_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: the tuple stays pinned until ReleaseSysCache, and is read only before.
+    // SAFETY: the tuple stays pinned until ReleaseSysCache and is not read afterwards.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(relation));
         if tuple.is_null() {
@@ -191,9 +192,9 @@ fn owner_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     }
 }
 
-/// A function of this schema, by name and argument types.
+/// Returns the function with this name and these argument types, if it exists in `schema`.
 pub fn function(name: &CStr, arguments: &[pg_sys::Oid], schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: the key of PROCNAMEARGSNSP is name, argument types, schema; the vector is a copy of the arguments.
+    // SAFETY: the key of PROCNAMEARGSNSP is name, argument types and schema; the vector is a copy of the arguments.
     let oid = unsafe {
         let arguments = pg_sys::buildoidvector(arguments.as_ptr(), arguments.len() as i32);
         pg_sys::GetSysCacheOid(

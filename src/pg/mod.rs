@@ -1,4 +1,4 @@
-//! What PostgreSQL has and pgrx does not provide, and what differs between PostgreSQL's major versions.
+//! PostgreSQL APIs that pgrx does not provide, and differences between PostgreSQL's major versions.
 
 pub mod compat;
 pub mod errors;

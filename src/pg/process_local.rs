@@ -1,25 +1,25 @@
-//! Memory that each process has for itself.
+//! Statics that belong to one process.
 
 use std::ops::Deref;
 
-/// A value of this process alone: a static that may hold a `Cell`.
+/// A static of this process, which may contain a `Cell`.
 ///
-/// What every heartbeat reads is kept so, and not in a `thread_local!`: in a library that is loaded at run time, that is a
-/// call into the loader, and code and tables of it which a process that has slept has to fetch first. For the same
-/// reason it begins with a cache line.
+/// A heartbeat reads these instead of a `thread_local!`, which in a library loaded at run time is a call to
+/// `__tls_get_addr`, whose code and tables are cold after a context switch. Aligned to a cache line, so that one access
+/// fetches the value.
 #[repr(align(64))]
-pub struct Local<T>(T);
+pub struct ProcessLocal<T>(T);
 
-// SAFETY: PostgreSQL runs each process in one thread, and we start none: no two threads ever meet here.
-unsafe impl<T> Sync for Local<T> {}
+// SAFETY: each PostgreSQL process has a single thread, and the extension starts no other.
+unsafe impl<T> Sync for ProcessLocal<T> {}
 
-impl<T> Local<T> {
-    pub const fn new(value: T) -> Local<T> {
-        Local(value)
+impl<T> ProcessLocal<T> {
+    pub const fn new(value: T) -> ProcessLocal<T> {
+        ProcessLocal(value)
     }
 }
 
-impl<T> Deref for Local<T> {
+impl<T> Deref for ProcessLocal<T> {
     type Target = T;
 
     #[inline(always)]

@@ -1,25 +1,25 @@
-//! Randomness for what must not be guessed, from the system's secure generator.
+//! Cryptographically secure random values.
 
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-/// Random bytes. Errors: XX000 where the system has none to give.
+/// Returns random bytes. Errors with XX000 if the operating system cannot generate them.
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // SAFETY: writes N bytes into N bytes.
+    // SAFETY: writes N bytes to an array of N bytes.
     let strong = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), N) };
     if !strong {
         pgrx::ereport!(
             ERROR,
             pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            "no random number could be had",
-            "The random number generator of the server's operating system does not work."
+            "could not generate random values",
+            "The random number generator of the operating system failed."
         );
     }
     bytes
 }
 
-/// A random id (UUIDv4). Errors as [`bytes`].
+/// Returns a random UUID of version 4. Errors like [`bytes`].
 pub fn id() -> Uuid {
     uuid::Builder::from_random_bytes(bytes()).into_uuid()
 }

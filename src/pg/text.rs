@@ -1,8 +1,8 @@
-//! Text between PostgreSQL, where it is in the encoding of the database, and Rust, where it is UTF-8.
+//! Conversion of text between the encoding of the database and UTF-8.
 //!
-//! Nothing is converted or copied where the database is UTF-8, nor where a text is ASCII, which is the same in every
-//! encoding that a database can have. Elsewhere PostgreSQL converts, into memory of the current context. SQL_ASCII is
-//! no encoding but any bytes: there a text is one if it is UTF-8.
+//! Nothing is converted or copied if the database is UTF-8, or if the text is ASCII, which is the same in every server
+//! encoding. Otherwise PostgreSQL converts the text into memory of the current context. SQL_ASCII means arbitrary
+//! bytes, of which only those that are valid UTF-8 are accepted as text.
 
 use std::{
     ffi::{CStr, c_char},
@@ -26,13 +26,13 @@ use crate::pg::compat;
 const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
 const SQL_ASCII: i32 = pg_sys::pg_enc::PG_SQL_ASCII as i32;
 
-/// Whether PostgreSQL and Rust have the same bytes for every text.
+/// Returns whether the encoding of the database is UTF-8.
 #[inline]
 pub fn is_utf8() -> bool {
     compat::database_encoding() == UTF8
 }
 
-/// A `text` argument of a function, as UTF-8. Errors as [`decode`].
+/// A `text` argument of an SQL function, as UTF-8. Errors like [`decode`].
 #[derive(Clone, Copy)]
 pub struct Text<'a>(&'a str);
 
@@ -47,7 +47,7 @@ impl Deref for Text<'_> {
 impl FromDatum for Text<'_> {
     #[inline]
     unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
-        // SAFETY: the caller hands us a text, which stays where it is for the call.
+        // SAFETY: the datum is a text that stays valid for the call.
         (!is_null).then(|| Text(decode(unsafe { bytes(datum) })))
     }
 }
@@ -57,7 +57,7 @@ unsafe impl<'fcx> ArgAbi<'fcx> for Text<'fcx> {
     #[inline]
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
         let index = arg.index();
-        // SAFETY: the caller's; NULL reaches us only as Option, which asks before.
+        // SAFETY: as the caller promises. An Option checks for NULL before this is called.
         unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or_else(|| panic!("argument {index} must not be null"))
     }
 }
@@ -70,38 +70,39 @@ unsafe impl SqlTranslatable for Text<'_> {
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Err(ReturnsError::Datum);
 }
 
-/// A text as a table keeps it, on its way out again: never read, so that it may be anything.
+/// A text in the encoding of the database that is passed through without being decoded, so it may contain any bytes.
 #[derive(Clone, Debug)]
-pub struct Stored(Box<[u8]>);
+pub struct EncodedText(Box<[u8]>);
 
-impl Stored {
-    /// Copies the bytes of a text of the database.
-    pub fn copy(bytes: &[u8]) -> Stored {
-        Stored(bytes.into())
+impl EncodedText {
+    /// Copies the bytes of a text in the encoding of the database.
+    pub fn copy(bytes: &[u8]) -> EncodedText {
+        EncodedText(bytes.into())
     }
 
-    /// A text as a table keeps it. Errors as [`encode`].
-    pub fn encode(text: &str) -> Stored {
-        Stored::copy(encode(text))
+    /// Converts from UTF-8. Errors like [`encode`].
+    pub fn encode(text: &str) -> EncodedText {
+        EncodedText::copy(encode(text))
     }
 
+    /// Returns the text as a datum in the current memory context.
     pub fn datum(&self) -> Option<Datum> {
-        // A bytea and a text are made alike.
+        // The datum of a bytea has the same layout as that of a text.
         (&*self.0).into_datum()
     }
 }
 
-impl From<i64> for Stored {
-    fn from(integer: i64) -> Stored {
-        Stored::copy(integer.to_string().as_bytes())
+impl From<i64> for EncodedText {
+    fn from(integer: i64) -> EncodedText {
+        EncodedText::copy(integer.to_string().as_bytes())
     }
 }
 
-/// What a text's datum holds, in the encoding of the database.
+/// Returns the bytes of a text, in the encoding of the database.
 ///
 /// # Safety
-/// `datum` is a text that is not NULL and stays as it is for `'a`, as does the current memory context, where it is
-/// uncompressed if it has to be.
+/// `datum` is a text that is not NULL. It and the current memory context, into which it is detoasted if necessary, stay
+/// unchanged for `'a`.
 #[inline]
 pub unsafe fn bytes<'a>(datum: Datum) -> &'a [u8] {
     let mut text = datum.cast_mut_ptr::<pg_sys::varlena>();
@@ -115,12 +116,12 @@ pub unsafe fn bytes<'a>(datum: Datum) -> &'a [u8] {
     }
 }
 
-/// A text of the database as UTF-8. Errors, PostgreSQL's own: 22021 where it is none in SQL_ASCII, 22P05 where UTF-8 has
-/// no such character.
+/// Converts a text from the encoding of the database to UTF-8. Errors with 22021 if the bytes of an SQL_ASCII database
+/// are not valid UTF-8, with 22P05 if UTF-8 has no such character; both are PostgreSQL's own errors.
 #[inline]
 pub fn decode(bytes: &[u8]) -> &str {
     if is_utf8() || bytes.is_ascii() {
-        // SAFETY: PostgreSQL lets only UTF-8 into a database of that encoding; ASCII is UTF-8.
+        // SAFETY: a UTF-8 database contains only valid UTF-8, and ASCII is valid UTF-8.
         unsafe { str::from_utf8_unchecked(bytes) }
     } else {
         decode_slowly(bytes)
@@ -129,11 +130,11 @@ pub fn decode(bytes: &[u8]) -> &str {
 
 #[cold]
 fn decode_slowly(bytes: &[u8]) -> &str {
-    // SAFETY: the bytes are a text of this database. PostgreSQL converts them to UTF-8, or checks that they are.
+    // SAFETY: the bytes are a text of this database, which PostgreSQL converts to UTF-8 or verifies.
     unsafe { str::from_utf8_unchecked(convert(bytes, pg_sys::pg_server_to_any)) }
 }
 
-/// As [`decode`], but gives nothing where that raises an error.
+/// Like [`decode`], but returns `None` instead of raising an error.
 pub fn try_decode(bytes: &[u8]) -> Option<&str> {
     if is_utf8() || bytes.is_ascii() {
         Some(decode(bytes))
@@ -144,7 +145,8 @@ pub fn try_decode(bytes: &[u8]) -> Option<&str> {
     }
 }
 
-/// A text in the encoding of the database. Errors with 22P05, PostgreSQL's own, where that has no such character.
+/// Converts a text from UTF-8 to the encoding of the database. Errors with 22P05, PostgreSQL's own error, if that
+/// encoding has no such character.
 pub fn encode(text: &str) -> &[u8] {
     if is_utf8() || text.is_ascii() {
         text.as_bytes()
@@ -154,20 +156,20 @@ pub fn encode(text: &str) -> &[u8] {
     }
 }
 
-/// A `text` of the database. Errors as [`encode`].
+/// Returns a `text` datum in the encoding of the database. Errors like [`encode`].
 pub fn datum(text: &str) -> Option<Datum> {
     encode(text).into_datum()
 }
 
-/// Between UTF-8 and the encoding of the database.
+/// Converts between UTF-8 and the encoding of the database.
 ///
 /// # Safety
-/// `function` is one of PostgreSQL's two, and `bytes` are text in the encoding that it converts from.
+/// `function` is `pg_server_to_any` or `pg_any_to_server`, and `bytes` are text in the encoding that it converts from.
 unsafe fn convert(bytes: &[u8], function: unsafe fn(*const c_char, i32, i32) -> *mut c_char) -> &[u8] {
     // A text is at most 1 GB.
     let length = bytes.len() as i32;
-    // SAFETY: as the caller promises. The answer is the same pointer where nothing had to be done, else a C string in
-    // the current memory context, in which callers work with what they read.
+    // SAFETY: as the caller promises. The result is the same pointer if no conversion is needed, else a C string in the
+    // current memory context, which outlives the caller's use of `bytes`.
     unsafe {
         let converted = function(bytes.as_ptr().cast(), length, UTF8);
         if converted.cast_const().cast() == bytes.as_ptr() {
@@ -178,9 +180,9 @@ unsafe fn convert(bytes: &[u8], function: unsafe fn(*const c_char, i32, i32) -> 
     }
 }
 
-/// Runs a conversion, and gives nothing where PostgreSQL finds that there is none.
+/// Runs a conversion and returns `None` if PostgreSQL reports that the text cannot be converted.
 ///
-/// Its error can be dropped without ending a (sub)transaction: a conversion holds nothing and changes nothing.
+/// The error can be discarded without aborting a (sub)transaction: a conversion holds no resources and has no effects.
 fn if_convertible<R>(f: impl FnOnce() -> R) -> Option<R> {
     PgTryBuilder::new(AssertUnwindSafe(|| Some(f())))
         .catch_others(|error| {

@@ -1,38 +1,37 @@
-//! Large pages for the roster, where Linux can make them.
+//! Huge pages for the roster, without a reservation, on Linux.
 //!
-//! A beat touches places all over hundreds of megabytes. On pages of 4 kB the processor takes longer to find out where in
-//! memory they are than to fetch them. PostgreSQL's `huge_pages` takes memory that somebody has set aside; since Linux
-//! 6.1 a process may ask for ordinary memory to be gathered into large pages, where its address and its offset in the
-//! mapping allow that. PostgreSQL's mapping begins anywhere, so the roster's part of it is replaced by a mapping that
-//! begins right.
+//! Heartbeats access hundreds of megabytes at random. With 4 kB pages the TLB misses cost more than the loads.
+//! PostgreSQL's `huge_pages` needs reserved pages; since Linux 6.1 a process can also collapse ordinary memory into
+//! huge pages, if both its address and its offset in the mapping are aligned. PostgreSQL's mapping is not aligned to
+//! huge pages, so the part of it that belongs to the roster is replaced by a mapping that is.
 //!
-//! All processes of the server are forked from the one that does this, and have the memory in the same place. After a
-//! crash PostgreSQL unmaps the whole range, and this is done anew.
+//! The postmaster does this before it forks, so every process has the memory at the same address. After a crash
+//! PostgreSQL unmaps the whole range, and this is done again.
 
-/// The size of a large page: that of x86-64, and of ARM with ordinary pages of 4 kB.
-const HUGE: usize = 2 << 20;
+/// The size of a huge page on x86-64, and on ARM with 4 kB pages.
+const HUGE_PAGE: usize = 2 << 20;
 
-/// How much to ask for so that a block of `size` bytes may begin and end with a large page.
+/// Returns the number of bytes to request so that a block of `size` bytes can be aligned to huge pages.
 pub fn padded(size: usize) -> usize {
-    if is_worth_it(size) {
-        size.next_multiple_of(HUGE) + HUGE
+    if spans_huge_pages(size) {
+        size.next_multiple_of(HUGE_PAGE) + HUGE_PAGE
     } else {
         size
     }
 }
 
-/// A small block has few pages of any size.
-fn is_worth_it(size: usize) -> bool {
-    cfg!(target_os = "linux") && size >= HUGE
+/// Returns whether a block is large enough for huge pages, and the system may have them.
+fn spans_huge_pages(size: usize) -> bool {
+    cfg!(target_os = "linux") && size >= HUGE_PAGE
 }
 
 #[cfg(not(target_os = "linux"))]
-pub unsafe fn place(base: *mut u8, _: usize) -> *mut u8 {
+pub unsafe fn remap(base: *mut u8, _: usize) -> *mut u8 {
     base
 }
 
 #[cfg(target_os = "linux")]
-pub use linux::place;
+pub use linux::remap;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -41,25 +40,25 @@ mod linux {
 
     use pgrx::pg_sys;
 
-    use super::{HUGE, is_worth_it};
+    use super::{HUGE_PAGE, spans_huge_pages};
 
-    /// Gathers memory into large pages; see madvise(2). The libc crate names it for glibc, but not for musl.
+    /// Collapses memory into huge pages; see madvise(2). The libc crate defines it for glibc, but not for musl.
     const MADV_COLLAPSE: libc::c_int = 25;
 
-    /// Where to lay out a block of `size` bytes, all zero, in fresh shared memory: in large pages if that is possible,
-    /// else at its beginning. Errors with 53200 if the memory was there and then could not be put in its place.
+    /// Remaps new shared memory to huge pages if possible. Returns the start of a zeroed block of `size` bytes, which
+    /// is `base` otherwise. Errors with 53200 if new memory was mapped but could not replace the old mapping.
     ///
     /// # Safety
-    /// `base` is the start of [`padded`](super::padded) bytes of PostgreSQL's shared memory that nobody has used
-    /// yet, and no other process has that memory.
-    pub unsafe fn place(base: *mut u8, size: usize) -> *mut u8 {
-        if !is_worth_it(size) || !is_wanted(base) {
+    /// `base` is the start of [`padded`](super::padded) bytes of PostgreSQL's shared memory that have not been used
+    /// yet, and no other process has mapped them.
+    pub unsafe fn remap(base: *mut u8, size: usize) -> *mut u8 {
+        if !spans_huge_pages(size) || !is_applicable(base) {
             return base;
         }
-        let length = size.next_multiple_of(HUGE);
-        let at = base.map_addr(|address| address.next_multiple_of(HUGE));
-        // First elsewhere: if there is not enough memory, that has to be known while the old mapping is still there.
-        // SAFETY: maps anew, at an address of the kernel's choice.
+        let length = size.next_multiple_of(HUGE_PAGE);
+        let at = base.map_addr(|address| address.next_multiple_of(HUGE_PAGE));
+        // Mapped elsewhere first, so that a lack of memory is found while the old mapping still exists.
+        // SAFETY: creates a mapping at an address that the kernel chooses.
         let fresh = unsafe {
             let (access, kind) = (
                 libc::PROT_READ | libc::PROT_WRITE,
@@ -70,7 +69,7 @@ mod linux {
         if fresh == libc::MAP_FAILED {
             return base;
         }
-        // SAFETY: moves what was just mapped to where nothing is in use yet; both are `length` bytes long.
+        // SAFETY: moves the new mapping to memory that is not in use yet; both are `length` bytes long.
         let moved = unsafe {
             let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
             libc::mremap(fresh, length, length, how, at.cast::<libc::c_void>())
@@ -78,22 +77,22 @@ mod linux {
         if moved == libc::MAP_FAILED {
             crate::pg::errors::no_memory_for_roster();
         }
-        for offset in (0..length).step_by(HUGE) {
-            // Linux gathers only where at least one page is there already.
-            // SAFETY: within the mapping, which nobody else has.
+        for offset in (0..length).step_by(HUGE_PAGE) {
+            // Linux collapses a range only if at least one of its pages has been allocated.
+            // SAFETY: within the new mapping, which no other process has.
             unsafe { at.add(offset).write_volatile(0) };
         }
-        // SAFETY: changes no content. Where it fails, the pages stay as small as they are.
+        // SAFETY: changes no contents. If it fails, the pages stay small.
         unsafe { libc::madvise(moved, length, MADV_COLLAPSE) };
         at
     }
 
-    /// Whether PostgreSQL has its memory in small pages of one mapping, and nobody has forbidden large ones.
-    fn is_wanted(base: *mut u8) -> bool {
+    /// Returns whether PostgreSQL's memory is an anonymous mapping of small pages, and `huge_pages` is not off.
+    fn is_applicable(base: *mut u8) -> bool {
         let is = |name: &CStr, wanted: &CStr| {
-            // SAFETY: gives a text of the server's, or null.
+            // SAFETY: returns a C string, or null.
             let value = unsafe { pg_sys::GetConfigOption(name.as_ptr(), true, false) };
-            // SAFETY: as above; it is only compared.
+            // SAFETY: not null, and compared before anything else is called.
             !value.is_null() && unsafe { CStr::from_ptr(value) } == wanted
         };
         !is(c"huge_pages", c"off")
@@ -101,17 +100,19 @@ mod linux {
             && std::fs::read_to_string("/proc/self/smaps").is_ok_and(|maps| has_small_pages(&maps, base.addr()))
     }
 
-    /// Whether the mapping around an address has pages of 4 kB, by what `/proc/self/smaps` says.
+    /// Returns whether the mapping that contains an address has 4 kB pages, according to the text of
+    /// `/proc/self/smaps`.
     fn has_small_pages(maps: &str, address: usize) -> bool {
         let mut lines = maps.lines();
-        lines.any(|line| is_around(line, address))
+        lines.any(|line| begins_mapping_of(line, address))
             && lines
                 .find_map(|line| line.strip_prefix("KernelPageSize:"))
                 .is_some_and(|size| size.trim() == "4 kB")
     }
 
-    /// Whether a line begins a mapping that an address lies in: `7f0000000000-7f0000400000 rw-s …`.
-    fn is_around(line: &str, address: usize) -> bool {
+    /// Returns whether a line begins the entry of the mapping that contains an address: `7f0000000000-7f0000400000 rw-s
+    /// …`.
+    fn begins_mapping_of(line: &str, address: usize) -> bool {
         let number = |text| usize::from_str_radix(text, 16).ok();
         let range = || {
             let (from, to) = line.split_once(' ')?.0.split_once('-')?;
@@ -138,7 +139,7 @@ KernelPageSize:        4 kB
 ";
 
         #[test]
-        fn a_mapping_knows_the_size_of_its_pages() {
+        fn the_page_size_is_that_of_the_mapping_around_the_address() {
             assert!(has_small_pages(MAPS, 0x55d0_c000_0fff));
             assert!(!has_small_pages(MAPS, 0x7f00_0000_0000));
             assert!(!has_small_pages(MAPS, 0x7f00_003f_ffff));

@@ -17,7 +17,7 @@ use super::{
     lock::LOCKS,
     state::{SessionFlag, SharedState, UserFlag},
 };
-use crate::{pg::process_local::Local, rules::time::USECS_PER_SEC};
+use crate::{pg::process_local::ProcessLocal, rules::time::USECS_PER_SEC};
 
 /// "No such slot, user or tenant": the end of a chain.
 pub const NONE: u32 = u32::MAX;
@@ -266,7 +266,7 @@ pub struct Roster {
     pub backend_counters: &'static [BackendCounters],
 }
 
-static ROSTER: Local<UnsafeCell<Option<Roster>>> = Local::new(UnsafeCell::new(None));
+static ROSTER: ProcessLocal<UnsafeCell<Option<Roster>>> = ProcessLocal::new(UnsafeCell::new(None));
 
 impl Roster {
     /// The roster; `None` where the library was not preloaded.

@@ -35,7 +35,7 @@ unsafe fn attach(mut base: *mut u8, is_new: bool) {
     // children yet that share it, and uses no roster itself but here.
     unsafe {
         if is_new {
-            base = huge_pages::place(base, plan.size);
+            base = huge_pages::remap(base, plan.size);
             // A fresh mapping is zero already; after a crash the postmaster makes a new one. Only what comes before the
             // arrays is cleared, so that small pages nobody has touched stay unused memory.
             base.write_bytes(0, plan.by_id_at);

@@ -15,7 +15,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    pg::{compat, errors, installed, process_local::Local},
+    pg::{compat, errors, installed, process_local::ProcessLocal},
     rules::time::Micros,
     settings,
 };
@@ -42,7 +42,7 @@ struct LastUsed {
     counters: &'static BackendCounters,
 }
 
-static LAST_USED: Local<Cell<Option<LastUsed>>> = Local::new(Cell::new(None));
+static LAST_USED: ProcessLocal<Cell<Option<LastUsed>>> = ProcessLocal::new(Cell::new(None));
 
 /// The tenant of the current database. Errors: 55000 where the library is not preloaded or the extension is not
 /// installed.

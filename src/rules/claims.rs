@@ -1,7 +1,7 @@
-//! One claim out of the claims of a JWT, as a gateway leaves them in `request.jwt.claims`.
+//! Reads a claim of a JWT, whose claims a gateway has stored in `request.jwt.claims`.
 //!
-//! This runs on every call of a client, so it first takes the quick way of [`fast_json`]. Either way it keeps nothing of the
-//! other claims, and borrows the value unless it has escapes.
+//! This runs on every call of a client, so it tries [`fast_json`] before the full parser. Neither of them copies other
+//! claims, and the value is borrowed unless it contains escapes.
 
 use std::{borrow::Cow, fmt};
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::fast_json;
 
-/// The value of a claim that can name somebody.
+/// The value of a claim that can identify a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim<'a> {
     Text(Cow<'a, str>),
@@ -19,8 +19,9 @@ pub enum Claim<'a> {
 
 /// Reads a top-level claim.
 ///
-/// The last of several of the same name counts, as in jsonb. There is none if the JSON is malformed or no object, if
-/// the claim is missing, neither a string nor an integer of 64 bits, or has a NUL, which no text of PostgreSQL can hold.
+/// If the name occurs several times, the last one counts, as in jsonb. Returns `None` if the JSON is malformed or not
+/// an object, or if the claim is missing, is neither a string nor a 64-bit integer, or contains a NUL, which a text in
+/// PostgreSQL cannot.
 pub fn read<'a>(json: &'a [u8], name: &str) -> Option<Claim<'a>> {
     let text = |text| str::from_utf8(text).map(|text| Claim::Text(Cow::Borrowed(text)));
     match fast_json::member(json, name) {
@@ -34,12 +35,12 @@ pub fn read<'a>(json: &'a [u8], name: &str) -> Option<Claim<'a>> {
 #[cold]
 fn read_with_full_parser<'a>(json: &'a [u8], name: &str) -> Option<Claim<'a>> {
     let mut json = serde_json::Deserializer::from_slice(json);
-    let found = json.deserialize_map(Claims { name }).ok()?;
+    let found = json.deserialize_map(ClaimVisitor { name }).ok()?;
     json.end().ok()?;
     found.filter(|claim| !matches!(claim, Claim::Text(text) if text.contains('\0')))
 }
 
-/// Reads a top-level claim that is a string, as [`read`] does.
+/// Like [`read`], but only for a claim that is a string.
 pub fn claim<'a>(json: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
     match read(json, name)? {
         Claim::Text(text) => Some(text),
@@ -47,7 +48,7 @@ pub fn claim<'a>(json: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
     }
 }
 
-/// Reads a top-level claim that is a string or an integer, the latter as it is printed, as [`read`] does.
+/// Like [`read`], but returns an integer as text.
 pub fn claim_text<'a>(json: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
     match read(json, name)? {
         Claim::Text(text) => Some(text),
@@ -55,8 +56,8 @@ pub fn claim_text<'a>(json: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
     }
 }
 
-/// Reads a uuid in the usual forms, in either case: 32 hex digits, with or without the four hyphens, with or without
-/// braces around the hyphens' form. PostgreSQL reads each of them too.
+/// Parses a UUID: 32 hexadecimal digits in either case, with or without the four hyphens, the form with hyphens also in
+/// braces. PostgreSQL accepts all of these forms.
 pub fn parse_uuid(text: &str) -> Option<Uuid> {
     match text.len() {
         32 | 36 | 38 => Uuid::try_parse(text).ok(),
@@ -64,12 +65,12 @@ pub fn parse_uuid(text: &str) -> Option<Uuid> {
     }
 }
 
-/// The top-level object.
-struct Claims<'n> {
+/// Visits the top-level object and returns the value of one claim.
+struct ClaimVisitor<'n> {
     name: &'n str,
 }
 
-impl<'de> Visitor<'de> for Claims<'_> {
+impl<'de> Visitor<'de> for ClaimVisitor<'_> {
     type Value = Option<Claim<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,9 +79,9 @@ impl<'de> Visitor<'de> for Claims<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(wanted) = map.next_key_seed(Name(self.name))? {
-            if wanted {
-                found = map.next_value_seed(Value)?;
+        while let Some(matches) = map.next_key_seed(NameMatcher(self.name))? {
+            if matches {
+                found = map.next_value_seed(ValueVisitor)?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -89,10 +90,10 @@ impl<'de> Visitor<'de> for Claims<'_> {
     }
 }
 
-/// A claim's name: whether it is the one we look for.
-struct Name<'n>(&'n str);
+/// Compares the name of a claim.
+struct NameMatcher<'n>(&'n str);
 
-impl<'de> DeserializeSeed<'de> for Name<'_> {
+impl<'de> DeserializeSeed<'de> for NameMatcher<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -100,7 +101,7 @@ impl<'de> DeserializeSeed<'de> for Name<'_> {
     }
 }
 
-impl Visitor<'_> for Name<'_> {
+impl Visitor<'_> for NameMatcher<'_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,10 +113,10 @@ impl Visitor<'_> for Name<'_> {
     }
 }
 
-/// The value of the claim we look for.
-struct Value;
+/// Reads the value of a claim.
+struct ValueVisitor;
 
-impl<'de> DeserializeSeed<'de> for Value {
+impl<'de> DeserializeSeed<'de> for ValueVisitor {
     type Value = Option<Claim<'de>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -123,7 +124,7 @@ impl<'de> DeserializeSeed<'de> for Value {
     }
 }
 
-impl<'de> Visitor<'de> for Value {
+impl<'de> Visitor<'de> for ValueVisitor {
     type Value = Option<Claim<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_json_names_nobody() {
+    fn malformed_json_contains_no_claim() {
         for json in [
             "",
             " ",
@@ -291,13 +292,13 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_names_nobody() {
+    fn a_claim_with_a_nul_is_ignored() {
         assert_eq!(text(r#"{"sub":"a\u0000b"}"#), None);
         assert_eq!(text("{\"sub\":\"a\0b\"}"), None);
     }
 
     #[test]
-    fn nesting_without_end_neither_crashes_nor_hides_the_claim() {
+    fn deep_nesting_neither_crashes_nor_hides_the_claim() {
         let deep = 500_000;
         let (open, close) = ("[".repeat(deep), "]".repeat(deep));
         assert_eq!(
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_megabyte_is_read_like_anything_else() {
+    fn a_megabyte_of_claims_is_read() {
         let long = "x".repeat(1 << 20);
         assert_eq!(string(&format!(r#"{{"a":"{long}","sub":"a"}}"#)).as_deref(), Some("a"));
         assert_eq!(
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_is_read_as_postgresql_does() {
+    fn a_uuid_is_parsed_as_in_postgresql() {
         let id = Uuid::from_u128(0xa0eebc99_9c0b_4ef8_bb6d_6bb9bd380a11);
         for text in [
             "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
@@ -346,7 +347,7 @@ mod tests {
         }
     }
 
-    /// JSON with the duplicate names, escapes and breaks that random bytes would never hit.
+    /// Pieces of JSON with duplicate names, escapes and syntax errors, which random bytes would hardly contain.
     fn nearly_json() -> impl Strategy<Value = String> {
         let piece = prop::sample::select(vec![
             "{",
@@ -379,7 +380,7 @@ mod tests {
         prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
     }
 
-    /// What jsonb would say: serde_json's whole tree, in which the last duplicate counts too.
+    /// Returns the claim as jsonb would, from the tree of serde_json, in which the last duplicate counts too.
     fn expected(json: &str) -> Option<String> {
         let tree: serde_json::Value = serde_json::from_str(json).ok()?;
         let found = match tree.as_object()?.get("sub")? {
@@ -394,7 +395,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4096))]
 
         #[test]
-        fn the_claim_is_what_the_whole_tree_says(json in nearly_json(), wrap in any::<bool>()) {
+        fn the_claim_is_the_one_in_the_full_tree(json in nearly_json(), wrap in any::<bool>()) {
             let json = if wrap { format!("{{{json}}}") } else { json };
             if serde_json::from_str::<serde_json::Value>(&json).is_ok() {
                 prop_assert_eq!(text(&json), expected(&json));
@@ -402,7 +403,7 @@ mod tests {
         }
 
         #[test]
-        fn objects_are_read_as_the_whole_tree_is(
+        fn an_object_is_read_as_by_the_full_parser(
             entries in prop::collection::vec((
                 prop::sample::select(vec!["sub", "s\\u0075b", "role", "a"]),
                 prop::sample::select(vec!["\"x\"", "\"\\n\"", "7", "-7", "7.5", "null", "[{\"sub\":\"y\"}]", "{\"sub\":1}"]),
@@ -419,7 +420,7 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_or_changed_object_never_panics(at in 0..SUPABASE.len(), byte in any::<u8>()) {
+        fn a_truncated_or_changed_object_never_panics(at in 0..SUPABASE.len(), byte in any::<u8>()) {
             prop_assert_eq!(claim(&SUPABASE.as_bytes()[..at], "sub"), None);
             let mut changed = SUPABASE.as_bytes().to_vec();
             changed[at] = byte;
@@ -427,7 +428,7 @@ mod tests {
         }
 
         #[test]
-        fn every_string_reads_back(value in any::<String>()) {
+        fn every_string_is_read_unchanged(value in any::<String>()) {
             let json = serde_json::json!({ "a": 1, "sub": value }).to_string();
             prop_assert_eq!(text(&json), (!value.contains('\0')).then_some(value));
         }

@@ -1,30 +1,31 @@
-//! A quick way through the JSON that claims nearly always are: no escapes, no numbers but integers, little nesting.
+//! A fast parser for the JSON that claims nearly always are: no escapes, no numbers but integers, little nesting.
 //!
-//! It runs on every call of a client, between system calls that leave little in the processor's caches: so it is small,
-//! and looks at each byte once. Whatever is unusual or wrong it leaves to the whole parser, which has the last word.
+//! It runs on every call of a client, with cold processor caches, so it is small and reads each byte once. It accepts
+//! a subset of JSON and leaves everything else, valid or not, to the full parser.
 
-/// Not plain: ask the whole parser.
+/// The JSON is not in the subset, or invalid: only the full parser can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NeedsFullParser;
 
-/// A value of JSON.
+/// A JSON value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     Text(&'a [u8]),
     Integer(i64),
+    /// A value of any other type.
     Other,
 }
 
-/// Objects and arrays inside each other, at most.
-const DEPTH: u32 = 32;
-/// Digits that always fit into 64 bits.
-const DIGITS: usize = 18;
+/// The maximum depth of nested objects and arrays.
+const MAX_DEPTH: u32 = 32;
+/// The maximum number of digits of an integer; these always fit into 64 bits.
+const MAX_DIGITS: usize = 18;
 
-/// The last member of this name of an object.
+/// Returns the value of a member of the top-level object; the last one if there are several of the name.
 pub fn member<'a>(json: &'a [u8], name: &str) -> Result<Option<Value<'a>>, NeedsFullParser> {
     let mut scan = Scan { json, at: 0 };
     scan.expect(b'{')?;
-    let found = scan.members(Some(name.as_bytes()), DEPTH)?;
+    let found = scan.members(Some(name.as_bytes()), MAX_DEPTH)?;
     match json[scan.at..].iter().all(is_space) {
         true => Ok(found),
         false => Err(NeedsFullParser),
@@ -35,13 +36,14 @@ fn is_space(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
+/// A position in the JSON.
 struct Scan<'a> {
     json: &'a [u8],
     at: usize,
 }
 
 impl<'a> Scan<'a> {
-    /// The next byte that is no space.
+    /// Returns the next byte that is not white space.
     #[inline]
     fn next(&mut self) -> Result<u8, NeedsFullParser> {
         loop {
@@ -53,6 +55,7 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// Consumes the next byte that is not white space, which must be this one.
     fn expect(&mut self, wanted: u8) -> Result<(), NeedsFullParser> {
         match self.next()? {
             byte if byte == wanted => Ok(()),
@@ -60,7 +63,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// What follows `{`; the last of the members that are called `name`, if that is wanted.
+    /// Parses an object after its `{`. Returns the last member that is called `name`, if a name is given.
     fn members(&mut self, name: Option<&[u8]>, depth: u32) -> Result<Option<Value<'a>>, NeedsFullParser> {
         let mut found = None;
         let mut next = self.next()?;
@@ -72,7 +75,7 @@ impl<'a> Scan<'a> {
                 return Err(NeedsFullParser);
             }
             let key = self.string()?;
-            // The whole parser wants names that are UTF-8.
+            // Names at the top level must be valid UTF-8, which only the full parser checks.
             if name.is_some() && !key.is_ascii() {
                 return Err(NeedsFullParser);
             }
@@ -90,7 +93,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// What follows `[`.
+    /// Parses an array after its `[`.
     fn elements(&mut self, depth: u32) -> Result<(), NeedsFullParser> {
         let mut next = self.next()?;
         if next == b']' {
@@ -106,14 +109,14 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The value that begins with this byte.
+    /// Parses the value that begins with this byte.
     fn value(&mut self, first: u8, depth: u32) -> Result<Value<'a>, NeedsFullParser> {
         match first {
             b'"' => self.string().map(Value::Text),
             b'-' | b'0'..=b'9' => self.integer().map(Value::Integer),
-            b't' => self.word(b"rue"),
-            b'f' => self.word(b"alse"),
-            b'n' => self.word(b"ull"),
+            b't' => self.literal(b"rue"),
+            b'f' => self.literal(b"alse"),
+            b'n' => self.literal(b"ull"),
             b'{' | b'[' => {
                 let depth = depth.checked_sub(1).ok_or(NeedsFullParser)?;
                 match first {
@@ -126,7 +129,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// What follows the opening quote, up to the closing one.
+    /// Parses a string after its opening quote.
     fn string(&mut self) -> Result<&'a [u8], NeedsFullParser> {
         let rest = &self.json[self.at..];
         let end = rest
@@ -140,7 +143,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The integer whose first byte was read.
+    /// Parses the integer whose first byte has been read.
     fn integer(&mut self) -> Result<i64, NeedsFullParser> {
         let rest = &self.json[self.at - 1..];
         let (sign, rest) = match rest {
@@ -150,10 +153,10 @@ impl<'a> Scan<'a> {
         let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (digits, rest) = rest.split_at(length);
         let is_plain = match digits {
-            // A negative zero is no integer.
+            // JSON parsers read -0 as a floating-point number.
             [b'0'] => sign == 1,
             [b'0', ..] | [] => false,
-            _ => length <= DIGITS,
+            _ => length <= MAX_DIGITS,
         };
         if !is_plain || matches!(rest, [b'.' | b'e' | b'E', ..]) {
             return Err(NeedsFullParser);
@@ -165,8 +168,8 @@ impl<'a> Scan<'a> {
         Ok(sign * value)
     }
 
-    /// The rest of `true`, `false` or `null`.
-    fn word(&mut self, rest: &[u8]) -> Result<Value<'a>, NeedsFullParser> {
+    /// Parses the rest of `true`, `false` or `null`.
+    fn literal(&mut self, rest: &[u8]) -> Result<Value<'a>, NeedsFullParser> {
         if !self.json[self.at..].starts_with(rest) {
             return Err(NeedsFullParser);
         }
@@ -180,11 +183,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_gateway_sends_is_plain() {
+    fn typical_claims_are_parsed() {
         let json = br#" { "aud" : "authenticated", "exp":1795450000, "sub": "a\u00e9", "n": -7,
             "app": {"providers":["email", {}, []], "sub": "not this"}, "ok": true, "no": null, "sub":"b" } "#;
         let json = &String::from_utf8_lossy(json).replace("\\u00e9", "é");
-        let member = |name| member(json.as_bytes(), name).expect("plain JSON");
+        let member = |name| member(json.as_bytes(), name).expect("JSON in the subset");
         assert_eq!(member("sub"), Some(Value::Text(b"b")));
         assert_eq!(member("exp"), Some(Value::Integer(1_795_450_000)));
         assert_eq!(member("n"), Some(Value::Integer(-7)));
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unusual_is_left_to_the_whole_parser() {
+    fn anything_else_is_left_to_the_full_parser() {
         for json in [
             "",
             "[]",

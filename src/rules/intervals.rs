@@ -1,25 +1,25 @@
-//! Intervals that depend on each other. Everything is in microseconds.
+//! Intervals that depend on each other, in microseconds.
 
 use super::time::{Micros, USECS_PER_MINUTE, USECS_PER_SEC};
 
-/// The heartbeat interval told to clients: at most 2/5 of the timeout, so that one lost beat is not noticed.
+/// Returns the heartbeat interval for clients: at most 2/5 of the timeout, so that one lost beat has no effect.
 pub const fn heartbeat(interval: Micros, timeout: Micros) -> Micros {
     min(interval, timeout / 5 * 2)
 }
 
-/// How far the table may lag behind: at most half of what a heartbeat leaves of the timeout, so that a query that
-/// compares the table's `last_activity` with the clock is right too. `heartbeat` is the interval told to clients.
+/// Returns the maximum lag of the table: at most half of (`timeout` - `heartbeat`), so that queries that compare the
+/// `last_activity` of the table with the clock are correct too. `heartbeat` is the effective interval.
 pub const fn flush(interval: Micros, timeout: Micros, heartbeat: Micros) -> Micros {
     min(interval, (timeout - heartbeat) / 2)
 }
 
-/// How long after a start sessions of the table are believed, whatever their age: whoever keeps beating is heard from
-/// within it. `heartbeat` and `flush` are the effective intervals.
+/// Returns the length of the grace period after a start, in which sessions from the table count as live whatever their
+/// age: every client that is still there beats within it. `heartbeat` and `flush` are the effective intervals.
 pub const fn recovery_grace(timeout: Micros, heartbeat: Micros, flush: Micros) -> Micros {
     min(timeout, heartbeat + flush)
 }
 
-/// How often old sessions are cleaned up: a tenth of the retention, between one second and ten minutes.
+/// Returns the time between two cleanups: a tenth of the retention, between one second and ten minutes.
 pub const fn cleanup_period(retention: Micros) -> Micros {
     max(min(retention / 10, 10 * USECS_PER_MINUTE), USECS_PER_SEC)
 }
@@ -40,7 +40,7 @@ mod tests {
     const DAY: Micros = 86_400 * USECS_PER_SEC;
 
     #[test]
-    fn defaults_stay_as_they_are() {
+    fn the_defaults_are_not_limited() {
         let (timeout, beat, lag) = (5 * USECS_PER_MINUTE, 2 * USECS_PER_MINUTE, 90 * USECS_PER_SEC);
         assert_eq!(heartbeat(beat, timeout), beat);
         assert_eq!(flush(lag, timeout, beat), lag);
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn cleanup_runs_at_least_each_second_and_never_more_often() {
+    fn cleanup_runs_at_most_every_second_and_at_least_every_ten_minutes() {
         assert_eq!(cleanup_period(USECS_PER_SEC), USECS_PER_SEC);
         assert_eq!(cleanup_period(50 * USECS_PER_SEC), 5 * USECS_PER_SEC);
         assert_eq!(cleanup_period(3650 * DAY), 10 * USECS_PER_MINUTE);

@@ -1,4 +1,4 @@
-//! The rules of presence in plain Rust: no PostgreSQL, no shared memory, no clock of its own.
+//! The rules of presence in plain Rust, without PostgreSQL, shared memory or a clock.
 
 pub mod claims;
 mod fast_json;

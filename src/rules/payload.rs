@@ -1,4 +1,4 @@
-//! The messages of the channel: what a listener reads.
+//! The payloads of notifications: messages in JSON.
 
 use std::fmt::Write;
 
@@ -10,10 +10,10 @@ use super::{
     time::{Micros, rfc3339},
 };
 
-/// What PostgreSQL allows a payload, in bytes.
-const LIMIT: usize = 7_999;
+/// The maximum length of a payload in PostgreSQL, in bytes.
+const MAX_LENGTH: usize = 7_999;
 
-/// One visible change of a user's status.
+/// A change of a user's status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     pub seq: i64,
@@ -29,18 +29,18 @@ pub struct Change {
     pub last_seen: Option<Micros>,
 }
 
-/// The characters of a message. Whatever is beyond them is escaped as JSON has it.
+/// The characters that a message may contain. Others are escaped as in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alphabet {
     Unicode,
-    /// Where the database has another encoding: the message is the same in each, and as long as it was made.
+    /// For a database that is not UTF-8: ASCII is the same, and as long, in every encoding.
     Ascii,
 }
 
-/// The messages that tell these changes, in order, each under 8,000 bytes and as full as it goes.
+/// Packs changes, in order, into as few messages as possible, each shorter than 8,000 bytes.
 ///
-/// `prev` is the sequence of the message before. The `prev` of each message is the `seq` of the one before it, the `seq`
-/// that of its last change. A change too long to be told by itself is told by a message without changes.
+/// `prev` is the `seq` of the previous message. The `prev` of each message is the `seq` of the one before it; its `seq`
+/// is that of its last change. Changes that are too long for a message are replaced by a wakeup.
 pub fn pack(epoch: &str, prev: i64, changes: &[Change], alphabet: Alphabet) -> Vec<String> {
     let mut packer = Packer::new(epoch, prev, alphabet);
     for change in changes {
@@ -49,24 +49,24 @@ pub fn pack(epoch: &str, prev: i64, changes: &[Change], alphabet: Alphabet) -> V
     packer.finish()
 }
 
-/// A message without changes: whoever is behind `seq` reads the changes from the database.
+/// Returns a message without changes, upon which listeners read the changes up to `seq` from the database.
 pub fn wakeup(epoch: &str, prev: i64, seq: i64) -> String {
     head(&head_start(epoch), prev, seq) + "}"
 }
 
-/// Packs changes into messages, each written once.
+/// Packs changes into messages, in a single pass.
 struct Packer {
     alphabet: Alphabet,
     head_start: String,
     messages: Vec<String>,
-    /// The sequence of the message before the open one.
+    /// The `seq` of the message before the open one.
     prev: i64,
-    /// The sequence of the last change seen.
+    /// The `seq` of the last change.
     seq: i64,
-    /// The changes of the open message, or none if there is none.
+    /// The changes of the open message, or empty if there is none.
     body: String,
-    /// Whether the open message stands for changes that cannot be told.
-    unsendable: bool,
+    /// Whether the open message is a wakeup, in place of changes that are too long.
+    is_wakeup: bool,
 }
 
 impl Packer {
@@ -77,8 +77,8 @@ impl Packer {
             messages: Vec::new(),
             prev,
             seq: prev,
-            body: String::with_capacity(LIMIT),
-            unsendable: false,
+            body: String::with_capacity(MAX_LENGTH),
+            is_wakeup: false,
         }
     }
 
@@ -87,14 +87,14 @@ impl Packer {
             Alphabet::Unicode => json(change),
             Alphabet::Ascii => ascii(json(change)),
         };
-        if self.unsendable || !self.fits(self.prev, change.seq, self.body.len() + 1 + text.len()) {
+        if self.is_wakeup || !self.fits(self.prev, change.seq, self.body.len() + 1 + text.len()) {
             let fits_alone = self.fits(self.seq, change.seq, text.len());
-            if fits_alone || !self.unsendable {
+            if fits_alone || !self.is_wakeup {
                 self.close();
             }
-            self.unsendable = !fits_alone;
+            self.is_wakeup = !fits_alone;
         }
-        if !self.unsendable {
+        if !self.is_wakeup {
             if !self.body.is_empty() {
                 self.body.push(',');
             }
@@ -103,14 +103,15 @@ impl Packer {
         self.seq = change.seq;
     }
 
+    /// Returns whether a message with a body of this length is short enough.
     fn fits(&self, prev: i64, seq: i64, body: usize) -> bool {
-        head_len(&self.head_start, prev, seq) + OPEN.len() + body + CLOSE.len() <= LIMIT
+        head_len(&self.head_start, prev, seq) + OPEN.len() + body + CLOSE.len() <= MAX_LENGTH
     }
 
-    /// Writes the open message, if there is one.
+    /// Ends the open message, if there is one.
     fn close(&mut self) {
         let mut message = head(&self.head_start, self.prev, self.seq);
-        if self.unsendable {
+        if self.is_wakeup {
             message.push('}');
         } else if self.body.is_empty() {
             return;
@@ -122,7 +123,7 @@ impl Packer {
         }
         self.messages.push(message);
         self.body.clear();
-        self.unsendable = false;
+        self.is_wakeup = false;
         self.prev = self.seq;
     }
 
@@ -132,35 +133,39 @@ impl Packer {
     }
 }
 
+/// What encloses the changes of a message.
 const OPEN: &str = ",\"changes\":[";
 const CLOSE: &str = "]}";
 
+/// Returns the beginning of every message of an epoch.
 fn head_start(epoch: &str) -> String {
     format!("{{\"v\":1,\"epoch\":{},\"prev\":", ascii(json(epoch)))
 }
 
+/// Returns a message up to its changes, unclosed.
 fn head(start: &str, prev: i64, seq: i64) -> String {
     let mut head = start.to_owned();
     let _ = write!(head, "{prev},\"seq\":{seq}");
     head
 }
 
+/// Returns the length of [`head`].
 fn head_len(start: &str, prev: i64, seq: i64) -> usize {
     start.len() + digits(prev) + ",\"seq\":".len() + digits(seq)
 }
 
-/// How long a number is when printed.
+/// Returns the length of a number in decimal notation.
 fn digits(number: i64) -> usize {
     let sign = usize::from(number < 0);
     sign + number.unsigned_abs().checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
-/// Cannot fail: neither our types nor a string refuse to be written, and there is no map with odd keys.
+/// Serializes to JSON. Cannot fail: strings and the types above always serialize, and there is no map with other keys.
 fn json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// JSON with every character beyond ASCII escaped; it has them in strings only.
+/// Escapes every character of a JSON text that is not ASCII; only strings contain such characters.
 fn ascii(json: String) -> String {
     if json.is_ascii() {
         return json;
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_exactly_as_promised() {
+    fn a_message_is_exactly_as_documented() {
         let mut second = change(43, None);
         second.status = Status::Inactive;
         let messages = pack("e", 41, &[change(42, Some("42")), second], Unicode);
@@ -241,16 +246,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn unknown_values_are_omitted() {
         let mut unseen = change(1, None);
         unseen.last_seen = None;
         let message: Value = serde_json::from_str(&pack("e", 0, &[unseen], Unicode)[0]).unwrap();
-        let told: Vec<_> = message["changes"][0].as_object().unwrap().keys().cloned().collect();
-        assert_eq!(told, ["at", "seq", "status", "user_id"]);
+        let fields: Vec<_> = message["changes"][0].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(fields, ["at", "seq", "status", "user_id"]);
     }
 
     #[test]
-    fn what_is_not_ascii_can_be_escaped() {
+    fn characters_beyond_ascii_can_be_escaped() {
         let message = &pack("e", 0, &[change(1, Some("müller 🟢"))], Ascii)[0];
         assert!(message.contains(r#""key":"m\u00fcller \ud83d\udfe2""#));
         let message: Value = serde_json::from_str(message).unwrap();
@@ -258,29 +263,29 @@ mod tests {
     }
 
     #[test]
-    fn no_change_is_no_message() {
+    fn no_change_makes_no_message() {
         assert!(pack(EPOCH, 5, &[], Unicode).is_empty());
     }
 
     #[test]
-    fn messages_are_as_full_as_they_go() {
+    fn messages_are_as_full_as_possible() {
         let changes: Vec<_> = (1..=1000).map(|seq| change(seq, None)).collect();
         let messages = pack(EPOCH, 0, &changes, Unicode);
         let one = json(&changes[998]).len() + 1;
         for (index, message) in messages.iter().enumerate() {
-            assert!(message.len() <= LIMIT);
-            assert!(index + 1 == messages.len() || message.len() + one > LIMIT);
+            assert!(message.len() <= MAX_LENGTH);
+            assert!(index + 1 == messages.len() || message.len() + one > MAX_LENGTH);
         }
     }
 
-    /// A key that makes the only change of a message exactly `length` bytes long.
+    /// Returns a key with which a message of one change is exactly `length` bytes long.
     fn key_filling(length: usize) -> String {
         let empty = pack(EPOCH, 0, &[change(1, Some(""))], Unicode)[0].len();
         "k".repeat(length - empty)
     }
 
     #[test]
-    fn a_message_may_be_7999_bytes_and_no_more() {
+    fn a_message_has_at_most_7999_bytes() {
         let fits = pack(EPOCH, 0, &[change(1, Some(&key_filling(7_999)))], Unicode);
         assert_eq!(fits.len(), 1);
         assert_eq!(fits[0].len(), 7_999);
@@ -292,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_too_long_to_tell_wakes_listeners_instead() {
+    fn changes_too_long_for_a_message_are_replaced_by_a_wakeup() {
         let long = "k".repeat(1 << 20);
         let messages = pack(
             EPOCH,
@@ -315,7 +320,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn messages_chain_and_tell_every_change_once(
+        fn messages_are_chained_and_contain_every_change_once(
             prev in 0..i64::MAX / 2,
             epoch in ".{0,40}",
             alphabet in prop_oneof![Just(Unicode), Just(Ascii)],
@@ -327,7 +332,7 @@ mod tests {
                 keys.iter().zip(prev + 1..).map(|(key, seq)| change(seq, key.as_deref())).collect();
             let longest = 7_890 - ascii(json(&epoch)).len();
             let mut last = prev;
-            let mut told = changes.iter();
+            let mut expected_changes = changes.iter();
             for message in pack(&epoch, prev, &changes, alphabet) {
                 prop_assert!(message.len() < 8_000);
                 prop_assert!(alphabet == Unicode || message.is_ascii());
@@ -339,24 +344,24 @@ mod tests {
                 prop_assert!(seq > last);
                 match message.get("changes") {
                     None => for _ in last..seq {
-                        prop_assert!(ascii(json(told.next().unwrap())).len() > longest);
+                        prop_assert!(ascii(json(expected_changes.next().unwrap())).len() > longest);
                     },
                     Some(changes) => {
                         let changes = changes.as_array().unwrap();
                         prop_assert_eq!(changes.len() as i64, seq - last);
                         for change in changes {
-                            let expected: Value = serde_json::from_str(&json(told.next().unwrap())).unwrap();
+                            let expected: Value = serde_json::from_str(&json(expected_changes.next().unwrap())).unwrap();
                             prop_assert_eq!(change, &expected);
                         }
                     }
                 }
                 last = seq;
             }
-            prop_assert!(told.next().is_none());
+            prop_assert!(expected_changes.next().is_none());
         }
 
         #[test]
-        fn a_number_is_as_long_as_it_prints(number in any::<i64>()) {
+        fn digits_is_the_length_of_the_number(number in any::<i64>()) {
             for number in [number, 0, i64::MIN, i64::MAX, 9, 10, -1] {
                 prop_assert_eq!(digits(number), number.to_string().len());
             }

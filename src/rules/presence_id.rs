@@ -1,29 +1,30 @@
-//! Ids for users whose own id is no uuid.
+//! Ids for users whose application ids are not UUIDs.
 //!
-//! An integer becomes a UUIDv8 that holds it, tagged so that no other uuid is taken for one:
-//! `presence_id(42)` is `70726573-656e-8ce0-8000-00000000002a`, where `70726573656e` spells "presen". The integer's top two
-//! bits are the lowest of the third group, the other 62 follow the variant. Any other text becomes a UUIDv5.
+//! An integer is mapped to a UUIDv8 that contains it and a tag, so that it can be recovered: `presence_id(42)` is
+//! `70726573-656e-8ce0-8000-00000000002a`, where `70726573656e` is "presen" in ASCII. The top two bits of the integer
+//! are the lowest bits of the third group; the other 62 follow the variant. Any other text is mapped to a UUIDv5.
 
 use uuid::Uuid;
 
-/// Where the UUIDv5 of text keys are made. It must never change: ids already stored depend on it.
+/// The namespace of the UUIDv5 of text keys. It must never change, as applications store the ids.
 const NAMESPACE: Uuid = Uuid::from_u128(0x366cb3ca_660a_479b_b215_9750ad52feb1);
 
-/// A uuid with everything but the integer's bits.
+/// The UUID of an integer, without the bits of the integer.
 const TAG: u128 = 0x70726573_656e_8ce0_8000_000000000000;
+/// The number of bits of the integer that follow the variant.
 const LOW_BITS: u32 = 62;
-const LOW: u64 = (1 << LOW_BITS) - 1;
-/// The variant stands between the integer's top two bits and the rest.
+const LOW_MASK: u64 = (1 << LOW_BITS) - 1;
+/// The position of the integer's top two bits. The variant is between them and the other bits.
 const HIGH_SHIFT: u32 = 64;
 
-/// The id of a user known by an integer.
-pub const fn presence_id_int(key: i64) -> Uuid {
-    let bits = key as u64;
+/// Returns the id of a user whose application id is an integer.
+pub const fn presence_id_int(number: i64) -> Uuid {
+    let bits = number as u64;
     let high = (bits >> LOW_BITS) as u128;
-    Uuid::from_u128(TAG | high << HIGH_SHIFT | (bits & LOW) as u128)
+    Uuid::from_u128(TAG | high << HIGH_SHIFT | (bits & LOW_MASK) as u128)
 }
 
-/// The id of a user known by a text. The text an integer is printed as gives the integer's id.
+/// Returns the id of a user whose application id is a text. An integer in its canonical form has the id of the integer.
 pub fn presence_id_text(key: &str) -> Uuid {
     match canonical_integer(key) {
         Some(integer) => presence_id_int(integer),
@@ -31,10 +32,10 @@ pub fn presence_id_text(key: &str) -> Uuid {
     }
 }
 
-/// The integer an id was made of, if it was made of one.
+/// Returns the integer that an id contains, if it is the id of an integer.
 pub const fn integer_of(id: Uuid) -> Option<i64> {
     let bits = id.as_u128();
-    let integer = ((bits >> HIGH_SHIFT) as u64 & 3) << LOW_BITS | (bits as u64 & LOW);
+    let integer = ((bits >> HIGH_SHIFT) as u64 & 3) << LOW_BITS | (bits as u64 & LOW_MASK);
     let integer = integer as i64;
     if presence_id_int(integer).as_u128() == bits {
         Some(integer)
@@ -43,12 +44,12 @@ pub const fn integer_of(id: Uuid) -> Option<i64> {
     }
 }
 
-/// Whether a user who has a key has one that cannot be derived from its id.
+/// Returns whether a user has a key that cannot be recovered from the id.
 pub const fn is_keyed(id: Uuid, has_key: bool) -> bool {
     has_key && integer_of(id).is_none()
 }
 
-/// Reads an integer as it is printed: no sign but `-`, no leading zero, no space.
+/// Parses an integer in its canonical form: no sign but `-`, no leading zeros, no spaces.
 fn canonical_integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let canonical = match digits.as_bytes() {
@@ -65,7 +66,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn ids_already_stored_never_change() {
+    fn the_ids_of_integers_never_change() {
         for (key, id) in [
             ("0", "70726573-656e-8ce0-8000-000000000000"),
             ("42", "70726573-656e-8ce0-8000-00000000002a"),
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_an_integer_prints_as_is_one() {
+    fn only_the_canonical_form_of_an_integer_is_one() {
         for key in [
             "",
             "-",
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_looks_like_a_uuid_is_just_text() {
+    fn the_text_of_a_uuid_is_treated_as_any_other() {
         let text = "70726573-656e-8ce0-8000-00000000002a";
         assert_ne!(presence_id_text(text).to_string(), text);
         assert_eq!(presence_id_text(text).get_version_num(), 5);
@@ -113,7 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_integer_reads_back_and_equals_its_text(key in any::<i64>()) {
+        fn an_integer_can_be_recovered_and_has_the_id_of_its_text(key in any::<i64>()) {
             let id = presence_id_int(key);
             prop_assert_eq!(integer_of(id), Some(key));
             prop_assert_eq!(presence_id_text(&key.to_string()), id);
@@ -122,7 +123,7 @@ mod tests {
         }
 
         #[test]
-        fn no_other_uuid_is_taken_for_an_integer(key in any::<i64>(), bit in 0..128u32, other in any::<u128>()) {
+        fn no_other_uuid_contains_an_integer(key in any::<i64>(), bit in 0..128u32, other in any::<u128>()) {
             let flipped = Uuid::from_u128(presence_id_int(key).as_u128() ^ 1 << bit);
             let integer_bit = bit < 62 || (64..66).contains(&bit);
             prop_assert_eq!(integer_of(flipped).is_some(), integer_bit);
@@ -132,7 +133,7 @@ mod tests {
         }
 
         #[test]
-        fn texts_that_differ_have_ids_that_differ(a in ".*", b in ".*") {
+        fn different_texts_have_different_ids(a in ".*", b in ".*") {
             prop_assert_eq!(presence_id_text(&a) == presence_id_text(&b), a == b);
         }
     }

@@ -1,6 +1,6 @@
-//! What a user shows, and why that changed.
+//! The status of a user, and the reasons for its changes.
 
-/// What a user shows to the others, `presence_status` in SQL. The type has two more labels, 'idle' and 'busy', which are
+/// The status of a user, `presence_status` in SQL. The SQL type has two more labels, 'idle' and 'busy', which are
 /// reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
@@ -9,12 +9,12 @@ pub enum Status {
 }
 
 impl Status {
-    /// The status of a user with or without a live session.
+    /// Returns the status of a user with or without a live session.
     pub const fn of(live: bool) -> Status {
         if live { Status::Active } else { Status::Inactive }
     }
 
-    /// Its label in SQL.
+    /// Returns the label in SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
             Status::Active => "active",
@@ -22,31 +22,32 @@ impl Status {
         }
     }
 
-    /// Whether the user has a live session: every status but 'inactive'.
+    /// Returns whether the user is online, as in every status but 'inactive'.
     pub const fn is_online(self) -> bool {
         !matches!(self, Status::Inactive)
     }
 }
 
-/// Why the status of a user changed, `presence_changes.reason` in SQL. The numbers are kept in shared memory.
+/// Why the status of a user changed, `presence_changes.reason` in SQL. Shared memory contains the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Reason {
-    /// A session began.
+    /// A session started.
     Started = 0,
-    /// A timed out session was heard from again.
+    /// A session that had timed out sent a heartbeat.
     Resumed = 1,
-    /// Logout.
+    /// A session ended, by logout.
     Ended = 2,
-    /// A released session was not heard from within its grace.
+    /// A released session sent no heartbeat within its grace.
     Released = 3,
-    /// Silence longer than the timeout.
+    /// A session sent no heartbeat within the timeout.
     TimedOut = 4,
-    /// The absolute end of the session.
+    /// A session reached its absolute end.
     Expired = 5,
-    /// The session's row, or the user, was deleted.
+    /// The row of the session, or the user, was deleted.
     Deleted = 6,
-    /// Found so when serving began: not heard from since before the server stopped.
+    /// After a start of the worker, the sessions of the user were found to have no activity since before the server
+    /// stopped.
     Recovered = 7,
 }
 
@@ -62,7 +63,7 @@ impl Reason {
         Reason::Recovered,
     ];
 
-    /// Its text in SQL.
+    /// Returns the text in SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
             Reason::Started => "started",
@@ -76,7 +77,7 @@ impl Reason {
         }
     }
 
-    /// The reason with this number.
+    /// Returns the reason with this number.
     pub fn from_repr(number: u8) -> Option<Reason> {
         Reason::ALL.into_iter().find(|reason| *reason as u8 == number)
     }

@@ -1,4 +1,4 @@
-//! Time as PostgreSQL keeps it: microseconds since 2000-01-01 UTC.
+//! Time in PostgreSQL's representation: microseconds since 2000-01-01 UTC.
 
 use chrono::{DateTime, SecondsFormat};
 
@@ -9,15 +9,15 @@ pub const USECS_PER_MSEC: Micros = 1_000;
 pub const USECS_PER_SEC: Micros = 1_000_000;
 pub const USECS_PER_MINUTE: Micros = 60 * USECS_PER_SEC;
 
-/// 2000-01-01 UTC on the Unix clock.
+/// 2000-01-01 UTC in Unix time.
 const EPOCH: Micros = 946_684_800 * USECS_PER_SEC;
-/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z, the ends of what RFC 3339 can say, on the Unix clock.
+/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z in Unix time, the bounds of RFC 3339.
 const FIRST: Micros = -62_135_596_800 * USECS_PER_SEC;
 const LAST: Micros = 253_402_300_800 * USECS_PER_SEC - 1;
 
-/// Writes a point in time as RFC 3339, in UTC with microseconds: `2026-11-23T15:00:00.123456Z`.
+/// Formats a point in time as RFC 3339, in UTC with microseconds: `2026-11-23T15:00:00.123456Z`.
 ///
-/// RFC 3339 knows no infinity and only the years 1 to 9999: whatever lies outside becomes the nearest time inside.
+/// RFC 3339 has no infinity, and only the years 1 to 9999: any other time is clamped to these bounds.
 pub fn rfc3339(at: Micros) -> String {
     DateTime::from_timestamp_micros(at.saturating_add(EPOCH).clamp(FIRST, LAST))
         .unwrap_or_default()
@@ -37,14 +37,14 @@ mod tests {
     }
 
     #[test]
-    fn infinities_become_the_ends_of_rfc3339() {
+    fn infinities_are_clamped_to_the_bounds_of_rfc3339() {
         assert_eq!(rfc3339(i64::MIN), "0001-01-01T00:00:00.000000Z");
         assert_eq!(rfc3339(i64::MAX), "9999-12-31T23:59:59.999999Z");
     }
 
     proptest! {
         #[test]
-        fn every_time_has_one_length_and_reads_back(at in any::<i64>()) {
+        fn every_time_has_the_same_length_and_parses_back(at in any::<i64>()) {
             let text = rfc3339(at);
             prop_assert_eq!(text.len(), 27);
             let back = DateTime::parse_from_rfc3339(&text).unwrap().timestamp_micros();

@@ -1,4 +1,4 @@
-//! Session tokens and their digests. A token is a secret; its digest is none.
+//! Session tokens and their digests. A token is a secret, its digest is not.
 
 use std::fmt;
 
@@ -6,22 +6,23 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Bytes a client's own token may have.
+/// The length in bytes of a token chosen by a client.
 pub const LENGTH: std::ops::RangeInclusive<usize> = 22..=512;
 
+/// The prefix of a digest's text.
 const PREFIX: &str = "sha256:";
 
-/// What is kept of a token: its SHA-256.
+/// The SHA-256 digest of a token, which is stored in its place.
 #[derive(Clone, Copy)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Digests a token as it is. The text of a digest is just another token here.
+    /// Returns the digest of a token. The text of a digest is treated as any other token.
     pub fn of(token: &str) -> Digest {
         Digest(Sha256::digest(token.as_bytes()).into())
     }
 
-    /// Reads `sha256:` and 64 lower-case hex digits, nothing else.
+    /// Parses `sha256:` followed by 64 lower-case hexadecimal digits, and no other form.
     pub fn parse(text: &str) -> Option<Digest> {
         let digits = text.strip_prefix(PREFIX)?;
         if digits.bytes().any(|digit| digit.is_ascii_uppercase()) {
@@ -32,21 +33,22 @@ impl Digest {
         Some(Digest(bytes))
     }
 
-    /// The digest with these bytes.
+    /// Returns the digest with these bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Digest {
         Digest(bytes)
     }
 
+    /// Returns the bytes of the digest.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The text kept in `session_token`.
+    /// Returns the text that is stored in `session_token`.
     pub fn to_text(self) -> String {
         self.to_string()
     }
 
-    /// Compares in constant time. `==` does the same.
+    /// Compares in constant time, as `==` does.
     pub fn ct_eq(&self, other: &Digest) -> bool {
         self.0.ct_eq(&other.0).into()
     }
@@ -75,16 +77,16 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A client's token that is too short to be a secret, or too long.
+/// The error for a token chosen by a client that is too short to be a secret, or too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weak;
 
-/// Makes a token of 256 random bits: 43 url-safe characters.
+/// Returns a token of 256 random bits: 43 URL-safe characters.
 pub fn generate(random: [u8; 32]) -> String {
     URL_SAFE_NO_PAD.encode(random)
 }
 
-/// Tells whether a client's own token has a sensible length.
+/// Checks the length of a token chosen by a client.
 pub fn check(token: &str) -> Result<(), Weak> {
     if LENGTH.contains(&token.len()) {
         Ok(())
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_exact_text_of_a_digest_is_one() {
+    fn only_the_exact_form_of_a_digest_is_parsed() {
         let text = Digest::of("abc").to_text();
         for wrong in [
             "",
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_token_is_refused_by_bytes() {
+    fn the_length_of_a_token_is_checked_in_bytes() {
         assert_eq!(check(&"x".repeat(21)), Err(Weak));
         assert_eq!(check(&"x".repeat(22)), Ok(()));
         assert_eq!(check(&"é".repeat(11)), Ok(()));
@@ -148,20 +150,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_digest_reads_back(bytes in any::<[u8; 32]>()) {
+        fn every_digest_parses_back(bytes in any::<[u8; 32]>()) {
             let digest = Digest::from_bytes(bytes);
             prop_assert_eq!(Digest::parse(&digest.to_text()), Some(digest));
         }
 
         #[test]
-        fn tokens_differ_where_their_bits_do(a in any::<[u8; 32]>(), b in any::<[u8; 32]>()) {
+        fn different_bits_make_different_tokens(a in any::<[u8; 32]>(), b in any::<[u8; 32]>()) {
             prop_assert_eq!(generate(a) == generate(b), a == b);
             prop_assert_eq!(check(&generate(a)), Ok(()));
             prop_assert!(generate(a).bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_'));
         }
 
         #[test]
-        fn no_text_makes_parse_panic(text in ".*") {
+        fn parsing_never_panics(text in ".*") {
             Digest::parse(&text);
             Digest::parse(&format!("sha256:{text}"));
         }

@@ -1,4 +1,4 @@
-//! A heartbeat, whole.
+//! Heartbeats: in the roster, or by way of the table for a session that the roster does not know.
 
 use uuid::Uuid;
 
@@ -10,18 +10,19 @@ use crate::{
     triggers::pending,
 };
 
-/// The answer to a heartbeat.
+/// What a heartbeat returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Counted.
+    /// It counts.
     Ok,
-    /// The caller's, and ended: sign in again.
+    /// The session is the caller's and has ended: sign in again.
     Ended,
-    /// No such session, or not the caller's: start one.
+    /// There is no such session, or it is not the caller's: start one.
     Unknown,
 }
 
-/// Prefetches what a heartbeat of this session is about to need, while the caller's rights are checked.
+/// Prefetches the hash bucket and the lock that a heartbeat of this session needs. Call it before the caller's rights
+/// are checked.
 #[inline]
 pub fn prefetch_heartbeat(id: &Uuid) {
     if let Some(tenant) = roster::known_tenant() {
@@ -30,7 +31,7 @@ pub fn prefetch_heartbeat(id: &Uuid) {
     }
 }
 
-/// Prefetches the session itself, once what [`prefetch_heartbeat`] requested has arrived.
+/// Prefetches the session's slot. Call it once the bucket that [`prefetch_heartbeat`] requested has arrived.
 #[inline]
 pub fn prefetch_slot(id: &Uuid) {
     if let Some(tenant) = roster::known_tenant() {
@@ -40,22 +41,22 @@ pub fn prefetch_slot(id: &Uuid) {
 
 /// Counts a heartbeat. Errors: 25006 on a standby, 55000 where the library is not preloaded.
 ///
-/// Always inlined, with what it calls: a backend has slept before a beat, and each page of code is a cache miss.
+/// Always inlined, with what it calls: after a context switch each page of code is a cache miss.
 #[inline(always)]
 pub fn heartbeat(key: Key, owner: Owner) -> Answer {
     let tenant = roster::tenant();
     if let Key::Id(id) = &key {
-        // It arrives while the clock is read and the lock taken.
+        // Arrives while the clock is read and the lock is taken.
         tenant.prefetch_slot(id);
     }
     match tenant.beat(&key, &owner, compat::now(), settings::active_timeout) {
         Beat::Counted if pending::is_empty() => Answer::Ok,
         Beat::Ended if pending::is_empty() => Answer::Ended,
-        _ => slow_heartbeat(tenant, &key, &owner),
+        _ => heartbeat_slow_path(tenant, &key, &owner),
     }
 }
 
-/// Counts heartbeats; returns the ids that were not counted, in the order of the call.
+/// Counts heartbeats. Returns the ids of those that do not count, in the order of `ids`. Errors as [`heartbeat`].
 pub fn heartbeat_many(ids: &[Uuid], owner: Owner) -> Vec<Uuid> {
     let tenant = roster::tenant();
     let now = compat::now();
@@ -65,7 +66,7 @@ pub fn heartbeat_many(ids: &[Uuid], owner: Owner) -> Vec<Uuid> {
         let key = Key::Id(*id);
         let counted = match tenant.beat(&key, &owner, now, settings::active_timeout) {
             Beat::Counted if pending::is_empty() => true,
-            _ => slow_heartbeat(tenant, &key, &owner) == Answer::Ok,
+            _ => heartbeat_slow_path(tenant, &key, &owner) == Answer::Ok,
         };
         if !counted {
             missed.push(*id);
@@ -74,25 +75,23 @@ pub fn heartbeat_many(ids: &[Uuid], owner: Owner) -> Vec<Uuid> {
     missed
 }
 
-/// The answer that follows from what this transaction itself wrote of the session, if it did.
-pub(super) fn own_write(key: &Key, owner: &Owner) -> Option<Answer> {
-    let write = match key {
+/// Returns the answer that follows from this transaction's own last write of the session, if it has written it.
+pub(super) fn answer_from_pending(key: &Key, owner: &Owner) -> Option<Answer> {
+    let last = match key {
         Key::Id(id) => pending::last_write(|image| image.id == *id),
         Key::Digest(digest) => pending::last_write(|image| image.digest == *digest),
     }?;
-    let has_ended = write.image.ended || write.image.expires_at <= compat::now();
-    Some(
-        match (owner.may(&write.image.auth_id), write.effect.deleted, has_ended) {
-            (false, _, _) | (_, true, _) => Answer::Unknown,
-            (_, _, true) => Answer::Ended,
-            _ => Answer::Ok,
-        },
-    )
+    let has_ended = last.image.ended || last.image.expires_at <= compat::now();
+    Some(match (owner.may(&last.image.auth_id), last.effect.deleted, has_ended) {
+        (false, _, _) | (_, true, _) => Answer::Unknown,
+        (_, _, true) => Answer::Ended,
+        _ => Answer::Ok,
+    })
 }
 
 #[cold]
-fn slow_heartbeat(tenant: Tenant, key: &Key, owner: &Owner) -> Answer {
-    if let Some(answer) = own_write(key, owner) {
+fn heartbeat_slow_path(tenant: Tenant, key: &Key, owner: &Owner) -> Answer {
+    if let Some(answer) = answer_from_pending(key, owner) {
         return answer;
     }
     // Retry once: the slot may be evicted between fill and beat.
@@ -102,7 +101,7 @@ fn slow_heartbeat(tenant: Tenant, key: &Key, owner: &Owner) -> Answer {
             Beat::Ended => return Answer::Ended,
             Beat::Missing => match read_through(tenant, key, owner) {
                 ReadThrough::Filled => {}
-                ReadThrough::Beaten => return Answer::Ok,
+                ReadThrough::BeatWritten => return Answer::Ok,
                 ReadThrough::Ended => return Answer::Ended,
                 ReadThrough::Unknown => return Answer::Unknown,
             },

@@ -1,4 +1,5 @@
-//! A heartbeat and a release, whole: the roster first; where it does not know the session, the table.
+//! Heartbeats and releases from end to end: in the roster, or by way of the table for a session that the roster does
+//! not know.
 
 mod heartbeat;
 mod read_through;

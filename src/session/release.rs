@@ -1,7 +1,7 @@
-//! A release, whole: a session times out early unless it beats again.
+//! Releases: a session times out early unless it beats again.
 
 use super::{
-    heartbeat::{Answer, own_write},
+    heartbeat::{Answer, answer_from_pending},
     read_through::{ReadThrough, read_through},
 };
 use crate::{
@@ -11,12 +11,13 @@ use crate::{
     settings,
 };
 
-/// Makes a session time out after `grace`, unless it beats first. Returns whether it exists and has not ended. Where the
-/// roster has no room for the session there is nothing to shorten: it times out like any other.
+/// Makes a session time out after `grace`, unless it beats first. Returns whether the session exists, has not ended and
+/// is the owner's. A session that the roster has no room for times out as usual. Errors: 25006 on a standby, 55000
+/// where the library is not preloaded.
 pub fn release(key: Key, owner: Owner, grace: Micros) -> bool {
     let tenant = roster::tenant();
-    let own = own_write(&key, &owner);
-    if own.is_some_and(|answer| answer != Answer::Ok) {
+    let pending = answer_from_pending(&key, &owner);
+    if pending.is_some_and(|answer| answer != Answer::Ok) {
         return false;
     }
     // Retry once: the slot may be evicted between fill and release.
@@ -25,11 +26,11 @@ pub fn release(key: Key, owner: Owner, grace: Micros) -> bool {
         match tenant.release(&key, &owner, grace, compat::now(), timeout) {
             Beat::Counted => return true,
             Beat::Ended => return false,
-            // The row is this transaction's own: nobody is to see it before the commit.
-            Beat::Missing if own.is_some() => return true,
+            // This transaction has written the row, which nobody else may see before the commit.
+            Beat::Missing if pending.is_some() => return true,
             Beat::Missing => match read_through(tenant, &key, &owner) {
                 ReadThrough::Filled => {}
-                ReadThrough::Beaten => return true,
+                ReadThrough::BeatWritten => return true,
                 ReadThrough::Ended | ReadThrough::Unknown => return false,
             },
         }

@@ -1,21 +1,27 @@
-//! How the settings are made known to PostgreSQL: names, descriptions, bounds, and what is refused.
+//! Registers the settings with PostgreSQL: names, descriptions, bounds and check hooks.
 
 use std::{
-    ffi::{c_char, c_void},
+    ffi::{CStr, CString, c_char, c_void},
+    ops::RangeInclusive,
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use pgrx::{GucContext, GucFlags, GucRegistry, pg_guard, pg_sys};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard, pg_sys};
 
-use super::*;
+use super::{
+    ACTIVE_TIMEOUT, CHANNEL, CLAIM, CLAIM_FORMAT, DAY, FEED_RETENTION, FLUSH_INTERVAL, HEARTBEAT_INTERVAL, HOUR,
+    MAX_CLAIM_LENGTH, MAX_SESSIONS, MAX_SESSIONS_PER_USER, MINUTE, NOTIFY_INTERVAL, NOTIFY_MAX, NOTIFY_PAYLOAD,
+    RETENTION, SESSION_LIFETIME, TEN_YEARS, USER_ID, USER_ID_FUNCTION, USER_RETENTION,
+};
+use crate::rules::claims::parse_uuid;
 
-/// Whether the settings are defined, which they are only where the library was loaded while the server started.
+/// Whether the settings are defined, which is the case only if the library was preloaded.
 static DEFINED: AtomicBool = AtomicBool::new(false);
 
-/// Defines the settings while the server starts. Where the library is loaded later it does nothing: no function works
-/// then, and a setting that takes a restart would end the connection.
+/// Defines the settings if the library is being preloaded. A library that is loaded later defines none: its functions
+/// do not work, and defining a setting that only a restart can change is a FATAL error.
 pub fn init() {
-    // SAFETY: read by the only thread of the process, of a variable that the server sets before it loads libraries.
+    // SAFETY: reads a global that the server sets before it loads libraries.
     if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
         define_timing();
         define_capacity();
@@ -26,8 +32,8 @@ pub fn init() {
     }
 }
 
-/// Whether the library was loaded while the server started. Asking for a setting's value would not tell: one that is
-/// merely in the configuration file has a value too.
+/// Returns whether the library was preloaded. The value of a setting cannot show that, as one that is only in the
+/// configuration file has a value too.
 #[inline]
 pub fn is_preloaded() -> bool {
     DEFINED.load(Ordering::Relaxed)
@@ -36,50 +42,50 @@ pub fn is_preloaded() -> bool {
 fn define_timing() {
     seconds(
         c"presence.active_timeout",
-        c"Silence after which a session is no longer active.",
-        c"A session that has not been heard from for this long times out. It is active again with its next heartbeat.",
+        c"Sets the time without a heartbeat after which a session times out.",
+        c"A session that has timed out becomes active again with its next heartbeat.",
         &ACTIVE_TIMEOUT,
         1..=DAY,
     );
     seconds(
         c"presence.heartbeat_interval",
-        c"How often clients are asked to send a heartbeat.",
-        c"Clients are told this, or two fifths of presence.active_timeout if that is less.",
+        c"Sets the interval at which clients send heartbeats.",
+        c"start_session() returns this interval, or two fifths of presence.active_timeout if that is less.",
         &HEARTBEAT_INTERVAL,
         1..=DAY,
     );
     seconds(
         c"presence.session_lifetime",
-        c"Time from the start of a session to its absolute end.",
-        c"Applies to sessions that start from now on. No heartbeat extends it.",
+        c"Sets the maximum lifetime of a session.",
+        c"A change applies to new sessions. Heartbeats do not extend the lifetime.",
         &SESSION_LIFETIME,
         1..=TEN_YEARS,
     );
     seconds(
         c"presence.retention",
-        c"How long sessions that are not active are kept.",
-        c"A session that is not active and has been silent for this long is deleted. Cleanup runs every tenth of it, between every second and every ten minutes.",
+        c"Sets the time for which inactive sessions are kept.",
+        c"A session that is not active and has had no activity for this long is deleted. Cleanup runs ten times in this period, but at least every ten minutes and at most every second.",
         &RETENTION,
         1..=TEN_YEARS,
     );
     seconds(
         c"presence.feed_retention",
-        c"How long changes are kept in presence_changes.",
-        c"A listener that was away for longer starts over from user_presence.",
+        c"Sets the time for which changes are kept in presence_changes.",
+        c"A listener that has been disconnected for longer must read user_presence again.",
         &FEED_RETENTION,
         1..=TEN_YEARS,
     );
     seconds(
         c"presence.user_retention",
-        c"How long users who are offline are kept in user_presence.",
-        c"Zero keeps them for ever, and with them when they were last seen.",
+        c"Sets the time for which offline users are kept in user_presence.",
+        c"Zero keeps them, and the time when they were last seen, forever.",
         &USER_RETENTION,
         0..=TEN_YEARS,
     );
     seconds(
         c"presence.flush_interval",
-        c"How far last_activity in user_sessions may lag behind the heartbeats.",
-        c"At most half of what the heartbeat interval leaves of presence.active_timeout, so that a query on the table is right too.",
+        c"Sets the maximum time by which last_activity in user_sessions lags behind the heartbeats.",
+        c"At most half of (presence.active_timeout - presence.heartbeat_interval) is used, so that queries on the table are correct too.",
         &FLUSH_INTERVAL,
         1..=HOUR,
     );
@@ -88,8 +94,8 @@ fn define_timing() {
 fn define_capacity() {
     GucRegistry::define_int_guc(
         c"presence.max_sessions",
-        c"Sessions of all databases that shared memory has room for.",
-        c"Counts sessions that have not ended and are not yet cleaned up. Beyond it presence is still right, but slower. Takes a restart to change.",
+        c"Sets the maximum number of sessions in shared memory, for all databases.",
+        c"Counts sessions that have neither ended nor been cleaned up. If there are more, presence remains correct but becomes slower.",
         &MAX_SESSIONS,
         64,
         50_000_000,
@@ -98,8 +104,8 @@ fn define_capacity() {
     );
     GucRegistry::define_int_guc(
         c"presence.max_sessions_per_user",
-        c"Sessions a client may have that have not ended.",
-        c"Does not limit services.",
+        c"Sets the maximum number of sessions of a user that have not ended.",
+        c"The limit applies to sessions started by clients, not by services.",
         &MAX_SESSIONS_PER_USER,
         1,
         1_000_000,
@@ -111,8 +117,8 @@ fn define_capacity() {
 fn define_notifications() {
     GucRegistry::define_int_guc(
         c"presence.notify_interval",
-        c"Least time between two batches of notifications.",
-        c"A change after a quiet time is notified at once, those that follow are gathered for this long.",
+        c"Sets the minimum time between two batches of notifications.",
+        c"A change that follows none is notified immediately; the changes after it are collected for this time.",
         &NOTIFY_INTERVAL,
         0,
         MINUTE * 1000,
@@ -121,8 +127,8 @@ fn define_notifications() {
     );
     GucRegistry::define_int_guc(
         c"presence.notify_max",
-        c"Most changes at once that are notified one by one.",
-        c"More of them are notified as one message without changes, and listeners call changes_since().",
+        c"Sets the maximum number of changes that are notified individually.",
+        c"More changes at once are notified by one message without changes, upon which listeners call changes_since().",
         &NOTIFY_MAX,
         1,
         100_000,
@@ -131,16 +137,16 @@ fn define_notifications() {
     );
     GucRegistry::define_enum_guc(
         c"presence.notify_payload",
-        c"What a notification says.",
-        c"changes: who became active or inactive; wakeup: only that there are changes, for listeners who may not know who; off: nothing is notified.",
+        c"Sets the contents of notifications.",
+        c"\"changes\" sends the changes, \"wakeup\" only the fact that there are changes, for listeners that must not know whose, and \"off\" sends no notifications.",
         &NOTIFY_PAYLOAD,
         GucContext::Sighup,
         GucFlags::default(),
     );
     text(
         c"presence.channel",
-        c"Channel of the notifications.",
-        c"What listeners LISTEN to, 1 to 63 bytes.",
+        c"Sets the channel on which notifications are sent.",
+        c"The name of the channel must be 1 to 63 bytes long.",
         &CHANNEL,
         GucContext::Sighup,
         Some(check_channel),
@@ -150,32 +156,32 @@ fn define_notifications() {
 fn define_identity() {
     text(
         c"presence.claim",
-        c"Claim of request.jwt.claims that identifies a user.",
-        c"The name of a claim at the top level, 1 to 255 bytes.",
+        c"Sets the claim in request.jwt.claims that identifies the user.",
+        c"The claim must be at the top level, and its name 1 to 255 bytes long.",
         &CLAIM,
         GucContext::Suset,
         Some(check_claim),
     );
     GucRegistry::define_enum_guc(
         c"presence.claim_format",
-        c"What the claim that identifies a user holds.",
-        c"uuid: a uuid, anything else is no identity; text: any text or integer, from which presence_id() makes the uuid.",
+        c"Sets the format of the claim that identifies the user.",
+        c"\"uuid\" accepts a UUID; \"text\" accepts any string or integer, which presence_id() maps to a UUID.",
         &CLAIM_FORMAT,
         GucContext::Suset,
         GucFlags::default(),
     );
     text(
         c"presence.user_id_function",
-        c"Function that finds the user of an identity.",
-        c"The name, with its schema, of a function from uuid to uuid; empty where the identity is the user's id.",
+        c"Sets the function that maps an identity to a user.",
+        c"The schema-qualified name of a function that takes a uuid and returns a uuid. If empty, the identity is the ID of the user.",
         &USER_ID_FUNCTION,
         GucContext::Suset,
         None,
     );
     text(
         c"presence.user_id",
-        c"Identity to act for where there is no request.jwt.claims.",
-        c"A uuid, set for each session or transaction by who authenticated the user; empty for none.",
+        c"Sets the identity of the caller if request.jwt.claims is not set.",
+        c"A UUID, set for the session or transaction by the application that has authenticated the user, or empty for no identity.",
         &USER_ID,
         GucContext::Userset,
         Some(check_user_id),
@@ -187,16 +193,16 @@ fn seconds(
     short: &'static CStr,
     long: &'static CStr,
     setting: &'static GucSetting<i32>,
-    bounds: std::ops::RangeInclusive<i32>,
+    bounds: RangeInclusive<i32>,
 ) {
-    let (least, most) = (*bounds.start(), *bounds.end());
+    let (min, max) = bounds.into_inner();
     GucRegistry::define_int_guc(
         name,
         short,
         long,
         setting,
-        least,
-        most,
+        min,
+        max,
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
@@ -210,7 +216,7 @@ fn text(
     context: GucContext,
     check: pg_sys::GucStringCheckHook,
 ) {
-    // SAFETY: the check hooks below are guarded, and there are no other hooks.
+    // SAFETY: the check hooks below are guarded; there are no other hooks.
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
             name,
@@ -226,9 +232,9 @@ fn text(
     }
 }
 
-/// Keeps the prefix for us, so that a misspelt setting is reported.
+/// Reserves the prefix, so that a misspelled setting is reported.
 fn reserve_prefix() {
-    // SAFETY: a static string; called once all settings are defined, while libraries are loaded.
+    // SAFETY: a static string; called while libraries are loaded, after all settings are defined.
     unsafe {
         #[cfg(any(feature = "pg13", feature = "pg14"))]
         pg_sys::EmitWarningsOnPlaceholders(c"presence".as_ptr());
@@ -244,8 +250,8 @@ unsafe extern "C-unwind" fn check_channel(
     _source: pg_sys::GucSource::Type,
 ) -> bool {
     // SAFETY: PostgreSQL passes a valid pointer to a string.
-    let good = unsafe { new_value(new) }.is_some_and(|name| (1..pg_sys::NAMEDATALEN as usize).contains(&name.len()));
-    good || refuse(c"A channel has a name of 1 to 63 bytes.")
+    let valid = unsafe { new_value(new) }.is_some_and(|name| (1..pg_sys::NAMEDATALEN as usize).contains(&name.len()));
+    valid || reject(c"The name of a channel must be 1 to 63 bytes long.")
 }
 
 #[pg_guard]
@@ -255,8 +261,8 @@ unsafe extern "C-unwind" fn check_claim(
     _source: pg_sys::GucSource::Type,
 ) -> bool {
     // SAFETY: PostgreSQL passes a valid pointer to a string.
-    let good = unsafe { new_value(new) }.is_some_and(|name| (1..=CLAIM_LENGTH).contains(&name.len()));
-    good || refuse(c"A claim has a name of 1 to 255 bytes.")
+    let valid = unsafe { new_value(new) }.is_some_and(|name| (1..=MAX_CLAIM_LENGTH).contains(&name.len()));
+    valid || reject(c"The name of a claim must be 1 to 255 bytes long.")
 }
 
 #[pg_guard]
@@ -266,11 +272,11 @@ unsafe extern "C-unwind" fn check_user_id(
     _source: pg_sys::GucSource::Type,
 ) -> bool {
     // SAFETY: PostgreSQL passes a valid pointer to a string.
-    let good = unsafe { new_value(new) }.is_some_and(|id| id.is_empty() || parse_uuid(id).is_some());
-    good || refuse(c"presence.user_id is a uuid, or empty for no identity.")
+    let valid = unsafe { new_value(new) }.is_some_and(|id| id.is_empty() || parse_uuid(id).is_some());
+    valid || reject(c"The identity must be a UUID, or empty for no identity.")
 }
 
-/// The value a check hook is asked about, if it is UTF-8.
+/// Returns the value that a check hook has to check, if it is UTF-8.
 ///
 /// # Safety
 /// `new` points to a NUL-terminated string that outlives the borrow, or to null.
@@ -279,9 +285,9 @@ unsafe fn new_value<'a>(new: *mut *mut c_char) -> Option<&'a str> {
     unsafe { (!(*new).is_null()).then(|| CStr::from_ptr(*new))?.to_str().ok() }
 }
 
-/// Refuses a new value, with the reason as the error's detail.
-fn refuse(reason: &'static CStr) -> bool {
-    // SAFETY: written by the only thread of the process; PostgreSQL copies the string and does not free it.
+/// Rejects a new value, with the reason as the detail of the error.
+fn reject(reason: &'static CStr) -> bool {
+    // SAFETY: writes a global of this process; PostgreSQL copies the string and does not free it.
     unsafe { pg_sys::GUC_check_errdetail_string = reason.as_ptr().cast_mut() };
     false
 }

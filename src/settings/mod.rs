@@ -1,7 +1,7 @@
-//! Every setting, with its unit and bounds, read through an accessor that owns the unit.
+//! The settings, each read through an accessor that converts its unit.
 //!
-//! Intervals are kept by PostgreSQL in seconds, but for `notify_interval` in milliseconds; the accessors give
-//! microseconds. Where one setting limits another the accessor gives the effective value.
+//! PostgreSQL stores intervals in seconds, and `notify_interval` in milliseconds; the accessors return microseconds. If
+//! one setting limits another, the accessor returns the effective value.
 
 mod define;
 
@@ -23,165 +23,166 @@ const HOUR: i32 = 60 * MINUTE;
 const DAY: i32 = 24 * HOUR;
 const TEN_YEARS: i32 = 3652 * DAY;
 
-/// What a notification says.
+/// The contents of notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 pub enum NotifyPayload {
-    /// The changes themselves.
+    /// The changes.
     #[name = c"changes"]
     Changes,
-    /// Only that there are changes.
+    /// Only the fact that there are changes.
     #[name = c"wakeup"]
     Wakeup,
-    /// Nothing is notified.
+    /// No notifications are sent.
     #[name = c"off"]
     Off,
 }
 
-/// What the claim that identifies a user holds.
+/// The format of the claim that identifies the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
 pub enum ClaimFormat {
-    /// A uuid, taken as it is.
+    /// A UUID, used as it is.
     #[name = c"uuid"]
     Uuid,
-    /// Any text or integer, made a uuid by presence_id().
+    /// Any string or integer, mapped to a UUID by presence_id().
     #[name = c"text"]
     Text,
 }
 
-/// Sessions that shared memory has room for.
+/// The maximum number of sessions in shared memory.
 static MAX_SESSIONS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
-/// Silence after which a session is not live any more, in seconds.
+/// The time without a heartbeat after which a session times out, in seconds.
 static ACTIVE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5 * MINUTE);
-/// How often clients are asked to beat, in seconds.
+/// The interval of heartbeats, in seconds.
 static HEARTBEAT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(2 * MINUTE);
-/// Time from a session's start to its absolute end, in seconds.
+/// The maximum lifetime of a session, in seconds.
 static SESSION_LIFETIME: GucSetting<i32> = GucSetting::<i32>::new(7 * DAY);
-/// Silence after which a session that is not active is deleted, in seconds.
+/// The time for which inactive sessions are kept, in seconds.
 static RETENTION: GucSetting<i32> = GucSetting::<i32>::new(DAY);
-/// How long changes are kept, in seconds.
+/// The time for which changes are kept, in seconds.
 static FEED_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(HOUR);
-/// How long users who are offline are kept, in seconds; 0 for ever.
+/// The time for which offline users are kept, in seconds, or 0 to keep them forever.
 static USER_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(0);
-/// How far the table may lag behind shared memory, in seconds.
+/// The maximum time by which the table lags behind shared memory, in seconds.
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(90);
-/// Least time between two batches of notifications, in milliseconds.
+/// The minimum time between two batches of notifications, in milliseconds.
 static NOTIFY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10);
-/// Most changes that are told one by one.
+/// The maximum number of changes that are notified individually.
 static NOTIFY_MAX: GucSetting<i32> = GucSetting::<i32>::new(1000);
-/// What a notification says.
+/// The contents of notifications.
 static NOTIFY_PAYLOAD: GucSetting<NotifyPayload> = GucSetting::<NotifyPayload>::new(NotifyPayload::Changes);
-/// Where notifications go.
+/// The channel of notifications.
 static CHANNEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"presence"));
-/// Most sessions, not ended, of one user.
+/// The maximum number of sessions of a user that have not ended.
 static MAX_SESSIONS_PER_USER: GucSetting<i32> = GucSetting::<i32>::new(1000);
-/// Name of the claim that identifies a user.
+/// The name of the claim that identifies the user.
 static CLAIM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"sub"));
-/// What that claim holds.
+/// The format of that claim.
 static CLAIM_FORMAT: GucSetting<ClaimFormat> = GucSetting::<ClaimFormat>::new(ClaimFormat::Uuid);
-/// Name of a function from the identity to the user's id; empty for none.
+/// The name of the function that maps an identity to a user, or empty for none.
 static USER_ID_FUNCTION: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
-/// The identity where there are no claims; empty for none.
+/// The identity of a caller without claims, or empty for none.
 static USER_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
-/// `presence.max_sessions`.
+/// Returns `presence.max_sessions`.
 pub fn max_sessions() -> usize {
     MAX_SESSIONS.get() as usize
 }
 
-/// `presence.active_timeout`.
+/// Returns `presence.active_timeout`.
 #[inline]
 pub fn active_timeout() -> Micros {
     in_seconds(&ACTIVE_TIMEOUT)
 }
 
-/// The heartbeat interval told to clients: `presence.heartbeat_interval`, as far as the timeout allows.
+/// Returns the heartbeat interval for clients: `presence.heartbeat_interval`, limited by the timeout.
 pub fn heartbeat_interval() -> Micros {
     intervals::heartbeat(in_seconds(&HEARTBEAT_INTERVAL), active_timeout())
 }
 
-/// `presence.session_lifetime`.
+/// Returns `presence.session_lifetime`.
 pub fn session_lifetime() -> Micros {
     in_seconds(&SESSION_LIFETIME)
 }
 
-/// `presence.retention`.
+/// Returns `presence.retention`.
 pub fn retention() -> Micros {
     in_seconds(&RETENTION)
 }
 
-/// Time between two cleanups, from `presence.retention`.
+/// Returns the time between two cleanups, derived from `presence.retention`.
 pub fn cleanup_period() -> Micros {
     intervals::cleanup_period(retention())
 }
 
-/// `presence.feed_retention`.
+/// Returns `presence.feed_retention`.
 pub fn feed_retention() -> Micros {
     in_seconds(&FEED_RETENTION)
 }
 
-/// `presence.user_retention`; none is for ever.
+/// Returns `presence.user_retention`, or `None` to keep users forever.
 pub fn user_retention() -> Option<Micros> {
     Some(in_seconds(&USER_RETENTION)).filter(|retention| *retention > 0)
 }
 
-/// Time between two flushes of the same session: `presence.flush_interval`, as far as timeout and heartbeat allow.
+/// Returns the time between two flushes of a session: `presence.flush_interval`, limited by timeout and heartbeat
+/// interval.
 pub fn flush_interval() -> Micros {
     intervals::flush(in_seconds(&FLUSH_INTERVAL), active_timeout(), heartbeat_interval())
 }
 
-/// How long after a start sessions of the table are believed, whatever their age.
+/// Returns the length of the grace period after a start, in which sessions from the table count as live.
 pub fn recovery_grace() -> Micros {
     intervals::recovery_grace(active_timeout(), heartbeat_interval(), flush_interval())
 }
 
-/// `presence.notify_interval`.
+/// Returns `presence.notify_interval`.
 pub fn notify_interval() -> Micros {
     Micros::from(NOTIFY_INTERVAL.get()) * USECS_PER_MSEC
 }
 
-/// `presence.notify_max`.
+/// Returns `presence.notify_max`.
 pub fn notify_max() -> usize {
     NOTIFY_MAX.get() as usize
 }
 
-/// `presence.notify_payload`.
+/// Returns `presence.notify_payload`.
 pub fn notify_payload() -> NotifyPayload {
     NOTIFY_PAYLOAD.get()
 }
 
-/// `presence.channel`.
+/// Returns `presence.channel`.
 pub fn channel() -> CString {
     CHANNEL.get().unwrap_or_default()
 }
 
-/// `presence.max_sessions_per_user`.
+/// Returns `presence.max_sessions_per_user`.
 pub fn max_sessions_per_user() -> usize {
     MAX_SESSIONS_PER_USER.get() as usize
 }
 
-/// `presence.claim`.
+/// Returns `presence.claim`.
 #[inline]
 pub fn claim() -> ClaimName {
-    ClaimName::copy(value(&CLAIM))
+    ClaimName::copy(string(&CLAIM))
 }
 
-/// `presence.claim_format`.
+/// Returns `presence.claim_format`.
 #[inline]
 pub fn claim_format() -> ClaimFormat {
     CLAIM_FORMAT.get()
 }
 
-/// `presence.user_id_function`, if one is set.
+/// Returns `presence.user_id_function`, if it is set.
 #[inline]
 pub fn user_id_function() -> Option<CString> {
-    let name = value(&USER_ID_FUNCTION);
+    let name = string(&USER_ID_FUNCTION);
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// `presence.user_id`, if it is set.
+/// Returns `presence.user_id`, if it is set.
 #[inline]
 pub fn user_id() -> Option<Uuid> {
-    parse_uuid(value(&USER_ID).to_str().ok()?)
+    parse_uuid(string(&USER_ID).to_str().ok()?)
 }
 
 #[inline]
@@ -189,31 +190,32 @@ fn in_seconds(setting: &GucSetting<i32>) -> Micros {
     Micros::from(setting.get()) * USECS_PER_SEC
 }
 
-/// A string setting without a copy. Only for this file: the string is freed when the setting changes.
+/// Returns a string setting without copying it. Private, as the string is freed when the setting changes.
 #[inline]
-fn value(setting: &GucSetting<Option<CString>>) -> &CStr {
-    // SAFETY: the variable is null or points to PostgreSQL's NUL-terminated copy of the value. Nothing between here and
-    // the last use of the borrow, in the accessors above, can run SQL and so change the setting.
+fn string(setting: &GucSetting<Option<CString>>) -> &CStr {
+    // SAFETY: the variable is null or points to PostgreSQL's NUL-terminated copy of the value. The accessors above run
+    // no SQL, which could change the setting, while they hold the borrow.
     unsafe {
         let value = *setting.as_ptr();
         if value.is_null() { c"" } else { CStr::from_ptr(value) }
     }
 }
 
-const CLAIM_LENGTH: usize = 255;
+/// The maximum length of a claim's name, in bytes.
+const MAX_CLAIM_LENGTH: usize = 255;
 
-/// The name of a claim, kept on the stack: it is read on every call of a client.
+/// The name of a claim, on the stack, as every call of a client reads it.
 pub struct ClaimName {
     length: u8,
-    bytes: [u8; CLAIM_LENGTH],
+    bytes: [u8; MAX_CLAIM_LENGTH],
 }
 
 impl ClaimName {
     #[inline]
     fn copy(name: &CStr) -> ClaimName {
         let name = name.to_bytes();
-        let length = name.len().min(CLAIM_LENGTH);
-        let mut bytes = [0; CLAIM_LENGTH];
+        let length = name.len().min(MAX_CLAIM_LENGTH);
+        let mut bytes = [0; MAX_CLAIM_LENGTH];
         bytes[..length].copy_from_slice(&name[..length]);
         ClaimName {
             length: length as u8,

@@ -1,6 +1,6 @@
-//! Cleaning up: sessions that are over are marked so, old ones are deleted, and so are users not seen for long.
+//! Cleanup: marks sessions that are over, deletes old ones, and deletes users not seen for long.
 //!
-//! Tables are walked in ranges of pages, so that each step is short however large they are.
+//! Tables are processed in ranges of pages, so that each step is short however large they are.
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -17,12 +17,12 @@ use crate::{
     settings,
 };
 
-/// Pages of one step: 4 MB, some ten thousand rows.
-pub const PAGES: i64 = 512;
+/// Pages per step: 4 MB, some ten thousand rows.
+pub const PAGES_PER_STEP: i64 = 512;
 /// Rows written by one statement.
 const BATCH: usize = 1000;
 
-/// What cleaning has done to `user_sessions`.
+/// The numbers of rows of `user_sessions` that a cleanup has changed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cleaned {
     pub deactivated: i64,
@@ -34,7 +34,7 @@ thread_local! {
         |_| "SELECT pg_relation_size($1::oid) / current_setting('block_size')::bigint".to_owned(),
         &[pg_sys::OIDOID],
     ) };
-    static OVER: Statement = const { Statement::on_many(
+    static OVERDUE_SESSIONS: Statement = const { Statement::on_many(
         |schema| format!(
             "SELECT id, last_activity, expires_at, is_active FROM {schema}.user_sessions
              WHERE {} AND ended_at IS NULL
@@ -43,7 +43,7 @@ thread_local! {
         ),
         &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
     ) };
-    static OLD: Statement = const { Statement::on_many(
+    static OLD_SESSIONS: Statement = const { Statement::on_many(
         |schema| format!(
             "SELECT id FROM {schema}.user_sessions
              WHERE {} AND NOT is_active AND last_activity < $3",
@@ -51,27 +51,27 @@ thread_local! {
         ),
         &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID],
     ) };
-    static DELETE: Statement = const { Statement::on_many(
+    static DELETE_SESSIONS: Statement = const { Statement::on_many(
         |schema| format!(
-            "WITH free AS MATERIALIZED (
-                 SELECT ctid AS place FROM {schema}.user_sessions
+            "WITH available AS MATERIALIZED (
+                 SELECT ctid AS row_ctid FROM {schema}.user_sessions
                  WHERE id = ANY ($1) AND NOT is_active AND last_activity < $2
                  FOR UPDATE SKIP LOCKED
              )
-             DELETE FROM {schema}.user_sessions s USING free f WHERE s.ctid = f.place
+             DELETE FROM {schema}.user_sessions s USING available a WHERE s.ctid = a.row_ctid
              RETURNING s.id"
         ),
         &[pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
     ) };
-    static FORGET_USERS: Statement = const { Statement::on_many(
+    static DELETE_USERS: Statement = const { Statement::on_many(
         |schema| format!(
-            "WITH free AS MATERIALIZED (
-                 SELECT ctid AS place FROM {schema}.user_presence p
+            "WITH available AS MATERIALIZED (
+                 SELECT ctid AS row_ctid FROM {schema}.user_presence p
                  WHERE {} AND NOT is_online AND greatest(last_seen, changed_at) < $3
                      AND NOT EXISTS (SELECT FROM {schema}.user_sessions s WHERE s.user_id = p.user_id)
                  FOR UPDATE OF p SKIP LOCKED
              )
-             DELETE FROM {schema}.user_presence p USING free f WHERE p.ctid = f.place
+             DELETE FROM {schema}.user_presence p USING available a WHERE p.ctid = a.row_ctid
              RETURNING p.user_id",
             compat::PAGE_RANGE
         ),
@@ -79,8 +79,8 @@ thread_local! {
     ) };
 }
 
-/// How many pages a table has.
-pub fn pages(table: pg_sys::Oid) -> i64 {
+/// Returns the number of pages of a table.
+pub fn page_count(table: pg_sys::Oid) -> i64 {
     PAGE_COUNT.with(|statement| {
         statement.read(Snapshot::Latest, &[Value::Oid(table)], |rows| {
             rows.first().and_then(|row| row.bigint(1)).unwrap_or(0)
@@ -88,17 +88,18 @@ pub fn pages(table: pg_sys::Oid) -> i64 {
     })
 }
 
-/// Cleans the sessions on pages `from` up to `to`, in the caller's transaction.
+/// Cleans up the sessions on pages `from..to` of `user_sessions`, in the caller's transaction.
 ///
-/// Timed out ones become `is_active = false`, expired ones end, and those that are not active and silent for longer than
-/// `presence.retention` are deleted. The roster's word on who is live counts more than the table's, which lags behind.
-pub fn sessions(tenant: Tenant, from: i64, to: i64) -> Cleaned {
+/// Sessions that have timed out become `is_active = false`, expired ones end, and those that are not active and have
+/// been silent for longer than `presence.retention` are deleted. Where the roster knows a session, it decides whether
+/// the session is live, as the table lags behind.
+pub fn clean_sessions(tenant: Tenant, from: i64, to: i64) -> Cleaned {
     let now = compat::now();
     let timeout = settings::active_timeout();
-    // While everybody is given grace after a restart, the silence of a session that nobody has beaten says nothing.
-    let grace = now < tenant.grace_until();
+    // In the grace period after a restart, the silence of a session that the roster does not know proves nothing.
+    let in_grace = now < tenant.grace_until();
     let (from, to) = (Value::Bigint(from), Value::Bigint(to));
-    let over: Vec<_> = OVER.with(|statement| {
+    let overdue: Vec<_> = OVERDUE_SESSIONS.with(|statement| {
         let values = [from, to, Value::Time(now), Value::Time(now - timeout)];
         statement.read(Snapshot::Latest, &values, |rows| {
             rows.iter()
@@ -107,12 +108,12 @@ pub fn sessions(tenant: Tenant, from: i64, to: i64) -> Cleaned {
         })
     });
     let mut cleaned = Cleaned::default();
-    let targets: Vec<(SessionUpdate, bool)> = over
+    let updates: Vec<(SessionUpdate, bool)> = overdue
         .into_iter()
         .filter_map(|(id, last_activity, expires_at, was_active)| {
             let known = tenant.session(&Key::Id(id), now, timeout);
             let expired = expires_at <= now;
-            if known.map_or(grace && !expired, |session| session.live) {
+            if known.map_or(in_grace && !expired, |session| session.live) {
                 return None;
             }
             let last_activity = known.map_or(last_activity, |session| session.last_activity.max(last_activity));
@@ -128,17 +129,17 @@ pub fn sessions(tenant: Tenant, from: i64, to: i64) -> Cleaned {
             ))
         })
         .collect();
-    for batch in targets.chunks(BATCH) {
-        let rows: Vec<SessionUpdate> = batch.iter().map(|(target, _)| *target).collect();
+    for batch in updates.chunks(BATCH) {
+        let rows: Vec<SessionUpdate> = batch.iter().map(|(update, _)| *update).collect();
         let written = flush::write(&rows);
         let deactivated = batch
             .iter()
-            .filter(|(target, was)| *was && written.contains(&target.id));
+            .filter(|(update, was_active)| *was_active && written.contains(&update.id));
         cleaned.deactivated += deactivated.count() as i64;
     }
 
     let cutoff = now.saturating_sub(settings::retention());
-    let mut old: Vec<_> = OLD.with(|statement| {
+    let mut old: Vec<_> = OLD_SESSIONS.with(|statement| {
         statement.read(Snapshot::Latest, &[from, to, Value::Time(cutoff)], |rows| {
             rows.iter().filter_map(|row| row.uuid(1)).collect()
         })
@@ -149,32 +150,32 @@ pub fn sessions(tenant: Tenant, from: i64, to: i64) -> Cleaned {
             .is_some_and(|session| session.live)
     });
     for batch in old.chunks(BATCH) {
-        cleaned.deleted += delete(batch, cutoff);
+        cleaned.deleted += delete_sessions(batch, cutoff);
     }
     cleaned
 }
 
-fn delete(ids: &[Uuid], cutoff: Micros) -> i64 {
+fn delete_sessions(ids: &[Uuid], cutoff: Micros) -> i64 {
     let values = [Value::Uuids(ids), Value::Time(cutoff)];
-    DELETE.with(|statement| statement.write(&values, |rows| rows.count() as i64))
+    DELETE_SESSIONS.with(|statement| statement.write(&values, |rows| rows.count() as i64))
 }
 
-/// Forgets the users on pages `from` up to `to` of `user_presence` who have been offline for longer than
-/// `presence.user_retention` and have no session left. Gives how many.
-pub fn users(from: i64, to: i64, retention: Micros) -> i64 {
+/// Deletes from pages `from..to` of `user_presence` the users who have been offline for longer than `retention` and
+/// have no session left. Returns how many.
+pub fn delete_users(from: i64, to: i64, retention: Micros) -> i64 {
     let cutoff = compat::now().saturating_sub(retention);
     let values = [Value::Bigint(from), Value::Bigint(to), Value::Time(cutoff)];
-    FORGET_USERS.with(|statement| statement.write(&values, |rows| rows.count() as i64))
+    DELETE_USERS.with(|statement| statement.write(&values, |rows| rows.count() as i64))
 }
 
-/// Cleans all sessions at once, in the caller's transaction: `cleanup_sessions()`.
-pub fn run(tenant: Tenant) -> Cleaned {
-    let mut all = Cleaned::default();
-    let last = pages(installed::get().sessions);
-    for from in (0..last).step_by(PAGES as usize) {
-        let cleaned = sessions(tenant, from, from + PAGES);
-        all.deactivated += cleaned.deactivated;
-        all.deleted += cleaned.deleted;
+/// Cleans up all sessions in the caller's transaction, for `cleanup_sessions()`.
+pub fn clean_all_sessions(tenant: Tenant) -> Cleaned {
+    let mut total = Cleaned::default();
+    let end = page_count(installed::get().sessions);
+    for from in (0..end).step_by(PAGES_PER_STEP as usize) {
+        let cleaned = clean_sessions(tenant, from, from + PAGES_PER_STEP);
+        total.deactivated += cleaned.deactivated;
+        total.deleted += cleaned.deleted;
     }
-    all
+    total
 }

@@ -1,4 +1,4 @@
-//! The feed: writes changes of status, and forgets old ones.
+//! The change feed: writes changes of status, and prunes old ones.
 
 use std::collections::HashSet;
 
@@ -21,34 +21,34 @@ use crate::{
     },
 };
 
-/// A user whose status has to be compared with what was written last.
+/// A user's current status, to be written where it differs from what was last written.
 #[derive(Clone, Copy, Debug)]
-pub struct Candidate {
+pub struct UserUpdate {
     pub user: DirtyUser,
-    /// Why it changed, if it did; `None`: as the user's sessions in the table tell.
+    /// The reason of a change; `None`: to be derived from the user's sessions in the table.
     pub reason: Option<Reason>,
 }
 
-impl From<DirtyUser> for Candidate {
-    fn from(user: DirtyUser) -> Candidate {
-        Candidate {
+impl From<DirtyUser> for UserUpdate {
+    fn from(user: DirtyUser) -> UserUpdate {
+        UserUpdate {
             user,
             reason: Some(user.reason),
         }
     }
 }
 
-/// What came of a batch.
+/// The outcome of a batch.
 pub enum Written {
-    /// What has changed, in order of `seq`; empty if nothing has.
+    /// The changes, in order of `seq`; empty if no status differed.
     Changes(Vec<Change>),
-    /// `_feed_state` is not what the worker believes; nothing was written.
+    /// `_feed_state` is not what the worker expects; nothing was written.
     StateChanged,
 }
 
 thread_local! {
-    static WRITE: Statement = const { Statement::joined(
-        write_text,
+    static WRITE_CHANGES: Statement = const { Statement::joined(
+        write_changes_sql,
         &[
             pg_sys::UUIDARRAYOID,
             pg_sys::BOOLARRAYOID,
@@ -60,14 +60,14 @@ thread_local! {
             pg_sys::INT8OID,
         ],
     ) };
-    static FREE: Statement = const { Statement::on_many(
+    static LOCKED_BY_OTHERS: Statement = const { Statement::on_many(
         |schema| format!(
-            "WITH locked AS MATERIALIZED (
+            "WITH available AS MATERIALIZED (
                  SELECT user_id FROM {schema}.user_presence WHERE user_id = ANY ($1)
                  FOR NO KEY UPDATE SKIP LOCKED
              )
              SELECT p.user_id FROM {schema}.user_presence p
-             WHERE p.user_id = ANY ($1) AND NOT EXISTS (SELECT FROM locked l WHERE l.user_id = p.user_id)"
+             WHERE p.user_id = ANY ($1) AND NOT EXISTS (SELECT FROM available a WHERE a.user_id = p.user_id)"
         ),
         &[pg_sys::UUIDARRAYOID],
     ) };
@@ -75,51 +75,57 @@ thread_local! {
         |schema| format!(
             "WITH oldest AS MATERIALIZED (
                  SELECT seq, changed_at FROM {schema}.presence_changes WHERE seq >= $3 ORDER BY seq LIMIT $2
-             ), kept AS MATERIALIZED (
+             ), first_kept AS MATERIALIZED (
                  SELECT coalesce(min(seq) FILTER (WHERE changed_at >= $1), max(seq) + 1) AS seq FROM oldest
-             ), gone AS (
-                 DELETE FROM {schema}.presence_changes c USING kept WHERE c.seq < kept.seq RETURNING c.seq
-             ), noted AS (
-                 UPDATE {schema}._feed_state s SET oldest_seq = kept.seq FROM kept WHERE s.oldest_seq < kept.seq
+             ), deleted AS (
+                 DELETE FROM {schema}.presence_changes c USING first_kept k WHERE c.seq < k.seq RETURNING c.seq
+             ), advanced AS (
+                 UPDATE {schema}._feed_state s SET oldest_seq = k.seq FROM first_kept k WHERE s.oldest_seq < k.seq
              )
-             SELECT (SELECT seq FROM kept), (SELECT count(*) FROM gone)"
+             SELECT (SELECT seq FROM first_kept), (SELECT count(*) FROM deleted)"
         ),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID, pg_sys::INT8OID],
     ) };
 }
 
-/// One statement compares, numbers, writes and tells.
+/// The statement that compares users with `user_presence`, numbers those whose status differs, and writes them.
 ///
-/// `looked` numbers those whose status differs from `user_presence`, without gaps. A user who was active and inactive
-/// again between two candidates has no change, but its last activity is kept: unless its sessions were deleted, as
-/// `forget_user` does. That is asked for each user, in a form that PostgreSQL cannot turn into a read of all sessions.
-fn write_text(schema: &str) -> String {
+/// A user who was active and then inactive again since the last comparison has no change, but its last activity is
+/// kept.
+fn write_changes_sql(schema: &str) -> String {
     format!(
-        "WITH state AS MATERIALIZED (
+        "-- The feed state, if it is the expected one. Everything below starts from it: no row here, nothing written.
+         WITH state AS MATERIALIZED (
              SELECT s.seq FROM {schema}._feed_state s
              WHERE s.epoch = $7 AND s.seq = $8 AND (SELECT count(*) FROM {schema}._feed_state) = 1
-         ), compared AS MATERIALIZED (
-             SELECT state.seq AS before, d.user_id, d.active, d.reason, d.place, d.key, d.keyed,
+         ),
+         -- Each user, with its current status and the one last written. Apart from numbered, which refers to these
+         -- columns by name, also in a window function. The ANY limits the scan to the batch (see Access::Joined).
+         compared AS MATERIALIZED (
+             SELECT state.seq AS state_seq, u.user_id, u.active, u.reason, u.ordinal, u.key, u.has_key,
                  p.user_id IS NOT NULL AS known, p.user_key AS known_key, coalesce(p.status, 'inactive') AS previous,
-                 CASE WHEN d.active THEN 'active' ELSE 'inactive' END::{schema}.presence_status AS status,
-                 p.last_seen AS last_seen_before,
+                 CASE WHEN u.active THEN 'active' ELSE 'inactive' END::{schema}.presence_status AS status,
+                 p.last_seen AS previous_last_seen,
                  coalesce(
-                     d.last_seen,
-                     (SELECT max(s.last_activity) FROM {schema}.user_sessions s WHERE s.user_id = d.user_id)
+                     u.last_seen,
+                     (SELECT max(s.last_activity) FROM {schema}.user_sessions s WHERE s.user_id = u.user_id)
                  ) AS last_seen
              FROM state, unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY
-                 AS d (user_id, active, last_seen, reason, key, keyed, place)
+                 AS u (user_id, active, last_seen, reason, key, has_key, ordinal)
                  LEFT JOIN (
                      SELECT * FROM {schema}.user_presence WHERE user_id = ANY ($1)
-                 ) p ON p.user_id = d.user_id
-         ), looked AS MATERIALIZED (
-             SELECT user_id, active, previous, status, place, known, last_seen_before,
+                 ) p ON p.user_id = u.user_id
+         ),
+         -- The same users, with the values to write: those that changed get the next sequence numbers, without gaps,
+         -- and a reason. All that follows reads it; MATERIALIZED makes the subqueries run once per user.
+         numbered AS MATERIALIZED (
+             SELECT user_id, active, previous, status, known, previous_last_seen,
                  reason IS NOT DISTINCT FROM 'deleted' AS deleted,
-                 greatest(last_seen, last_seen_before) AS last_seen,
-                 before + CASE WHEN status <> previous
-                     THEN count(*) FILTER (WHERE status <> previous) OVER (ORDER BY place) ELSE 0 END AS seq,
+                 greatest(last_seen, previous_last_seen) AS last_seen,
+                 state_seq + CASE WHEN status <> previous
+                     THEN count(*) FILTER (WHERE status <> previous) OVER (ORDER BY ordinal) ELSE 0 END AS seq,
                  status <> previous AS changed,
-                 coalesce(known_key, key, CASE WHEN keyed THEN (
+                 coalesce(known_key, key, CASE WHEN has_key THEN (
                      SELECT s.user_key FROM {schema}.user_sessions s
                      WHERE s.user_id = compared.user_id AND s.user_key IS NOT NULL LIMIT 1
                  ) END) AS user_key,
@@ -133,63 +139,76 @@ fn write_text(schema: &str) -> String {
                      'deleted'
                  ) END AS reason
              FROM compared
-         ), fed AS (
+         ),
+         -- The feed: a row for each change.
+         inserted_changes AS (
              INSERT INTO {schema}.presence_changes
                  (seq, user_id, user_key, status, previous, changed_at, last_seen, reason)
-             SELECT seq, user_id, user_key, status, previous, now(), last_seen, reason FROM looked WHERE changed
-         ), updated AS (
+             SELECT seq, user_id, user_key, status, previous, now(), last_seen, reason FROM numbered WHERE changed
+         ),
+         -- Users with a row in user_presence: the change, or else only a newer last_seen of an inactive user.
+         updated_users AS (
              UPDATE {schema}.user_presence p
-             SET user_key = l.user_key, status = l.status, is_online = l.active, last_seen = l.last_seen,
-                 changed_at = CASE WHEN l.changed THEN now() ELSE p.changed_at END,
-                 seq = CASE WHEN l.changed THEN l.seq ELSE p.seq END
-             FROM looked l
-             WHERE p.user_id = ANY ($1) AND p.user_id = l.user_id AND l.known
-                 AND (l.changed OR NOT l.active AND l.last_seen > coalesce(l.last_seen_before, '-infinity'))
-         ), added AS (
+             SET user_key = n.user_key, status = n.status, is_online = n.active, last_seen = n.last_seen,
+                 changed_at = CASE WHEN n.changed THEN now() ELSE p.changed_at END,
+                 seq = CASE WHEN n.changed THEN n.seq ELSE p.seq END
+             FROM numbered n
+             WHERE p.user_id = ANY ($1) AND p.user_id = n.user_id AND n.known
+                 AND (n.changed OR NOT n.active AND n.last_seen > coalesce(n.previous_last_seen, '-infinity'))
+         ),
+         -- Users without a row. One that has not changed gets a row for its last_seen, unless its sessions were
+         -- deleted, as forget_user() does. A scalar subquery checks that, because PostgreSQL could turn an EXISTS into
+         -- a read of all sessions. The conflict is with a row committed after the snapshot was taken.
+         inserted_users AS (
              INSERT INTO {schema}.user_presence AS p
                  (user_id, user_key, status, is_online, last_seen, changed_at, seq)
-             SELECT user_id, user_key, status, active, last_seen, now(), seq FROM looked
+             SELECT user_id, user_key, status, active, last_seen, now(), seq FROM numbered
              WHERE NOT known AND (changed OR last_seen IS NOT NULL AND NOT deleted AND (
-                 SELECT true FROM {schema}.user_sessions s WHERE s.user_id = looked.user_id LIMIT 1
+                 SELECT true FROM {schema}.user_sessions s WHERE s.user_id = numbered.user_id LIMIT 1
              ))
              ON CONFLICT (user_id) DO UPDATE
              SET user_key = excluded.user_key, status = excluded.status, is_online = excluded.is_online,
                  last_seen = excluded.last_seen, changed_at = excluded.changed_at, seq = excluded.seq
-         ), counted AS (
+         ),
+         -- The feed state, advanced to the newest change.
+         advanced_state AS (
              UPDATE {schema}._feed_state s SET seq = newest.seq
-             FROM (SELECT max(l.seq) AS seq FROM looked l WHERE l.changed) newest
+             FROM (SELECT max(n.seq) AS seq FROM numbered n WHERE n.changed) newest
              WHERE newest.seq IS NOT NULL
          )
-         SELECT l.seq, l.user_id, l.user_key, l.active, l.last_seen, now()
-         FROM state LEFT JOIN looked l ON l.changed
-         ORDER BY l.seq"
+         -- The changes; at least one row, of NULLs if need be, where the state was the expected one.
+         SELECT n.seq, n.user_id, n.user_key, n.active, n.last_seen, now()
+         FROM state LEFT JOIN numbered n ON n.changed
+         ORDER BY n.seq"
     )
 }
 
-/// Compares users with what was written of them, and writes what differs: feed, `user_presence` and sequence.
+/// Compares users with what was last written, and writes those that differ to the feed, `user_presence` and
+/// `_feed_state`.
 ///
-/// One statement, in the transaction of the caller; `state` is moved on by the caller once that has committed. A user
-/// may be named once.
-pub fn write(state: &FeedState, users: &[Candidate]) -> Written {
-    let ids = ids_of(users);
-    let last_seen = users.iter().map(|candidate| candidate.user.last_seen.map(value::time));
-    let reasons = users.iter().map(|candidate| candidate.reason.map(Reason::as_str));
-    let keys = users
+/// Runs one statement in the caller's transaction; the caller advances `state` once that has committed. No user may
+/// appear twice.
+pub fn write(state: &FeedState, updates: &[UserUpdate]) -> Written {
+    let ids = user_ids(updates);
+    let last_seen = updates
         .iter()
-        .map(|candidate| presence_id::integer_of(candidate.user.user_id).map(|integer| integer.to_string()));
+        .map(|update| update.user.last_seen.map(value::timestamptz));
+    let reasons = updates.iter().map(|update| update.reason.map(Reason::as_str));
+    let keys = updates
+        .iter()
+        .map(|update| presence_id::integer_of(update.user.user_id).map(|integer| integer.to_string()));
     let values = [
         Value::Uuids(&ids),
-        value::list(users.iter().map(|candidate| candidate.user.active)),
-        value::list(last_seen),
-        value::list(reasons),
-        value::list(keys),
-        value::list(users.iter().map(|candidate| candidate.user.keyed)),
+        value::array(updates.iter().map(|update| update.user.active)),
+        value::array(last_seen),
+        value::array(reasons),
+        value::array(keys),
+        value::array(updates.iter().map(|update| update.user.keyed)),
         Value::Text(&state.epoch),
         Value::Bigint(state.seq),
     ];
-    WRITE.with(|statement| {
+    WRITE_CHANGES.with(|statement| {
         statement.write(&values, |rows| {
-            // One row at least, if the state matches.
             if rows.count() == 0 {
                 return Written::StateChanged;
             }
@@ -198,7 +217,7 @@ pub fn write(state: &FeedState, users: &[Candidate]) -> Written {
     })
 }
 
-/// A row of the statement; none where nothing has changed.
+/// Reads a row of [`write_changes_sql`]; `None` for the row of NULLs where nothing has changed.
 fn change(row: &Row) -> Option<Change> {
     Some(Change {
         seq: row.bigint(1)?,
@@ -210,36 +229,34 @@ fn change(row: &Row) -> Option<Change> {
     })
 }
 
-fn ids_of(users: &[Candidate]) -> Vec<Uuid> {
-    users.iter().map(|candidate| candidate.user.user_id).collect()
+fn user_ids(updates: &[UserUpdate]) -> Vec<Uuid> {
+    updates.iter().map(|update| update.user.user_id).collect()
 }
 
-/// Locks the users' rows in `user_presence` as far as nobody else has, and takes out of `users` those that somebody
-/// has; gives these.
-pub fn set_aside_locked(users: &mut Vec<Candidate>) -> Vec<Candidate> {
-    let locked: HashSet<Uuid> = FREE.with(|statement| {
-        statement.write(&[Value::Uuids(&ids_of(users))], |rows| {
+/// Locks the users' rows in `user_presence`, except those that other transactions have locked. Removes the users of
+/// these from `updates` and returns them.
+pub fn split_off_locked(updates: &mut Vec<UserUpdate>) -> Vec<UserUpdate> {
+    let locked: HashSet<Uuid> = LOCKED_BY_OTHERS.with(|statement| {
+        statement.write(&[Value::Uuids(&user_ids(updates))], |rows| {
             rows.iter().filter_map(|row| row.uuid(1)).collect()
         })
     });
-    let (aside, free) = users
-        .iter()
-        .partition(|candidate| locked.contains(&candidate.user.user_id));
-    *users = free;
-    aside
+    let (split_off, available) = updates.iter().partition(|update| locked.contains(&update.user.user_id));
+    *updates = available;
+    split_off
 }
 
-/// Forgets up to `most` of the oldest changes, from number `oldest` on: those told before `cutoff`. Gives the oldest
-/// number that is kept now, and how many went.
+/// Deletes the changes made before `cutoff`, from `oldest_seq` on and at most `limit` of them. Returns the oldest
+/// sequence number kept, and how many were deleted.
 ///
-/// Starting at a number keeps the scan off the index entries of what was forgotten before and not vacuumed yet.
-pub fn prune(oldest: i64, cutoff: Micros, most: i64) -> (i64, i64) {
-    let values = [Value::Time(cutoff), Value::Bigint(most), Value::Bigint(oldest)];
+/// `oldest_seq` keeps the scan off the index entries of changes that were deleted earlier and are not vacuumed yet.
+pub fn prune(oldest_seq: i64, cutoff: Micros, limit: i64) -> (i64, i64) {
+    let values = [Value::Time(cutoff), Value::Bigint(limit), Value::Bigint(oldest_seq)];
     PRUNE.with(|statement| {
         statement.write(&values, |rows| {
             let row = rows.first();
             let number = |column| row.and_then(|row| row.bigint(column));
-            (number(1).unwrap_or(oldest), number(2).unwrap_or(0))
+            (number(1).unwrap_or(oldest_seq), number(2).unwrap_or(0))
         })
     })
 }

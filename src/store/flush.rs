@@ -1,18 +1,18 @@
-//! Writes to `user_sessions` what the roster knows better.
+//! Writes to `user_sessions` what the roster has and the table lacks.
 
 use std::collections::HashSet;
 
 use pgrx::pg_sys;
 use uuid::Uuid;
 
-use super::own_write;
 use super::{
+    own_write,
     statement::{Snapshot, Statement},
     value::{self, Value},
 };
 use crate::{roster::FlushRow, rules::time::Micros};
 
-/// A row as it shall be.
+/// The values to write to a row of `user_sessions`.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionUpdate {
     pub id: Uuid,
@@ -39,79 +39,80 @@ const UPDATE_TYPES: &[pg_sys::Oid] = &[
     pg_sys::TIMESTAMPTZARRAYOID,
 ];
 
-/// Which rows may be written. A session is not made inactive if the table has heard of it later than the roster: that
-/// commit is still to be told.
-const WANTED: &str = "s.ended_at IS NULL AND (t.is_active OR s.last_activity <= t.last_activity)";
+/// The condition for updating row `s` with the values `u`. A session is not made inactive if the table has newer
+/// activity than the roster: the commit that wrote it is still to be applied there.
+const MAY_UPDATE: &str = "s.ended_at IS NULL AND (u.is_active OR s.last_activity <= u.last_activity)";
 
 thread_local! {
-    // Rows that nobody has locked since they were written last, which are nearly all: locking them first would write
-    // half as much again to the log. Should somebody come between, the statement waits until lock_timeout.
-    static WRITE: Statement = const { Statement::joined(
+    // Updates the rows that were not locked since they were last written, which are nearly all: locking rows first
+    // would write half as much WAL again. Where a lock is taken in between, the statement waits for it until
+    // lock_timeout.
+    static UPDATE_NEVER_LOCKED: Statement = const { Statement::joined(
         |schema| format!(
             "UPDATE {schema}.user_sessions s
-             SET last_activity = greatest(s.last_activity, t.last_activity),
-                 is_active = t.is_active, ended_at = t.ended_at
-             FROM unnest($1, $2, $3, $4) AS t (id, last_activity, is_active, ended_at)
-             WHERE s.id = ANY ($1) AND s.id = t.id AND {WANTED} AND s.xmax = '0'::xid
+             SET last_activity = greatest(s.last_activity, u.last_activity),
+                 is_active = u.is_active, ended_at = u.ended_at
+             FROM unnest($1, $2, $3, $4) AS u (id, last_activity, is_active, ended_at)
+             WHERE s.id = ANY ($1) AND s.id = u.id AND {MAY_UPDATE} AND s.xmax = '0'::xid
              RETURNING s.id"
         ),
         UPDATE_TYPES,
     ) };
-    // The others: those that are locked now are left for the next time.
-    static WRITE_UNLOCKED: Statement = const { Statement::on_many(
+    // Updates the others, except those that are locked now.
+    static UPDATE_AVAILABLE: Statement = const { Statement::on_many(
         |schema| format!(
-            "WITH free AS MATERIALIZED (
-                 SELECT s.ctid AS place, t.last_activity, t.is_active, t.ended_at
-                 FROM unnest($1, $2, $3, $4) AS t (id, last_activity, is_active, ended_at)
-                     JOIN {schema}.user_sessions s ON s.id = t.id
-                 WHERE s.id = ANY ($1) AND {WANTED}
+            "WITH available AS MATERIALIZED (
+                 SELECT s.ctid AS row_ctid, u.last_activity, u.is_active, u.ended_at
+                 FROM unnest($1, $2, $3, $4) AS u (id, last_activity, is_active, ended_at)
+                     JOIN {schema}.user_sessions s ON s.id = u.id
+                 WHERE s.id = ANY ($1) AND {MAY_UPDATE}
                  FOR NO KEY UPDATE OF s SKIP LOCKED
              )
              UPDATE {schema}.user_sessions s
-             SET last_activity = greatest(s.last_activity, f.last_activity),
-                 is_active = f.is_active, ended_at = f.ended_at
-             FROM free f WHERE s.ctid = f.place
+             SET last_activity = greatest(s.last_activity, a.last_activity),
+                 is_active = a.is_active, ended_at = a.ended_at
+             FROM available a WHERE s.ctid = a.row_ctid
              RETURNING s.id"
         ),
         UPDATE_TYPES,
     ) };
-    static EXISTING: Statement = const { Statement::on_many(
+    static NOT_ENDED: Statement = const { Statement::on_many(
         |schema| format!("SELECT id FROM {schema}.user_sessions WHERE id = ANY ($1) AND ended_at IS NULL"),
         &[pg_sys::UUIDARRAYOID],
     ) };
 }
 
-/// Writes the rows that nobody has locked, and gives the ids of those written. Sessions that have ended, or have been
-/// heard of since, are left as they are. Our own triggers take no notice.
+/// Writes the rows that nobody has locked, and returns the ids of those written. Sessions that have ended, or that the
+/// table has newer activity of, are left alone. Our own triggers ignore these writes.
 pub fn write(rows: &[SessionUpdate]) -> HashSet<Uuid> {
     let mut written = HashSet::with_capacity(rows.len());
     own_write::run(|| {
-        WRITE.with(|statement| run(statement, rows, &mut written));
+        UPDATE_NEVER_LOCKED.with(|statement| update(statement, rows, &mut written));
         if written.len() < rows.len() {
             let others = rows.iter().filter(|row| !written.contains(&row.id));
             let others: Vec<SessionUpdate> = others.copied().collect();
-            WRITE_UNLOCKED.with(|statement| run(statement, &others, &mut written));
+            UPDATE_AVAILABLE.with(|statement| update(statement, &others, &mut written));
         }
     });
     written
 }
 
-fn run(statement: &Statement, rows: &[SessionUpdate], written: &mut HashSet<Uuid>) {
+fn update(statement: &Statement, rows: &[SessionUpdate], written: &mut HashSet<Uuid>) {
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let values = [
         Value::Uuids(&ids),
-        value::list(rows.iter().map(|row| value::time(row.last_activity))),
-        value::list(rows.iter().map(|row| row.is_active)),
-        value::list(rows.iter().map(|row| row.ended_at.map(value::time))),
+        value::array(rows.iter().map(|row| value::timestamptz(row.last_activity))),
+        value::array(rows.iter().map(|row| row.is_active)),
+        value::array(rows.iter().map(|row| row.ended_at.map(value::timestamptz))),
     ];
     statement.write(&values, |rows| {
         written.extend(rows.iter().filter_map(|row| row.uuid(1)))
     });
 }
 
-/// Which of these sessions the table has, not ended.
-pub fn existing(ids: &[Uuid]) -> HashSet<Uuid> {
-    EXISTING.with(|statement| {
+/// Returns those of the sessions that are in the table and have not ended there.
+pub fn not_ended(ids: &[Uuid]) -> HashSet<Uuid> {
+    NOT_ENDED.with(|statement| {
         statement.read(Snapshot::Latest, &[Value::Uuids(ids)], |rows| {
             rows.iter().filter_map(|row| row.uuid(1)).collect()
         })

@@ -1,6 +1,6 @@
-//! Reads whole tables: sessions into the roster, users to compare it with.
+//! Reads whole tables: sessions to load into the roster, and users to compare it with.
 
-use std::collections::HashSet;
+use std::{cell::Cell, collections::HashSet};
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -12,27 +12,25 @@ use super::{
 };
 use crate::{
     roster::{Key, RowImage, Tenant},
-    rules::presence_id::is_keyed,
-    rules::{time::Micros, token::Digest},
+    rules::{presence_id::is_keyed, time::Micros, token::Digest},
 };
 
 /// Rows in memory at a time.
 const BATCH: i64 = 10_000;
 
-/// What makes a row of `user_sessions` live for somebody who snapshot only the table; `$1` is now, `$2` the newest last
-/// activity that has timed out, `$3` true while everybody is given grace.
+/// Whether a row of `user_sessions` is live by the table alone. `$1` is now, `$2` the newest last activity that has
+/// timed out, `$3` true during the grace period.
 const LIVE: &str = "is_active AND ended_at IS NULL AND expires_at > $1 AND (last_activity > $2 OR $3)";
 
 thread_local! {
-    static SESSIONS: Statement = const { Statement::on_all(
+    static ACTIVE_SESSIONS: Statement = const { Statement::on_all(
         |schema| format!(
             "SELECT id, user_id, auth_id, session_token, last_activity, expires_at, user_key, is_active
              FROM {schema}.user_sessions WHERE is_active AND ended_at IS NULL AND expires_at > $1"
         ),
         &[pg_sys::TIMESTAMPTZOID],
     ) };
-    // Who has logged out since serving began is not heard of again.
-    static SESSIONS_OF: Statement = const { Statement::on_many(
+    static SESSIONS_OF_USERS: Statement = const { Statement::on_many(
         |schema| format!(
             "SELECT id, user_id, auth_id, session_token, last_activity, expires_at, user_key, is_active
              FROM {schema}.user_sessions s
@@ -43,53 +41,53 @@ thread_local! {
         ),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
     ) };
-    static ONLINE: Statement = const { Statement::on_all(
+    static ONLINE_USERS: Statement = const { Statement::on_all(
         |schema| format!("SELECT user_id FROM {schema}.user_presence WHERE is_online"),
         &[],
     ) };
-    static LIVE_ALL: Statement = const { Statement::on_all(
+    static LIVE_SESSIONS: Statement = const { Statement::on_all(
         |schema| format!("SELECT id, user_id FROM {schema}.user_sessions WHERE {LIVE}"),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::BOOLOID],
     ) };
-    static LIVE_OF: Statement = const { Statement::on_many(
+    static LIVE_SESSIONS_OF_USERS: Statement = const { Statement::on_many(
         |schema| format!("SELECT id, user_id FROM {schema}.user_sessions WHERE user_id = ANY ($4) AND {LIVE}"),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::BOOLOID, pg_sys::UUIDARRAYOID],
     ) };
 }
 
-/// Calls `take` with every session that is active and has not ended at `now`, until it says false.
-pub fn sessions(now: Micros, mut take: impl FnMut(&RowImage) -> bool) {
-    let mut going = true;
-    let going_on = std::cell::Cell::new(true);
-    SESSIONS.with(|statement| {
+/// Calls `f` with every session that is active and has not ended at `now`, until `f` returns false.
+pub fn active_sessions(now: Micros, mut f: impl FnMut(&RowImage) -> bool) {
+    let goes_on = Cell::new(true);
+    ACTIVE_SESSIONS.with(|statement| {
         statement.read_in_batches(
             &[Value::Time(now)],
             BATCH,
             |row| {
-                if going && let Some(session) = loaded(&row) {
-                    going = take(&session);
-                    going_on.set(going);
+                if goes_on.get()
+                    && let Some(session) = row_image(&row)
+                {
+                    goes_on.set(f(&session));
                 }
             },
-            || going_on.get(),
+            || goes_on.get(),
         );
     });
 }
 
-/// Calls `take` with every session, active or timed out, that has not ended at `now`, of those among some users who
-/// have not ended one since `began`.
-pub fn sessions_of(users: &[Uuid], now: Micros, began: Micros, mut take: impl FnMut(&RowImage)) {
-    let values = [Value::Time(now), Value::Uuids(users), Value::Time(began)];
-    SESSIONS_OF.with(|statement| {
+/// Calls `f` with the sessions of `users` that have not ended at `now`, active or timed out. Leaves out users who have
+/// ended a session since `since`: they have logged out.
+pub fn sessions_of_users(users: &[Uuid], now: Micros, since: Micros, mut f: impl FnMut(&RowImage)) {
+    let values = [Value::Time(now), Value::Uuids(users), Value::Time(since)];
+    SESSIONS_OF_USERS.with(|statement| {
         statement.read(Snapshot::Latest, &values, |rows| {
             rows.iter()
-                .filter_map(|row| loaded(&row))
-                .for_each(|session| take(&session));
+                .filter_map(|row| row_image(&row))
+                .for_each(|session| f(&session));
         });
     });
 }
 
-fn loaded(row: &Row) -> Option<RowImage> {
+fn row_image(row: &Row) -> Option<RowImage> {
     let user_id = row.uuid(2)?;
     Some(RowImage {
         id: row.uuid(1)?,
@@ -100,24 +98,24 @@ fn loaded(row: &Row) -> Option<RowImage> {
         last_activity: row.time(5)?,
         expires_at: row.time(6)?,
         ended: false,
-        keyed: is_keyed(user_id, row.has(7)),
+        keyed: is_keyed(user_id, row.is_not_null(7)),
     })
 }
 
-/// The users whom `user_presence` has online.
+/// Returns the users who are online in `user_presence`.
 pub fn online_users() -> HashSet<Uuid> {
     let mut users = HashSet::new();
-    ONLINE.with(|statement| {
+    ONLINE_USERS.with(|statement| {
         statement.read_in_batches(&[], BATCH, |row| users.extend(row.uuid(1)), || true);
     });
     users
 }
 
-/// The users, among `only` or among all, who have a live session that is in the table and not in the roster. Where the
-/// roster knows a session its word counts, as the table lags behind.
-pub fn users_live_in_table(tenant: Tenant, only: Option<&[Uuid]>, now: Micros, timeout: Micros) -> HashSet<Uuid> {
+/// Returns the users, among `only` or among all, who have a live session in the table that the roster does not know.
+/// Sessions that it knows are left to the roster, as the table lags behind.
+pub fn users_live_only_in_table(tenant: Tenant, only: Option<&[Uuid]>, now: Micros, timeout: Micros) -> HashSet<Uuid> {
     let mut users = HashSet::new();
-    let mut take = |row: Row| {
+    let mut add = |row: Row| {
         if let (Some(id), Some(user)) = (row.uuid(1), row.uuid(2))
             && !users.contains(&user)
             && tenant.session(&Key::Id(id), now, timeout).is_none()
@@ -125,16 +123,16 @@ pub fn users_live_in_table(tenant: Tenant, only: Option<&[Uuid]>, now: Micros, t
             users.insert(user);
         }
     };
-    let clock = Value::Time(now);
-    let silent = Value::Time(now.saturating_sub(timeout));
-    let grace = Value::Bool(now < tenant.grace_until());
+    let current = Value::Time(now);
+    let timed_out = Value::Time(now.saturating_sub(timeout));
+    let in_grace = Value::Bool(now < tenant.grace_until());
     match only {
-        None => LIVE_ALL.with(|statement| {
-            statement.read_in_batches(&[clock, silent, grace], BATCH, take, || true);
+        None => LIVE_SESSIONS.with(|statement| {
+            statement.read_in_batches(&[current, timed_out, in_grace], BATCH, add, || true);
         }),
-        Some(only) => LIVE_OF.with(|statement| {
-            let values = [clock, silent, grace, Value::Uuids(only)];
-            statement.read(Snapshot::Latest, &values, |rows| rows.iter().for_each(&mut take));
+        Some(only) => LIVE_SESSIONS_OF_USERS.with(|statement| {
+            let values = [current, timed_out, in_grace, Value::Uuids(only)];
+            statement.read(Snapshot::Latest, &values, |rows| rows.iter().for_each(&mut add));
         }),
     }
     users

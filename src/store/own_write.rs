@@ -1,24 +1,24 @@
-//! Statements that write what the roster already knows, which the triggers on our tables leave alone.
+//! Marks our own writes of what the roster already knows, which the triggers on our tables ignore.
 
 use std::cell::Cell;
 
 thread_local! {
-    static RUNNING: Cell<bool> = const { Cell::new(false) };
+    static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `f`, whose statements the triggers neither correct nor capture.
 pub fn run<R>(f: impl FnOnce() -> R) -> R {
-    struct Reset(bool);
-    impl Drop for Reset {
+    struct Restore(bool);
+    impl Drop for Restore {
         fn drop(&mut self) {
-            RUNNING.set(self.0);
+            IS_RUNNING.set(self.0);
         }
     }
-    let _reset = Reset(RUNNING.replace(true));
+    let _restore = Restore(IS_RUNNING.replace(true));
     f()
 }
 
-/// Whether the running statement is one of these.
+/// Whether the current statement is such a write.
 pub fn is_running() -> bool {
-    RUNNING.get()
+    IS_RUNNING.get()
 }

@@ -1,6 +1,6 @@
-//! How our statements are planned: with the plan we know to be right, and without looking at their arguments.
+//! How our statements are planned: with a generic plan, of the shape that is known to be right.
 //!
-//! Left to itself the planner may take a table that was empty a minute ago for an empty one, and join a batch of
+//! Left to itself, the planner may assume that a table is empty because it was empty a minute ago, and join a batch of
 //! thousands to it row by row without an index.
 
 use std::{cell::Cell, ffi::CStr};
@@ -12,23 +12,22 @@ use pgrx::pg_sys;
 pub enum Access {
     /// A few, by index.
     Few,
-    /// Batches, by index or by place.
+    /// Batches, by index or by ctid.
     Many,
-    /// Batches that are joined with an argument. As the planner takes ten for the length of an array, and may take the
-    /// table for as large as it was when it was analyzed last, it would read all of the table and look through the array
-    /// for each row, or the other way round. So the statement also says `= ANY`, which leaves nothing to read but the
-    /// batch, and nothing but hashing to join that with.
+    /// Batches that are joined with an array argument. The planner assumes arrays of ten elements and may have stale
+    /// table statistics, and would then pick a sequential scan or a nested loop over the whole array. So the statement
+    /// also has `= ANY`, which limits the scan to the batch, and only a hash join is left to join it.
     Joined,
-    /// A table from one end to the other.
+    /// A whole table, by a sequential scan.
     All,
 }
 
-/// Settings, until it is dropped.
-pub struct Settings(i32);
+/// Settings that are in effect until it is dropped.
+pub struct SettingsScope(i32);
 
-impl Settings {
-    /// To be called in a transaction, with settings that exist in every version.
-    pub fn choose(settings: &[(&CStr, &CStr)]) -> Settings {
+impl SettingsScope {
+    /// Sets settings, each of which has to exist in every supported version. To be called in a transaction.
+    pub fn set(settings: &[(&CStr, &CStr)]) -> SettingsScope {
         // SAFETY: paired with AtEOXact_GUC in `drop`, or undone by the abort if an error gets past it.
         let level = unsafe { pg_sys::NewGUCNestLevel() };
         for (name, value) in settings {
@@ -46,28 +45,28 @@ impl Settings {
                 );
             }
         }
-        Settings(level)
+        SettingsScope(level)
     }
 }
 
-impl Drop for Settings {
+impl Drop for SettingsScope {
     fn drop(&mut self) {
-        // With an error on its way, the abort of the (sub)transaction restores settings itself.
+        // When an error unwinds, the abort of the (sub)transaction restores settings itself.
         if !std::thread::panicking() {
-            // SAFETY: the level that `choose` opened.
+            // SAFETY: closes the level that `set` opened.
             unsafe { pg_sys::AtEOXact_GUC(false, self.0) };
         }
     }
 }
 
-/// The settings that one access is planned with, until they are dropped.
-pub fn choose(access: Access) -> Settings {
+/// Makes the planner choose the plan for `access`, until the result is dropped.
+pub fn force_plan(access: Access) -> SettingsScope {
     let seqscan = if access == Access::All { c"on" } else { c"off" };
     let (hashjoin, nestloop) = match access {
         Access::Joined => (c"on", c"off"),
         _ => (c"off", c"on"),
     };
-    Settings::choose(&[
+    SettingsScope::set(&[
         (c"plan_cache_mode", c"force_generic_plan"),
         (c"enable_seqscan", seqscan),
         (c"enable_hashjoin", hashjoin),
@@ -79,25 +78,25 @@ pub fn choose(access: Access) -> Settings {
 }
 
 thread_local! {
-    static RENAMES: Cell<u32> = const { Cell::new(0) };
-    static WATCHING: Cell<bool> = const { Cell::new(false) };
+    static SCHEMA_CHANGES: Cell<u32> = const { Cell::new(0) };
+    static IS_REGISTERED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A number that changes when a schema may have been renamed.
-pub fn schema_renames() -> u32 {
-    if !WATCHING.replace(true) {
+/// Returns a number that changes whenever a schema may have been renamed.
+pub fn schema_changes() -> u32 {
+    if !IS_REGISTERED.replace(true) {
         // SAFETY: the callback only counts, and stays in memory, as a library is never unloaded.
         unsafe {
             pg_sys::CacheRegisterSyscacheCallback(
                 pg_sys::SysCacheIdentifier::NAMESPACEOID as i32,
-                Some(schema_changed),
+                Some(on_schema_change),
                 pg_sys::Datum::null(),
             )
         };
     }
-    RENAMES.get()
+    SCHEMA_CHANGES.get()
 }
 
-unsafe extern "C-unwind" fn schema_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
-    RENAMES.set(RENAMES.get().wrapping_add(1));
+unsafe extern "C-unwind" fn on_schema_change(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    SCHEMA_CHANGES.set(SCHEMA_CHANGES.get().wrapping_add(1));
 }

@@ -1,4 +1,4 @@
-//! What a statement of ours returned.
+//! The result of a statement.
 
 use std::{marker::PhantomData, ptr::NonNull};
 
@@ -8,15 +8,15 @@ use uuid::Uuid;
 use crate::{
     pg::{
         compat, errors,
-        text::{self, Stored},
+        text::{self, EncodedText},
     },
     rules::time::Micros,
 };
 
-/// As many columns as the widest of our statements has, at least.
-const COLUMNS: usize = 12;
+/// The most columns that a statement of ours may return.
+const MAX_COLUMNS: usize = 12;
 
-/// A result. Nothing of it outlives the closure it was handed to.
+/// All rows of a result. They do not outlive the closure that they are passed to.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     table: Option<NonNull<pg_sys::SPITupleTable>>,
@@ -26,11 +26,11 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// # Safety
-    /// `table` is null or the last SPI result, of `processed` tuples, and stays as it is for `'a`.
-    pub(super) unsafe fn of(table: *mut pg_sys::SPITupleTable, processed: u64) -> Rows<'a> {
+    /// `table` is null or the last SPI result, of `processed` tuples, and stays unchanged for `'a`.
+    pub(super) unsafe fn from_spi(table: *mut pg_sys::SPITupleTable, processed: u64) -> Rows<'a> {
         let table = NonNull::new(table);
         // SAFETY: as the caller promises.
-        if table.is_some_and(|table| unsafe { (*table.as_ref().tupdesc).natts } > COLUMNS as i32) {
+        if table.is_some_and(|table| unsafe { (*table.as_ref().tupdesc).natts } > MAX_COLUMNS as i32) {
             errors::damaged_install();
         }
         Rows {
@@ -40,35 +40,35 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// How many rows it returned or wrote.
+    /// Returns how many rows the statement returned or wrote.
     pub fn count(self) -> u64 {
         self.processed
     }
 
     pub fn iter(self) -> impl Iterator<Item = Row<'a>> {
-        let rows = if self.table.is_some() {
+        let count = if self.table.is_some() {
             self.processed as usize
         } else {
             0
         };
-        (0..rows).filter_map(move |n| self.row(n))
+        (0..count).filter_map(move |index| self.row(index))
     }
 
     pub fn first(self) -> Option<Row<'a>> {
         self.iter().next()
     }
 
-    fn row(self, n: usize) -> Option<Row<'a>> {
+    fn row(self, index: usize) -> Option<Row<'a>> {
         let table = self.table?;
         let mut row = Row {
-            datums: [pg_sys::Datum::null(); COLUMNS],
-            nulls: [true; COLUMNS],
+            datums: [pg_sys::Datum::null(); MAX_COLUMNS],
+            nulls: [true; MAX_COLUMNS],
             // SAFETY: the table holds `processed` tuples.
-            tuple: unsafe { *table.as_ref().vals.add(n) },
+            tuple: unsafe { *table.as_ref().vals.add(index) },
             table,
             _statement: PhantomData,
         };
-        // SAFETY: table and tuple belong together, and have as many columns as both arrays have room for.
+        // SAFETY: the tuple is one of the table, and both arrays have room for its columns.
         unsafe {
             pg_sys::heap_deform_tuple(
                 row.tuple,
@@ -81,11 +81,11 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// One row. Columns count from 1, and their types are the caller's to know, as the SQL is.
+/// One row. Columns are numbered from 1. Methods that convert a column error with 55000 where its type is another one.
 #[derive(Clone, Copy)]
 pub struct Row<'a> {
-    datums: [pg_sys::Datum; COLUMNS],
-    nulls: [bool; COLUMNS],
+    datums: [pg_sys::Datum; MAX_COLUMNS],
+    nulls: [bool; MAX_COLUMNS],
     tuple: pg_sys::HeapTuple,
     table: NonNull<pg_sys::SPITupleTable>,
     _statement: PhantomData<&'a ()>,
@@ -97,23 +97,23 @@ impl Row<'_> {
             .map(|uuid| Uuid::from_bytes(*uuid.as_bytes()))
     }
 
-    /// Errors with 22021 or 22P05 where it is no UTF-8 and cannot be made so.
+    /// Errors with 22021 or 22P05 where the text cannot be converted to UTF-8.
     pub fn text(&self, column: usize) -> Option<String> {
         self.bytes(column).map(|text| text::decode(text).to_owned())
     }
 
-    /// As `text`, but nothing where that raises an error.
+    /// As `text`, but `None` where that raises an error.
     pub fn text_if_valid(&self, column: usize) -> Option<String> {
         self.bytes(column).and_then(text::try_decode).map(str::to_owned)
     }
 
-    /// A text that is not to be read.
-    pub fn stored(&self, column: usize) -> Option<Stored> {
-        self.bytes(column).map(Stored::copy)
+    /// Returns a text that is passed through without being decoded.
+    pub fn encoded_text(&self, column: usize) -> Option<EncodedText> {
+        self.bytes(column).map(EncodedText::copy)
     }
 
     /// Whether the column is not NULL.
-    pub fn has(&self, column: usize) -> bool {
+    pub fn is_not_null(&self, column: usize) -> bool {
         self.datum(column).is_some()
     }
 
@@ -130,27 +130,28 @@ impl Row<'_> {
             .map(|datum| datum.value() as Micros)
     }
 
-    /// The tuple itself, with the columns of the statement.
+    /// Returns the tuple itself, with the columns of the statement.
     pub fn tuple(&self) -> pg_sys::HeapTuple {
         self.tuple
     }
 
     fn get<T: FromDatum + pgrx::IntoDatum>(&self, column: usize) -> Option<T> {
         let datum = self.typed(column, T::type_oid())?;
-        // SAFETY: the datum is one of this type.
+        // SAFETY: the datum is of this type.
         unsafe { T::from_datum(datum, false) }
     }
 
     fn bytes(&self, column: usize) -> Option<&[u8]> {
         let datum = self.typed(column, pg_sys::TEXTOID)?;
-        // SAFETY: a text, which lives as long as the row.
+        // SAFETY: the datum is a text, and lives as long as the row.
         Some(unsafe { text::bytes(datum) })
     }
 
-    /// The datum of a column that has to be of this type. Errors: 55000 where a table of ours was changed and it is not.
+    /// Returns the datum of a column. Errors with 55000 where the column is not of the expected type, because a table
+    /// of ours was altered.
     fn typed(&self, column: usize, expected: pg_sys::Oid) -> Option<pg_sys::Datum> {
         let datum = self.datum(column)?;
-        // SAFETY: the table lives as long as the row.
+        // SAFETY: the table lives as long as the row does.
         if unsafe { compat::column_type(self.table.as_ref().tupdesc, column) } != Some(expected) {
             errors::damaged_install();
         }

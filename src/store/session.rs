@@ -1,4 +1,4 @@
-//! Single rows of `user_sessions`, for calls that the roster cannot answer.
+//! Reads and writes single rows of `user_sessions`, for calls that the roster cannot answer.
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use crate::{
 };
 
 thread_local! {
-    static BY_ID: Statement = const { Statement::new(
+    static SESSION_BY_ID: Statement = const { Statement::new(
         |s| format!(
             "SELECT id, user_id, auth_id, session_token, is_active, last_activity, expires_at, \
              ended_at IS NOT NULL, user_key \
@@ -23,8 +23,8 @@ thread_local! {
         ),
         &[pg_sys::UUIDOID],
     ) };
-    /// The session with a token that has not ended, else the one that ended last.
-    static BY_DIGEST: Statement = const { Statement::new(
+    // The session with this token that has not ended, else the one that ended last.
+    static SESSION_BY_DIGEST: Statement = const { Statement::new(
         |s| format!(
             "SELECT id, user_id, auth_id, session_token, is_active, last_activity, expires_at, \
              ended_at IS NOT NULL, user_key \
@@ -41,26 +41,27 @@ thread_local! {
     ) };
 }
 
-/// The session's row as it is committed now (or written by this transaction), if it is `owner`'s. Reads it either
-/// way, so that a foreign session takes as long as an unknown one.
+/// Returns the session's row as it is committed now (or written by this transaction), if it is `owner`'s. The row is
+/// read either way, so that a session of somebody else takes as long as an unknown one.
 pub fn find(key: &Key, owner: &Owner) -> Option<RowImage> {
     let found = match key {
-        Key::Id(id) => {
-            BY_ID.with(|by_id| by_id.read(Snapshot::Latest, &[Value::Uuid(id)], |rows| rows.first().map(read)))
-        }
+        Key::Id(id) => SESSION_BY_ID
+            .with(|statement| statement.read(Snapshot::Latest, &[Value::Uuid(id)], |rows| rows.first().map(row_image))),
         Key::Digest(digest) => {
             let digest = digest.to_text();
-            BY_DIGEST.with(|by_digest| {
-                by_digest.read(Snapshot::Latest, &[Value::Text(&digest)], |rows| rows.first().map(read))
+            SESSION_BY_DIGEST.with(|statement| {
+                statement.read(Snapshot::Latest, &[Value::Text(&digest)], |rows| {
+                    rows.first().map(row_image)
+                })
             })
         }
     };
     found.filter(|row| owner.may(&row.auth_id))
 }
 
-/// A row of the statements above.
-fn read(row: Row) -> RowImage {
-    let all = || {
+/// Reads a row of the statements above.
+fn row_image(row: Row) -> RowImage {
+    let parse = || {
         let user_id = row.uuid(2)?;
         Some(RowImage {
             id: row.uuid(1)?,
@@ -71,11 +72,11 @@ fn read(row: Row) -> RowImage {
             last_activity: row.time(6)?,
             expires_at: row.time(7)?,
             ended: row.bool(8)?,
-            keyed: is_keyed(user_id, row.has(9)),
+            keyed: is_keyed(user_id, row.is_not_null(9)),
         })
     };
     // The table's constraints rule anything else out.
-    all().unwrap_or_else(|| errors::damaged_install())
+    parse().unwrap_or_else(|| errors::damaged_install())
 }
 
 /// Whether the session has ended for good at `now`.
@@ -83,8 +84,8 @@ pub fn has_ended(row: &RowImage, now: Micros) -> bool {
     row.ended || now >= row.expires_at
 }
 
-/// A heartbeat for a session that the roster has no room for: an UPDATE, which counts at commit. False if the
-/// session has ended meanwhile.
+/// Writes a heartbeat of a session that the roster has no room for: an UPDATE, which counts at commit. Returns false if
+/// the session has ended meanwhile.
 pub fn write_beat(id: &Uuid) -> bool {
     WRITE_BEAT.with(|statement| statement.write(&[Value::Uuid(id)], |rows| rows.count() > 0))
 }

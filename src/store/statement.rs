@@ -1,7 +1,7 @@
-//! Statements on our own tables: prepared once in a backend, run as the tables' owner.
+//! Statements on our own tables: prepared once per backend, executed with the rights of the tables' owner.
 //!
-//! A plan is good while the tables are the same (DROP and CREATE EXTENSION make new ones) and no schema was renamed; the
-//! rest PostgreSQL looks after itself.
+//! A kept plan is prepared again once the tables are other ones (after DROP and CREATE EXTENSION) or a schema was
+//! renamed. Any other invalidation is handled by PostgreSQL's plan cache.
 
 use std::{
     cell::Cell,
@@ -22,38 +22,40 @@ use super::{
 };
 use crate::pg::{errors, installed};
 
-/// What a reading statement snapshot.
+/// What a statement that reads sees.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Snapshot {
     /// What the calling statement sees, so that its other reads of our tables agree with it.
     Caller,
-    /// Whatever is committed, also in a transaction that keeps one snapshot, and what this transaction has written.
-    /// Parallel workers cannot take a snapshot of their own: there it is as `Caller`.
+    /// All that is committed, even in a transaction that keeps one snapshot, and what this transaction has written.
+    /// Parallel workers cannot take a snapshot of their own: there it is the same as `Caller`.
     Latest,
 }
 
-/// A statement of ours. Make it a `thread_local!` static.
+/// A statement of ours. To be a `thread_local!` static.
 pub struct Statement {
-    /// Its text, given the quoted name of our schema.
+    /// Returns the text for the quoted name of our schema.
     text: fn(&str) -> String,
     types: &'static [Oid],
     access: Access,
     plan: Cell<Option<Plan>>,
-    /// How many calls are inside: a trigger on our tables may come back here.
-    running: Cell<u32>,
+    /// The number of executions in progress: a trigger on our tables may execute the same statement again.
+    depth: Cell<u32>,
 }
 
 #[derive(Clone, Copy)]
 struct Plan {
     plan: NonNull<pg_sys::_SPI_plan>,
+    /// `user_sessions` when it was prepared.
     sessions: Oid,
-    renames: u32,
-    /// It has been executed, and so planned.
+    /// [`planning::schema_changes`] when it was prepared.
+    schema_changes: u32,
+    /// Whether it has been executed, and so planned.
     planned: bool,
 }
 
 impl Statement {
-    /// A statement on a few rows. `types` are those of the parameters `$1`, `$2`… in order.
+    /// A statement on a few rows. `types` are those of its parameters, in order.
     pub const fn new(text: fn(&str) -> String, types: &'static [Oid]) -> Statement {
         Statement::with(Access::Few, text, types)
     }
@@ -63,7 +65,7 @@ impl Statement {
         Statement::with(Access::Many, text, types)
     }
 
-    /// A statement on the rows of a table that an argument has more to say of.
+    /// A statement that joins batches of rows with an array argument.
     pub const fn joined(text: fn(&str) -> String, types: &'static [Oid]) -> Statement {
         Statement::with(Access::Joined, text, types)
     }
@@ -79,50 +81,54 @@ impl Statement {
             types,
             access,
             plan: Cell::new(None),
-            running: Cell::new(0),
+            depth: Cell::new(0),
         }
     }
 
-    /// Runs a statement that only reads. Assigns no transaction id.
-    pub fn read<R>(&self, snapshot: Snapshot, values: &[Value], take: impl FnOnce(Rows) -> R) -> R {
-        self.run(values, |call| take(seeing(snapshot, || call.execute(true))))
+    /// Executes a statement that only reads, and passes its result to `f`. Assigns no transaction id.
+    pub fn read<R>(&self, snapshot: Snapshot, values: &[Value], f: impl FnOnce(Rows) -> R) -> R {
+        self.run(values, |execution| {
+            f(with_snapshot(snapshot, || execution.execute(true)))
+        })
     }
 
-    /// Runs a statement that writes, and snapshot what was committed before it. Errors with 25006 where nothing can be
-    /// written.
-    pub fn write<R>(&self, values: &[Value], take: impl FnOnce(Rows) -> R) -> R {
-        self.run(values, |call| take(call.execute(false)))
+    /// Executes a statement that writes, and passes its result to `f`. It sees all that is committed before it. Errors
+    /// with 25006 where nothing can be written.
+    pub fn write<R>(&self, values: &[Value], f: impl FnOnce(Rows) -> R) -> R {
+        self.run(values, |execution| f(execution.execute(false)))
     }
 
-    /// Reads as [`Snapshot::Latest`], and calls `row` with each row. After each `batch` rows it asks whether to `go_on`. No
-    /// more than one batch is in memory at a time.
+    /// Reads with [`Snapshot::Latest`], and calls `f` with each row. After each `batch` rows it calls `goes_on`, and
+    /// stops if that returns false. At most one batch is in memory at a time.
     pub fn read_in_batches(
         &self,
         values: &[Value],
         batch: i64,
-        mut row: impl FnMut(Row),
-        mut go_on: impl FnMut() -> bool,
+        mut f: impl FnMut(Row),
+        mut goes_on: impl FnMut() -> bool,
     ) {
         as_owner(|| {
-            let cursor = self.run(values, |call| seeing(Snapshot::Latest, || call.open()));
+            let cursor = self.run(values, |execution| {
+                with_snapshot(Snapshot::Latest, || execution.open_cursor())
+            });
             // A connection for each batch, as SPI keeps every result until its connection is closed.
             while Spi::connect(|_| {
                 // SAFETY: the cursor is open until it is closed below, or by the end of the transaction. The result is
                 // read before anything else is executed.
                 let rows = unsafe {
                     pg_sys::SPI_cursor_fetch(cursor, true, batch);
-                    Rows::of(pg_sys::SPI_tuptable, pg_sys::SPI_processed)
+                    Rows::from_spi(pg_sys::SPI_tuptable, pg_sys::SPI_processed)
                 };
-                rows.iter().for_each(&mut row);
+                rows.iter().for_each(&mut f);
                 rows.count() > 0
-            }) && go_on()
+            }) && goes_on()
             {}
-            // SAFETY: as above.
+            // SAFETY: the cursor is open, and not used after this.
             unsafe { pg_sys::SPI_cursor_close(cursor) };
         });
     }
 
-    fn run<R>(&self, values: &[Value], f: impl FnOnce(&Call) -> R) -> R {
+    fn run<R>(&self, values: &[Value], f: impl FnOnce(&Execution) -> R) -> R {
         assert_eq!(values.len(), self.types.len());
         let datums: Vec<_> = values.iter().map(|value| value.datum()).collect();
         let nulls: Vec<_> = datums
@@ -136,33 +142,33 @@ impl Statement {
         as_owner(|| {
             Spi::connect(|_| {
                 let plan = self.plan();
-                // An empty table must not make a plan that is kept for a large one. For batches also the plan that
-                // is made anew because the table has just been analyzed is worth the price of setting this.
-                let _planning =
-                    (self.access != Access::Few || !self.is_planned()).then(|| planning::choose(self.access));
-                let _running = Running::enter(&self.running);
-                let done = f(&Call {
+                // A plan made for an empty table must not be kept for a large one. For batches the cost of the settings
+                // is paid each time, as the plan may be made again, for example because the table was just analyzed.
+                let _settings =
+                    (self.access != Access::Few || !self.is_planned()).then(|| planning::force_plan(self.access));
+                let _depth = DepthGuard::enter(&self.depth);
+                let result = f(&Execution {
                     plan: plan.as_ptr(),
                     datums: &datums,
                     nulls: &nulls,
                 });
-                self.note_planned();
-                done
+                self.mark_planned();
+                result
             })
         })
     }
 
     fn plan(&self) -> NonNull<pg_sys::_SPI_plan> {
         let sessions = installed::get().sessions;
-        let renames = planning::schema_renames();
-        if let Some(old) = self.plan.get() {
-            if old.sessions == sessions && old.renames == renames {
-                return old.plan;
+        let schema_changes = planning::schema_changes();
+        if let Some(kept) = self.plan.get() {
+            if kept.sessions == sessions && kept.schema_changes == schema_changes {
+                return kept.plan;
             }
             self.plan.set(None);
-            if self.running.get() == 0 {
-                // SAFETY: nobody runs it and nobody can find it any more.
-                unsafe { pg_sys::SPI_freeplan(old.plan.as_ptr()) };
+            if self.depth.get() == 0 {
+                // SAFETY: it is not being executed, and nothing points to it any more.
+                unsafe { pg_sys::SPI_freeplan(kept.plan.as_ptr()) };
             }
         }
         let text = CString::new((self.text)(&installed::schema_name())).unwrap_or_default();
@@ -173,7 +179,7 @@ impl Statement {
             let prepare = std::panic::AssertUnwindSafe(|| {
                 pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), generic)
             });
-            // What a newer library asks for and older SQL has not made.
+            // The library is newer than the extension's SQL objects.
             let plan = PgTryBuilder::new(prepare)
                 .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, |_| errors::damaged_install())
                 .execute();
@@ -185,38 +191,39 @@ impl Statement {
         self.plan.set(Some(Plan {
             plan,
             sessions,
-            renames,
+            schema_changes,
             planned: false,
         }));
         plan
     }
 
-    /// Whether the kept plan will be executed as it is.
+    /// Whether the kept plan will be executed without being planned again.
     fn is_planned(&self) -> bool {
-        // SAFETY: a plan that is kept.
-        self.plan
-            .get()
-            .is_some_and(|kept| kept.planned && unsafe { pg_sys::SPI_plan_is_valid(kept.plan.as_ptr()) })
+        self.plan.get().is_some_and(|kept| {
+            // SAFETY: a plan that is kept.
+            kept.planned && unsafe { pg_sys::SPI_plan_is_valid(kept.plan.as_ptr()) }
+        })
     }
 
-    fn note_planned(&self) {
+    fn mark_planned(&self) {
         self.plan
             .set(self.plan.get().map(|kept| Plan { planned: true, ..kept }));
     }
 }
 
-/// A plan with its arguments, inside a connection to SPI. The plan is kept while it runs (`running`), and takes as
-/// many datums as there are.
-struct Call<'a> {
+/// A plan with its arguments, inside a connection to SPI. The plan is not freed meanwhile (see `depth`), and has as
+/// many parameters as there are datums.
+struct Execution<'a> {
     plan: pg_sys::SPIPlanPtr,
     datums: &'a [pg_sys::Datum],
     nulls: &'a [u8],
 }
 
-impl Call<'_> {
-    /// The result is to be read before anything else is executed.
+impl Execution<'_> {
+    /// Executes the plan. The result has to be read before anything else is executed.
     fn execute(&self, read_only: bool) -> Rows<'_> {
-        // SAFETY: as the type says. PostgreSQL does not write to the arguments, though its signature allows it.
+        // SAFETY: plan and arguments match, by the type's invariant. PostgreSQL does not write to the arguments, though
+        // its signature allows it.
         unsafe {
             pg_sys::SPI_tuptable = null_mut();
             let status =
@@ -224,13 +231,13 @@ impl Call<'_> {
             if status < 0 {
                 errors::damaged_install();
             }
-            Rows::of(pg_sys::SPI_tuptable, pg_sys::SPI_processed)
+            Rows::from_spi(pg_sys::SPI_tuptable, pg_sys::SPI_processed)
         }
     }
 
-    /// A cursor on what it reads, which stays when the connection to SPI is closed.
-    fn open(&self) -> pg_sys::Portal {
-        // SAFETY: as the type says; the cursor copies its arguments.
+    /// Opens a cursor, which stays open when the connection to SPI is closed.
+    fn open_cursor(&self) -> pg_sys::Portal {
+        // SAFETY: plan and arguments match, by the type's invariant; the cursor copies the arguments.
         unsafe { pg_sys::SPI_cursor_open(null(), self.plan, self.datums.as_ptr().cast_mut(), self.nulls(), true) }
     }
 
@@ -239,31 +246,31 @@ impl Call<'_> {
     }
 }
 
-/// Runs one execution under the snapshot it is to have.
-fn seeing<R>(snapshot: Snapshot, execute: impl FnOnce() -> R) -> R {
+/// Runs one execution under `snapshot`.
+fn with_snapshot<R>(snapshot: Snapshot, execute: impl FnOnce() -> R) -> R {
     // SAFETY: reads a variable of this backend.
     if snapshot == Snapshot::Caller || unsafe { pg_sys::IsInParallelMode() } {
         return execute();
     }
-    // SAFETY: pushed and popped around one execution; an error in between ends the (sub)transaction, which pops what
-    // it pushed.
+    // SAFETY: popped below; an error in between aborts the (sub)transaction, which pops what it pushed.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-    let done = execute();
+    let result = execute();
+    // SAFETY: pops what was pushed above; the execution leaves the stack as it found it.
     unsafe { pg_sys::PopActiveSnapshot() };
-    done
+    result
 }
 
-/// Counts a call in and, also when an error unwinds it, out.
-struct Running<'a>(&'a Cell<u32>);
+/// Counts an execution for as long as it is in progress, also when an error unwinds it.
+struct DepthGuard<'a>(&'a Cell<u32>);
 
-impl Running<'_> {
-    fn enter(count: &Cell<u32>) -> Running<'_> {
-        count.set(count.get() + 1);
-        Running(count)
+impl DepthGuard<'_> {
+    fn enter(depth: &Cell<u32>) -> DepthGuard<'_> {
+        depth.set(depth.get() + 1);
+        DepthGuard(depth)
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for DepthGuard<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }

@@ -1,4 +1,4 @@
-//! Values on their way into a statement or a row.
+//! The arguments of a statement, and the values of a row to return.
 
 use pgrx::{
     IntoDatum,
@@ -9,11 +9,11 @@ use pgrx::{
 use uuid::Uuid;
 
 use crate::{
-    pg::text::{self, Stored},
+    pg::text::{self, EncodedText},
     rules::time::Micros,
 };
 
-/// One value, or none, of the types our tables are made of.
+/// A value, or NULL, of a type that our tables and functions have.
 #[derive(Clone, Copy)]
 pub enum Value<'a> {
     Null,
@@ -23,19 +23,19 @@ pub enum Value<'a> {
     Double(f64),
     Time(Micros),
     Uuid(&'a Uuid),
-    /// Errors with 22P05 where the database's encoding lacks one of its characters.
+    /// Converting it errors with 22P05 where the database's encoding lacks one of its characters.
     Text(&'a str),
-    Stored(&'a Stored),
+    EncodedText(&'a EncodedText),
     /// uuid[]
     Uuids(&'a [Uuid]),
-    /// An OID, and so the label of an enum.
+    /// An OID, or the label of an enum, which is one.
     Oid(pg_sys::Oid),
-    /// As PostgreSQL handed it to us, or as [`list`] made it.
+    /// A datum from PostgreSQL or from [`array`].
     Datum(Datum),
 }
 
 impl Value<'_> {
-    /// The datum, or none for NULL. It may point into what the value borrows, so it is good for as long only.
+    /// Returns the datum, or `None` for NULL. It may point into what the value borrows, and is valid as long as that.
     pub fn datum(self) -> Option<Datum> {
         Some(match self {
             Value::Null => return None,
@@ -45,8 +45,8 @@ impl Value<'_> {
             Value::Double(value) => value.into_datum()?,
             Value::Uuid(value) => Datum::from(value.as_bytes().as_ptr()),
             Value::Text(value) => return text::datum(value),
-            Value::Stored(value) => return value.datum(),
-            Value::Uuids(values) => array(values),
+            Value::EncodedText(value) => return value.datum(),
+            Value::Uuids(values) => uuid_array(values),
             Value::Oid(oid) => Datum::from(oid),
             Value::Datum(datum) => datum,
         })
@@ -74,14 +74,14 @@ impl<'a> From<&'a str> for Value<'a> {
     }
 }
 
-impl<'a> From<&'a Stored> for Value<'a> {
-    fn from(value: &'a Stored) -> Self {
-        Value::Stored(value)
+impl<'a> From<&'a EncodedText> for Value<'a> {
+    fn from(value: &'a EncodedText) -> Self {
+        Value::EncodedText(value)
     }
 }
 
-/// An array, in the current memory context.
-pub fn list<T>(items: impl IntoIterator<Item = T>) -> Value<'static>
+/// Returns an array, in the current memory context.
+pub fn array<T>(items: impl IntoIterator<Item = T>) -> Value<'static>
 where
     Vec<T>: IntoDatum,
 {
@@ -89,19 +89,19 @@ where
     items.into_datum().map_or(Value::Null, Value::Datum)
 }
 
-/// A point in time as an item of a [`list`]; what PostgreSQL cannot store becomes infinity.
-pub fn time(at: Micros) -> TimestampWithTimeZone {
+/// Returns a time as an element of an [`array`]. A time that PostgreSQL cannot store becomes infinity.
+pub fn timestamptz(at: Micros) -> TimestampWithTimeZone {
     TimestampWithTimeZone::try_from(at).unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
 }
 
-/// A `uuid[]` of one dimension without NULLs, in the current memory context.
-fn array(values: &[Uuid]) -> Datum {
+/// Returns a `uuid[]` of one dimension without NULLs, in the current memory context.
+fn uuid_array(values: &[Uuid]) -> Datum {
     const HEADER: usize = size_of::<pg_sys::ArrayType>();
     let dimensions = usize::from(!values.is_empty());
     let size = HEADER + dimensions * (2 * size_of::<i32>()) + size_of_val(values);
-    // SAFETY: `size` bytes are allocated (or an error raised, beyond 1 GB), and what is written into them is the
-    // header, then one dimension and its lower bound, then the elements: exactly `size` bytes. Header and bounds make
-    // 24 bytes, so there is no padding before the elements, and a uuid needs none after.
+    // SAFETY: `size` bytes are allocated (beyond 1 GB, an error is raised), and exactly as many are written: the
+    // header, one dimension and its lower bound, and the elements. Header and bounds take 24 bytes, so there is no
+    // padding before the elements, and a uuid needs none after it.
     unsafe {
         let array = pg_sys::palloc0(size).cast::<pg_sys::ArrayType>();
         varlena::set_varsize_4b(array.cast(), size as i32);

@@ -1,9 +1,9 @@
 //! The trigger that corrects rows of `user_sessions` before they are written by plain SQL.
 //!
-//! A service's row is taken as it is given, with missing values filled in. Of a client's row only the values a client may
-//! set are taken. What the functions of the extension write arrives here as the table owner's, who is a service; the
-//! worker's own writes are skipped. Under `session_replication_role = replica` the trigger does not fire: such rows have
-//! been through it where they come from.
+//! A service's row is written as submitted, with missing values filled in. Of a client's row only the values that a
+//! client may set are used. The extension's functions write as the owner of the table, which is a service; writes of
+//! what the roster already knows are passed through. Under `session_replication_role = replica` the trigger does not
+//! fire: replicated rows were corrected where they were first written.
 
 use pgrx::{pg_sys, prelude::*};
 
@@ -20,11 +20,13 @@ use crate::{
     store::own_write,
 };
 
-/// Corrects the row about to be written. Errors: 22023 for values that make no sense; for a client also 42501 for what it
-/// may not set, and 53400 for too many sessions; 55000 where the library is not preloaded.
+/// Returns the row that is written in place of the submitted one. Errors: 22023 where a value is invalid, 55000 where
+/// the library is not preloaded; for a client also 42501 where it may not set a value, 53400 where it has too many
+/// sessions.
 #[pg_extern]
 pub fn _before_write(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
-    // SAFETY: PostgreSQL calls a trigger function with a valid call frame, and keeps the tuples until it returns.
+    // SAFETY: PostgreSQL calls a trigger function with a valid call frame, and keeps the tuples until the function
+    // returns.
     let call = unsafe { TriggerCall::of(fcinfo) };
     let table = call.table();
     let (old, new, set) = match call.operation {
@@ -44,17 +46,17 @@ pub fn _before_write(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     let context = WriteContext {
         now: compat::now(),
         // SAFETY: reads a variable of this process.
-        began: unsafe { pg_sys::GetCurrentTransactionStartTimestamp() },
+        transaction_start: unsafe { pg_sys::GetCurrentTransactionStartTimestamp() },
         lifetime: settings::session_lifetime(),
     };
-    let given = new.fields(old.as_ref());
-    let mut wanted = given.clone();
+    let submitted = new.fields(old.as_ref());
+    let mut corrected = submitted.clone();
     let metadata = metadata::correct(old.as_ref(), &new);
     match (&old, identity::is_service()) {
-        (None, true) => service::insert(&mut wanted, context),
-        (None, false) => client::insert(&mut wanted, context),
-        (Some(old), true) => service::update(&old.fields(Some(old)), &mut wanted, set, context),
-        (Some(old), false) => client::update(&old.fields(Some(old)), &mut wanted, set, context),
+        (None, true) => service::insert(&mut corrected, context),
+        (None, false) => client::insert(&mut corrected, context),
+        (Some(old), true) => service::update(&old.fields(Some(old)), &mut corrected, set, context),
+        (Some(old), false) => client::update(&old.fields(Some(old)), &mut corrected, set, context),
     }
-    correction::correct(&new, &given, &wanted, metadata)
+    correction::correct(&new, &submitted, &corrected, metadata)
 }

@@ -1,4 +1,4 @@
-//! The call of a trigger function: what set it off, and what it returns.
+//! The call of a trigger function: the operation that fired the trigger, and what the function returns.
 
 use pgrx::{
     PgTrigger,
@@ -16,20 +16,20 @@ use super::{
 };
 use crate::pg::errors;
 
-/// When a trigger fires.
+/// When a trigger fires, relative to the operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timing {
     Before,
     After,
 }
 
-/// What set a trigger off.
+/// The operation that fired a trigger.
 pub enum Operation {
     Insert(TriggerRow),
     Update {
         old: TriggerRow,
         new: TriggerRow,
-        /// The columns that the statement names.
+        /// The columns that the statement sets.
         set: ColumnSet,
     },
     Delete(TriggerRow),
@@ -44,17 +44,18 @@ pub struct TriggerCall {
 }
 
 impl TriggerCall {
-    /// Errors: 42501 where the function is not called by a trigger, or not for a row or a TRUNCATE.
+    /// Reads the call from its frame. Errors: 42501 where the function is not called by a trigger, or neither for a row
+    /// nor for TRUNCATE.
     ///
     /// # Safety
-    /// `fcinfo` is the frame of a call by PostgreSQL that lasts as long as what is returned.
+    /// `fcinfo` is the frame of a call by PostgreSQL, which outlives the result.
     pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> TriggerCall {
-        // SAFETY: the caller's; the constructor checks that it is a trigger's call.
+        // SAFETY: as the caller promises; from_fcinfo checks that a trigger calls.
         let Ok(trigger) = (unsafe { PgTrigger::from_fcinfo(&*fcinfo) }) else {
             errors::not_permitted();
         };
         let (event, data) = (trigger.event(), trigger.trigger_data());
-        // SAFETY: the relation is open, and the tuples stay, for as long as the trigger runs.
+        // SAFETY: the relation is open, and the tuples are valid, for as long as the trigger runs.
         let row = |tuple| unsafe { TriggerRow::new(tuple, (*data.tg_relation).rd_att) };
         let timing = if event.fired_before() {
             Timing::Before
@@ -71,7 +72,7 @@ impl TriggerCall {
             Operation::Update {
                 old: row(data.tg_trigtuple),
                 new: row(data.tg_newtuple),
-                set: columns_set(data),
+                set: updated_columns(data),
             }
         } else {
             Operation::Delete(row(data.tg_trigtuple))
@@ -83,43 +84,43 @@ impl TriggerCall {
         }
     }
 
-    /// The table that is written.
+    /// Returns the OID of the table that is written.
     pub fn table(&self) -> pg_sys::Oid {
         // SAFETY: the relation is open for as long as the trigger runs.
         unsafe { (*self.relation).rd_id }
     }
 }
 
-fn columns_set(data: &pg_sys::TriggerData) -> ColumnSet {
-    let named = Column::ALL.into_iter().filter(|&column| {
+fn updated_columns(data: &pg_sys::TriggerData) -> ColumnSet {
+    let columns = Column::ALL.into_iter().filter(|&column| {
         let member = column as i32 - pg_sys::FirstLowInvalidHeapAttributeNumber;
-        // SAFETY: the set is PostgreSQL's, or null for an empty one.
+        // SAFETY: the set is PostgreSQL's; an empty one is null, which bms_is_member accepts.
         unsafe { pg_sys::bms_is_member(member, data.tg_updatedcols) }
     });
-    ColumnSet::of(named)
+    ColumnSet::of(columns)
 }
 
-/// The tuple that a trigger function returns: what is written, in a BEFORE trigger; ignored in an AFTER trigger.
+/// The tuple that a trigger function returns. A BEFORE trigger's is written; an AFTER trigger's is ignored.
 pub struct TriggerResult(pg_sys::HeapTuple);
 
 impl TriggerResult {
-    /// The row as the statement gave it.
+    /// Returns the row as submitted.
     pub fn unchanged(row: &TriggerRow) -> TriggerResult {
         TriggerResult(row.tuple())
     }
 
-    /// A row of which `values.len()` columns are replaced.
+    /// Returns the row with the values of `columns`, by attribute number, replaced.
     ///
     /// # Safety
-    /// The three slices have one length, and each value is of its column's type.
+    /// The three slices have the same length, and each value is of its column's type.
     pub unsafe fn replaced(
         row: &TriggerRow,
         columns: &mut [i32],
         values: &mut [pg_sys::Datum],
         nulls: &mut [bool],
     ) -> TriggerResult {
-        // SAFETY: as the caller promises; the new tuple is in the current memory context, which PostgreSQL resets after it
-        // has taken it.
+        // SAFETY: as the caller promises; the new tuple is in the current memory context, which PostgreSQL resets only
+        // after it has copied the tuple.
         TriggerResult(unsafe {
             pg_sys::heap_modify_tuple_by_cols(
                 row.tuple(),
@@ -132,26 +133,26 @@ impl TriggerResult {
         })
     }
 
-    /// No row: the statement goes on without it.
+    /// Returns no row: the statement continues without this one.
     pub fn skip_row() -> TriggerResult {
         TriggerResult(std::ptr::null_mut())
     }
 
-    /// What an AFTER trigger returns.
+    /// Returns the result of an AFTER trigger.
     pub fn none() -> TriggerResult {
         TriggerResult(std::ptr::null_mut())
     }
 }
 
-// SAFETY: a trigger returns the tuple's address in the place of a value.
+// SAFETY: a trigger returns the address of its tuple as a datum.
 unsafe impl BoxRet for TriggerResult {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
-        // SAFETY: the tuple lives until PostgreSQL has taken it: it is its own, or in the trigger's memory context.
+        // SAFETY: the tuple outlives the call: it is PostgreSQL's own, or in the trigger's memory context.
         unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(self.0)) }
     }
 }
 
-// SAFETY: only ever the result of a trigger function.
+// SAFETY: used as the result of trigger functions only.
 unsafe impl SqlTranslatable for TriggerResult {
     const TYPE_IDENT: &'static str = pgrx_resolved_type!(TriggerResult);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;

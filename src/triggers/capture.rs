@@ -1,13 +1,13 @@
-//! The trigger that captures what was written to `user_sessions`: AFTER each row and each TRUNCATE, ENABLE ALWAYS.
+//! The trigger that captures writes to `user_sessions`: AFTER each row and each TRUNCATE, ENABLE ALWAYS.
 //!
-//! It never raises for what a row contains: an error here would stop replication for good. It runs while the row's lock is
-//! held, so that its stamps follow the order of the commits.
+//! It raises no error for the contents of a row, as that would stop replication for good. It runs while the row's lock
+//! is held, so that the stamps of a row's writes follow the order of their commits.
 
 use pgrx::{pg_sys, prelude::*};
 
 use super::{
     call::{Operation, Timing, TriggerCall, TriggerResult},
-    pending::{self, Op},
+    pending::{self, PendingWrite},
 };
 use crate::{
     pg::{errors, installed},
@@ -15,10 +15,12 @@ use crate::{
     store::own_write,
 };
 
-/// Captures what was written to user_sessions, for the roster, which gets it at commit.
+/// Captures a write to `user_sessions`, which is applied to the roster at commit. Errors: 53200 where there is no
+/// memory to keep it, 42501 where the function is not the trigger of that table.
 #[pg_extern]
 pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
-    // SAFETY: PostgreSQL calls a trigger function with a valid call frame, and keeps the tuples until it returns.
+    // SAFETY: PostgreSQL calls a trigger function with a valid call frame, and keeps the tuples until the function
+    // returns.
     let call = unsafe { TriggerCall::of(fcinfo) };
     if call.timing != Timing::After {
         errors::not_permitted();
@@ -26,7 +28,7 @@ pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     if own_write::is_running() {
         return TriggerResult::none();
     }
-    // Without a roster the table is all there is; it will be loaded when there is one.
+    // Where the library is not preloaded there is no roster. One that is made later is loaded from the table.
     let Some(tenant) = roster::try_tenant() else {
         return TriggerResult::none();
     };
@@ -35,10 +37,10 @@ pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     }
     match call.operation {
         Operation::Truncate => {
-            if !pending::make_room() {
+            if !pending::ensure_capacity() {
                 errors::out_of_memory();
             }
-            pending::push(tenant, Op::Truncate(roster::take_stamp()));
+            pending::push(tenant, PendingWrite::Truncate(roster::take_stamp()));
         }
         Operation::Insert(row) => {
             if let Some(image) = row.image() {
@@ -65,7 +67,7 @@ pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
 
 fn record_update(tenant: Tenant, old: &RowImage, new: RowImage) {
     if old.id != new.id {
-        // Another id is another session: the old one is gone.
+        // Another id is another session: the old one is deleted.
         record_deletion(tenant, *old);
     }
     let effect = Effect {
@@ -85,12 +87,12 @@ fn record_deletion(tenant: Tenant, image: RowImage) {
     record(tenant, image, effect);
 }
 
-/// Records one write. Everything that can fail comes before the stamp, which nothing may follow but the entry itself.
+/// Records one write. Everything that can fail comes before the stamp is taken; only the push comes after.
 fn record(tenant: Tenant, image: RowImage, effect: Effect) {
-    if !pending::make_room() {
+    if !pending::ensure_capacity() {
         errors::out_of_memory();
     }
-    let reserved = match tenant.reserve(&image) {
+    let reservation = match tenant.reserve(&image) {
         Ok(reservation) => Some(reservation),
         Err(roster::Full) => {
             if !effect.deleted && !image.ended {
@@ -100,5 +102,5 @@ fn record(tenant: Tenant, image: RowImage, effect: Effect) {
         }
     };
     let stamp = roster::take_stamp();
-    pending::push(tenant, Op::Row(Write { image, stamp, effect }, reserved));
+    pending::push(tenant, PendingWrite::Row(Write { image, stamp, effect }, reservation));
 }

@@ -1,4 +1,4 @@
-//! A client's row: only what a client may say is taken.
+//! A client's row: only values that a client may set are used.
 
 use std::borrow::Cow;
 
@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-/// Makes a session of the caller's out of what it gave. Errors: 42501 without an identity, or for another user's; 22023
-/// for a weak token or an end in the past; 53400 for too many sessions.
+/// Makes the new row a session of the caller. Errors: 42501 where the caller has no identity or the row is another
+/// user's, 22023 where the token is weak or `expires_at` has passed, 53400 where the user has too many sessions.
 pub fn insert(row: &mut SessionFields, context: WriteContext) {
     let (Some(auth_id), Some(user_id)) = (identity::auth_id(), identity::user_id()) else {
         errors::no_identity();
@@ -30,18 +30,18 @@ pub fn insert(row: &mut SessionFields, context: WriteContext) {
         errors::not_permitted();
     }
     let digest = match row.session_token.as_deref() {
-        // Always digested, even a digest: who has read one must not be able to claim its session.
+        // Even a digest is digested: whoever has read one must not be able to take over its session.
         Some(token) if token::check(token).is_ok() => Digest::of(token),
         Some(_) => errors::weak_token(),
         None => Digest::from_bytes(random::bytes()),
     };
-    let latest_end = context.began.saturating_add(context.lifetime);
-    let expires_at = row.expires_at.map_or(latest_end, |at| at.min(latest_end));
+    let max_expires_at = context.transaction_start.saturating_add(context.lifetime);
+    let expires_at = row.expires_at.map_or(max_expires_at, |at| at.min(max_expires_at));
     if expires_at <= context.now {
         errors::bad_value(
             "expires_at must be in the future",
             "",
-            "Leave expires_at out for presence.session_lifetime.",
+            "Omit expires_at to use presence.session_lifetime.",
         );
     }
     let user_key = identity::user_key().map(Cow::Owned).or(row.user_key.take());
@@ -51,8 +51,8 @@ pub fn insert(row: &mut SessionFields, context: WriteContext) {
         auth_id: Some(auth_id),
         session_token: Some(Cow::Owned(digest.to_text())),
         is_active: Some(true),
-        last_activity: Some(context.began),
-        created_at: Some(context.began),
+        last_activity: Some(context.transaction_start),
+        created_at: Some(context.transaction_start),
         expires_at: Some(expires_at),
         ended_at: None,
         user_key,
@@ -62,9 +62,8 @@ pub fn insert(row: &mut SessionFields, context: WriteContext) {
     session_limit::check(user_id, context.now);
 }
 
-/// Takes a beat or an end from a client. Errors: 42501 where a value that is not a client's to change differs.
-///
-/// A session that has ended stays as it is.
+/// Reduces a client's update to a beat or an end. A session that has ended stays unchanged. Errors: 42501 where the
+/// update changes a value that a client may not set.
 pub fn update<'a>(old: &SessionFields<'a>, new: &mut SessionFields<'a>, set: ColumnSet, context: WriteContext) {
     let differs = old.id != new.id
         || old.user_id != new.user_id
@@ -77,13 +76,13 @@ pub fn update<'a>(old: &SessionFields<'a>, new: &mut SessionFields<'a>, set: Col
     if differs {
         errors::protected_value();
     }
-    let meant = intent_of(old, new, set);
+    let intent = intent_of(old, new, set);
     *new = old.clone();
     if old.ended_at.is_some() {
         return;
     }
     let expired = old.expires_at.is_some_and(|at| at <= context.now);
-    match meant {
+    match intent {
         Intent::Beat(_) if !expired => {
             new.is_active = Some(true);
             new.last_activity = old.last_activity.max(Some(context.now));

@@ -1,7 +1,7 @@
-//! Commit and rollback: pending writes are applied to the roster, or given up.
+//! Commit and rollback: pending writes are applied to the roster, or discarded.
 //!
-//! The callbacks that run after the commit cannot fail: they take locks and store words. What may be refused
-//! (PREPARE TRANSACTION) is refused before.
+//! Nothing that runs after the commit can fail: it takes locks and stores words. PREPARE TRANSACTION is refused
+//! beforehand.
 
 use pgrx::{pg_guard, pg_sys};
 
@@ -11,7 +11,7 @@ use crate::{
     roster, settings,
 };
 
-/// Registers the callbacks, for this process and (by fork) all it starts.
+/// Registers the callbacks, in this process and, by fork, in all that it starts.
 pub fn register() {
     // SAFETY: both callbacks live as long as the library.
     unsafe {
@@ -27,7 +27,7 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
         return;
     }
     match event {
-        // There is no callback for COMMIT PREPARED, so the writes could never be told.
+        // COMMIT PREPARED has no callback, so the writes could never be applied.
         XACT_EVENT_PRE_PREPARE => errors::prepare_refused(),
         XACT_EVENT_COMMIT => {
             fault_point::delay_commit();
@@ -36,7 +36,7 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
             roster::clear_inflight();
         }
         XACT_EVENT_ABORT => {
-            pending::roll_back(0);
+            pending::discard_from(0);
             roster::clear_inflight();
         }
         _ => {}
@@ -51,6 +51,6 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
     _arg: *mut std::ffi::c_void,
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
-        pending::roll_back(subtransaction);
+        pending::discard_from(subtransaction);
     }
 }

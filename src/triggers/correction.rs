@@ -12,42 +12,47 @@ use crate::pg::text;
 
 const COLUMNS: usize = Column::ALL.len();
 
-/// The row with every field of `wanted` that differs from `given` in its place, and `metadata` if it is replaced.
+/// Returns the row with each field of `corrected` that differs from `submitted`, and with `metadata` if there is one.
 pub fn correct(
     row: &TriggerRow,
-    given: &SessionFields,
-    wanted: &SessionFields,
+    submitted: &SessionFields,
+    corrected: &SessionFields,
     metadata: Option<pg_sys::Datum>,
 ) -> TriggerResult {
-    let mut replaced = Replacements::default();
+    let mut replacements = Replacements::default();
     let uuid = |id: &Uuid| pgrx::Uuid::from_bytes(*id.as_bytes()).into_datum();
-    replaced.note(Column::Id, &given.id, &wanted.id, uuid);
-    replaced.note(Column::UserId, &given.user_id, &wanted.user_id, uuid);
-    replaced.note(Column::AuthId, &given.auth_id, &wanted.auth_id, uuid);
-    replaced.note(
+    replacements.replace_if_changed(Column::Id, &submitted.id, &corrected.id, uuid);
+    replacements.replace_if_changed(Column::UserId, &submitted.user_id, &corrected.user_id, uuid);
+    replacements.replace_if_changed(Column::AuthId, &submitted.auth_id, &corrected.auth_id, uuid);
+    replacements.replace_if_changed(
         Column::SessionToken,
-        &given.session_token,
-        &wanted.session_token,
+        &submitted.session_token,
+        &corrected.session_token,
         |token| text::datum(token),
     );
-    replaced.note(Column::IsActive, &given.is_active, &wanted.is_active, |value| {
+    replacements.replace_if_changed(Column::IsActive, &submitted.is_active, &corrected.is_active, |value| {
         value.into_datum()
     });
     let time = |at: &i64| at.into_datum();
-    replaced.note(Column::LastActivity, &given.last_activity, &wanted.last_activity, time);
-    replaced.note(Column::CreatedAt, &given.created_at, &wanted.created_at, time);
-    replaced.note(Column::ExpiresAt, &given.expires_at, &wanted.expires_at, time);
-    replaced.note(Column::EndedAt, &given.ended_at, &wanted.ended_at, time);
-    replaced.note(Column::UserKey, &given.user_key, &wanted.user_key, |key| {
+    replacements.replace_if_changed(
+        Column::LastActivity,
+        &submitted.last_activity,
+        &corrected.last_activity,
+        time,
+    );
+    replacements.replace_if_changed(Column::CreatedAt, &submitted.created_at, &corrected.created_at, time);
+    replacements.replace_if_changed(Column::ExpiresAt, &submitted.expires_at, &corrected.expires_at, time);
+    replacements.replace_if_changed(Column::EndedAt, &submitted.ended_at, &corrected.ended_at, time);
+    replacements.replace_if_changed(Column::UserKey, &submitted.user_key, &corrected.user_key, |key| {
         text::datum(key)
     });
     if let Some(datum) = metadata {
-        replaced.put(Column::Metadata, Some(datum));
+        replacements.replace(Column::Metadata, Some(datum));
     }
-    replaced.apply(row)
+    replacements.into_result(row)
 }
 
-/// New values of columns, in the form PostgreSQL wants them.
+/// New values of columns, as `heap_modify_tuple_by_cols` takes them.
 struct Replacements {
     count: usize,
     columns: [i32; COLUMNS],
@@ -67,31 +72,31 @@ impl Default for Replacements {
 }
 
 impl Replacements {
-    fn note<T: PartialEq>(
+    fn replace_if_changed<T: PartialEq>(
         &mut self,
         column: Column,
-        given: &Option<T>,
-        wanted: &Option<T>,
+        submitted: &Option<T>,
+        corrected: &Option<T>,
         datum: impl FnOnce(&T) -> Option<pg_sys::Datum>,
     ) {
-        if given != wanted {
-            self.put(column, wanted.as_ref().and_then(datum));
+        if submitted != corrected {
+            self.replace(column, corrected.as_ref().and_then(datum));
         }
     }
 
-    fn put(&mut self, column: Column, value: Option<pg_sys::Datum>) {
+    fn replace(&mut self, column: Column, value: Option<pg_sys::Datum>) {
         self.columns[self.count] = column as i32;
         self.values[self.count] = value.unwrap_or(pg_sys::Datum::null());
         self.nulls[self.count] = value.is_none();
         self.count += 1;
     }
 
-    fn apply(mut self, row: &TriggerRow) -> TriggerResult {
+    fn into_result(mut self, row: &TriggerRow) -> TriggerResult {
         let n = self.count;
         if n == 0 {
             return TriggerResult::unchanged(row);
         }
-        // SAFETY: as many columns, values and nulls as counted, each of its column's type.
+        // SAFETY: the first `n` columns, values and nulls are set, and each value is of its column's type.
         unsafe { TriggerResult::replaced(row, &mut self.columns[..n], &mut self.values[..n], &mut self.nulls[..n]) }
     }
 }

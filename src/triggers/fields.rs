@@ -1,4 +1,4 @@
-//! The columns of a row of `user_sessions` as plain values, and which of them a statement sets.
+//! The columns of a row of `user_sessions` as Rust values, and the set of those that a statement sets.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// A column, by its attribute number. New ones are added behind these, so they stay.
+/// A column, by its attribute number. New columns are added at the end, so these numbers do not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Column {
@@ -46,17 +46,17 @@ impl Column {
     ];
 }
 
-/// What the rules need to know besides the row.
+/// The times that a row is corrected by, in microseconds.
 #[derive(Clone, Copy)]
 pub struct WriteContext {
     pub now: Micros,
-    /// now() in SQL: when the transaction began.
-    pub began: Micros,
+    /// `now()` in SQL.
+    pub transaction_start: Micros,
     /// `presence.session_lifetime`.
     pub lifetime: Micros,
 }
 
-/// The columns that an UPDATE names.
+/// The columns that an UPDATE sets.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ColumnSet(u16);
 
@@ -69,8 +69,8 @@ impl ColumnSet {
         self.0 & 1 << column as u16 != 0
     }
 
-    /// Whether the statement writes a whole row back, as an ORM's save does, so that most of what it names it does not
-    /// mean to change. Nobody means to change these.
+    /// Returns whether the statement writes back a whole row, as ORMs do when they save a record, and so sets columns
+    /// that it does not mean to change. These are columns that no statement means to change.
     pub fn is_whole_row(self) -> bool {
         use Column::{AuthId, CreatedAt, ExpiresAt, Id, SessionToken, UserId};
         [Id, UserId, AuthId, SessionToken, CreatedAt, ExpiresAt]
@@ -79,7 +79,7 @@ impl ColumnSet {
     }
 }
 
-/// All columns but `metadata`; none stands for NULL.
+/// All columns but `metadata`; `None` is NULL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionFields<'a> {
     pub id: Option<Uuid>,
@@ -94,32 +94,32 @@ pub struct SessionFields<'a> {
     pub user_key: Option<Cow<'a, str>>,
 }
 
-/// The longest `user_key`, in bytes: far longer than ids are, and short enough for every notification.
-const LONGEST_KEY: usize = 512;
+/// The maximum length of `user_key`, in bytes: more than ids need, and short enough for any notification.
+const MAX_KEY_BYTES: usize = 512;
 
 impl SessionFields<'_> {
-    /// Refuses a key that cannot be stored, and one of another user than `user_id`, both with 22023.
+    /// Checks `user_key`. Errors: 22023 where it is empty or too long, or names another user than `user_id`.
     pub fn check_key(&self) {
         let Some(key) = self.user_key.as_deref() else {
             return;
         };
-        if key.is_empty() || key.len() > LONGEST_KEY {
+        if key.is_empty() || key.len() > MAX_KEY_BYTES {
             errors::bad_value(
                 "user_key must be 1 to 512 bytes long",
                 "",
-                "Leave user_key out for a user whose id is a uuid.",
+                "Omit user_key for a user whose id is a uuid.",
             );
         }
         if self.user_id.is_some_and(|id| id != presence_id_text(key)) {
             errors::bad_value(
                 "user_id and user_key name different users",
-                "Where a user has a key, the id is presence_id(user_key).",
-                "Give one of the two.",
+                "The id of a user with a key is presence_id(user_key).",
+                "Set only one of them.",
             );
         }
     }
 
-    /// Gives a user known by an integer its key.
+    /// Sets the key of a user whose id is made from an integer.
     pub fn fill_key(&mut self) {
         if self.user_key.is_none() {
             let integer = self.user_id.and_then(integer_of);
@@ -127,12 +127,12 @@ impl SessionFields<'_> {
         }
     }
 
-    /// Puts a digest in the place of the token.
+    /// Sets `session_token` to a digest.
     pub fn set_digest(&mut self, digest: Digest) {
         self.session_token = Some(Cow::Owned(digest.to_text()));
     }
 
-    /// Puts its digest in the place of a token; a digest stays one.
+    /// Replaces a token in `session_token` by its digest; leaves a digest as it is.
     pub fn digest_token(&mut self) {
         if let Some(text) = self.session_token.as_deref()
             && Digest::parse(text).is_none()
@@ -141,7 +141,7 @@ impl SessionFields<'_> {
         }
     }
 
-    /// The digest in `session_token`, or that of the token in it.
+    /// Returns the digest in `session_token`, or the digest of the token in it.
     pub fn digest(&self) -> Option<Digest> {
         let text = self.session_token.as_deref()?;
         Some(Digest::parse(text).unwrap_or_else(|| Digest::of(text)))

@@ -1,7 +1,8 @@
-//! Rows of our tables on their way in: what the triggers do with them, and what their commit does to the roster.
+//! The triggers on the extension's tables, and what commit and rollback do with the writes they have captured.
 //!
-//! [`before_write`] corrects a row before it is written, [`capture`] records what was written, [`pending`] keeps that
-//! until the transaction ends, and [`commit`] applies it to the roster or cancels it.
+//! [`before_write`] corrects a row before it is written, [`capture`] records what was written, [`pending`] keeps the
+//! records until the transaction ends, and [`commit`] applies them to the roster or discards them. [`restore`] is for
+//! `user_presence` alone.
 
 pub mod before_write;
 mod call;
@@ -18,7 +19,7 @@ mod row;
 mod service;
 pub mod session_limit;
 
-/// Registers the callbacks that apply pending writes. To be called once, from `_PG_init`.
+/// Registers the callbacks that apply or discard pending writes. Call once, from `_PG_init`.
 pub fn init() {
     commit::register();
 }

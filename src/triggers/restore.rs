@@ -1,7 +1,7 @@
-//! The trigger that lets `user_presence` be restored while the worker runs.
+//! The trigger that allows `user_presence` to be restored while the worker runs.
 //!
-//! pg_restore may load the sessions first (with several jobs, the largest table comes first). The worker then writes the
-//! presence of their users at once, and the dumped rows of the same users would break the whole restore.
+//! pg_restore may load the sessions first: with several jobs, the largest table comes first. The worker then writes the
+//! presence of their users at once, and the dumped rows of the same users would fail the restore as duplicates.
 
 use pgrx::{pg_sys, prelude::*};
 use uuid::Uuid;
@@ -19,16 +19,18 @@ use crate::{
 const USER_ID: usize = 1;
 
 thread_local! {
-    static KNOWN: Statement = const { Statement::new(
+    static FIND_USER: Statement = const { Statement::new(
         |s| format!("SELECT FROM {s}.user_presence WHERE user_id = $1"),
         &[pg_sys::UUIDOID],
     ) };
 }
 
-/// Leaves out a row of a user who has one already, unless the worker writes it. What the worker has written is newer.
+/// Skips the row of a user who already has one, as that is newer. Rows that the worker writes are not skipped. Errors:
+/// 42501 where the function is not the trigger of `user_presence`.
 #[pg_extern]
 pub fn _restore(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
-    // SAFETY: PostgreSQL calls a trigger function with a valid call frame, and keeps the tuples until it returns.
+    // SAFETY: PostgreSQL calls a trigger function with a valid call frame, and keeps the tuples until the function
+    // returns.
     let call = unsafe { TriggerCall::of(fcinfo) };
     let table = call.table();
     let row = match call.operation {
@@ -42,11 +44,11 @@ pub fn _restore(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
         errors::not_permitted();
     }
     match row.uuid(USER_ID) {
-        Some(user_id) if is_known(&user_id) => TriggerResult::skip_row(),
+        Some(user_id) if has_row(&user_id) => TriggerResult::skip_row(),
         _ => TriggerResult::unchanged(&row),
     }
 }
 
-fn is_known(user_id: &Uuid) -> bool {
-    KNOWN.with(|known| known.read(Snapshot::Latest, &[Value::Uuid(user_id)], |rows| rows.count() > 0))
+fn has_row(user_id: &Uuid) -> bool {
+    FIND_USER.with(|find| find.read(Snapshot::Latest, &[Value::Uuid(user_id)], |rows| rows.count() > 0))
 }

@@ -1,4 +1,4 @@
-//! Rows of `user_sessions` as a trigger gets them: the only place that knows where a column is.
+//! The rows that PostgreSQL passes to a trigger on `user_sessions`: the only place that reads their columns.
 
 use std::{borrow::Cow, num::NonZeroUsize};
 
@@ -20,23 +20,24 @@ pub struct TriggerRow {
 
 impl TriggerRow {
     /// # Safety
-    /// The tuple belongs to the descriptor, and both stay as they are for as long as the trigger runs.
+    /// The tuple is described by the descriptor, and both are valid for as long as the trigger runs.
     pub unsafe fn new(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> TriggerRow {
         TriggerRow { tuple, descriptor }
     }
 
-    /// The tuple, as PostgreSQL passed it.
+    /// Returns the tuple as PostgreSQL passed it.
     pub fn tuple(&self) -> pg_sys::HeapTuple {
         self.tuple
     }
 
-    /// What the columns of the tuple are.
+    /// Returns the descriptor of the tuple.
     pub fn descriptor(&self) -> pg_sys::TupleDesc {
         self.descriptor
     }
 
-    /// All columns but `metadata`. A key that is carried over from `before` is left out where it cannot be read as text:
-    /// it stays as it is.
+    /// Returns all columns but `metadata`. A `user_key` that an UPDATE keeps from the row `before` it, and that cannot
+    /// be converted to UTF-8, is left out and so never changed. Errors: 22021 or 22P05 where another text cannot be
+    /// converted.
     pub fn fields(&self, before: Option<&TriggerRow>) -> SessionFields<'_> {
         SessionFields {
             id: self.uuid(Column::Id as usize),
@@ -52,7 +53,7 @@ impl TriggerRow {
         }
     }
 
-    /// What the roster needs of the row; `None` where a value is missing or is not what the extension writes.
+    /// Returns what the roster keeps of the row; `None` where a value is NULL or `session_token` is not a digest.
     pub fn image(&self) -> Option<RowImage> {
         let user_id = self.uuid(Column::UserId as usize)?;
         Some(RowImage {
@@ -68,12 +69,12 @@ impl TriggerRow {
         })
     }
 
-    /// The value of `metadata`; `None` for NULL.
+    /// Returns the value of `metadata`; `None` for NULL.
     pub fn metadata(&self) -> Option<pg_sys::Datum> {
         self.datum(Column::Metadata as usize, pg_sys::JSONBOID)
     }
 
-    /// The value of a uuid column, by its attribute number; `None` for NULL.
+    /// Returns the value of a uuid column, by its attribute number; `None` for NULL.
     pub fn uuid(&self, column: usize) -> Option<Uuid> {
         // SAFETY: a uuid, as checked.
         let id = unsafe { pgrx::Uuid::from_datum(self.datum(column, pg_sys::UUIDOID)?, false) };
@@ -89,10 +90,10 @@ impl TriggerRow {
         }
     }
 
-    /// A text in the encoding of the database.
+    /// Returns a text in the encoding of the database.
     fn bytes(&self, column: Column) -> Option<&[u8]> {
         let datum = self.datum(column as usize, pg_sys::TEXTOID)?;
-        // SAFETY: a text, as checked; the tuple outlives the trigger's call.
+        // SAFETY: a text, as checked; the tuple is valid for as long as the trigger runs.
         Some(unsafe { text::bytes(datum) })
     }
 
@@ -106,10 +107,10 @@ impl TriggerRow {
         unsafe { bool::from_datum(self.datum(column as usize, pg_sys::BOOLOID)?, false) }
     }
 
-    /// The value of a column that has to be of this type; `None` for NULL. Errors: 55000 where the table was changed and it
-    /// is not.
+    /// Returns the value of a column; `None` for NULL. Errors: 55000 where the column is not of the expected type, as
+    /// the table was changed.
     fn datum(&self, column: usize, expected: pg_sys::Oid) -> Option<pg_sys::Datum> {
-        // SAFETY: tuple and descriptor are the trigger's, and belong together.
+        // SAFETY: the tuple is described by the descriptor, as `new` requires.
         unsafe {
             if compat::column_type(self.descriptor, column) != Some(expected) {
                 errors::damaged_install();

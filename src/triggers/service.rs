@@ -1,4 +1,4 @@
-//! A service's row: taken as it is given, with what is missing filled in.
+//! A service's row: written as submitted, with missing values filled in.
 
 use super::{
     fields::{ColumnSet, SessionFields, WriteContext},
@@ -10,7 +10,7 @@ use crate::{
     rules::{presence_id::presence_id_text, time::Micros, token::Digest},
 };
 
-/// Fills in a new row. Errors: 22023 where no user is named, or two are.
+/// Fills in a new row. Errors: 22023 where it names no user, or two different ones.
 pub fn insert(row: &mut SessionFields, context: WriteContext) {
     row.check_key();
     if row.user_id.is_none() {
@@ -18,9 +18,9 @@ pub fn insert(row: &mut SessionFields, context: WriteContext) {
     }
     let Some(user_id) = row.user_id else {
         errors::bad_value(
-            "a session needs a user",
-            "A service acts for any user, so it has to say for whom.",
-            "Give user_id, or user_key where the application's ids are no uuids.",
+            "user_id or user_key must be specified",
+            "A service acts for any user, so it must name the user of the session.",
+            "Set user_id, or user_key where the application's ids are not uuids.",
         );
     };
     row.fill_key();
@@ -30,28 +30,28 @@ pub fn insert(row: &mut SessionFields, context: WriteContext) {
     if row.session_token.is_none() {
         row.set_digest(Digest::from_bytes(random::bytes()));
     }
-    row.last_activity = Some(past(row.last_activity.unwrap_or(context.now), context));
-    row.created_at = Some(finite(row.created_at.unwrap_or(context.now), context));
+    row.last_activity = Some(clamp_activity(row.last_activity.unwrap_or(context.now), context));
+    row.created_at = Some(replace_infinity(row.created_at.unwrap_or(context.now), context));
     row.expires_at
         .get_or_insert(context.now.saturating_add(context.lifetime));
-    row.ended_at = row.ended_at.map(|at| finite(at, context));
+    row.ended_at = row.ended_at.map(|at| replace_infinity(at, context));
     row.is_active = Some(row.is_active.unwrap_or(true) && row.ended_at.is_none());
 }
 
-/// Corrects a row that is changed. Errors: 22023 where `user_id` and `user_key` name different users.
+/// Corrects an updated row. Errors: 22023 where `user_id` and `user_key` name different users.
 pub fn update(old: &SessionFields, new: &mut SessionFields, set: ColumnSet, context: WriteContext) {
     if new.user_key != old.user_key || new.user_id != old.user_id {
         correct_user(old, new);
     }
     new.digest_token();
-    new.created_at = new.created_at.map(|at| finite(at, context));
-    new.ended_at = new.ended_at.map(|at| finite(at, context));
-    let latest = |given: Option<Micros>| {
-        let given = given.map(|at| past(at, context));
-        old.last_activity.max(given)
+    new.created_at = new.created_at.map(|at| replace_infinity(at, context));
+    new.ended_at = new.ended_at.map(|at| replace_infinity(at, context));
+    let latest = |at: Option<Micros>| {
+        let activity = at.map(|at| clamp_activity(at, context));
+        old.last_activity.max(activity)
     };
     if new.ended_at.is_none() && set.is_whole_row() {
-        // A copy read before the end must not undo it.
+        // A copy of the row that was read before the end must not undo the end.
         new.ended_at = old.ended_at;
     }
     if new.ended_at.is_some() {
@@ -60,7 +60,7 @@ pub fn update(old: &SessionFields, new: &mut SessionFields, set: ColumnSet, cont
         return;
     }
     if old.ended_at.is_some() {
-        // A service that takes the end back by name does so on purpose.
+        // A service that sets ended_at to NULL by name revives the session on purpose.
         new.last_activity = latest(new.last_activity);
         return;
     }
@@ -81,7 +81,7 @@ pub fn update(old: &SessionFields, new: &mut SessionFields, set: ColumnSet, cont
     }
 }
 
-/// Keeps user and key in step: the one that is changed brings the other with it.
+/// Keeps `user_id` and `user_key` consistent: where the statement changes one of them, derives the other.
 fn correct_user<'a>(old: &SessionFields, new: &mut SessionFields<'a>) {
     if new.user_id == old.user_id {
         new.user_id = new.user_key.as_deref().map(presence_id_text).or(new.user_id);
@@ -92,13 +92,14 @@ fn correct_user<'a>(old: &SessionFields, new: &mut SessionFields<'a>) {
     new.fill_key();
 }
 
-/// A time of activity: nobody was active in the future, nor before there were computers.
-fn past(at: Micros, context: WriteContext) -> Micros {
-    finite(at, context).min(context.now)
+/// Returns `last_activity` limited to now, and with minus infinity replaced by 1970.
+fn clamp_activity(at: Micros, context: WriteContext) -> Micros {
+    replace_infinity(at, context).min(context.now)
 }
 
-/// A time that can be shown and reckoned with: now for infinity, the year 1970 for minus infinity.
-fn finite(at: Micros, context: WriteContext) -> Micros {
+/// Returns a time with infinity replaced by now, and minus infinity by 1970, so that it can be displayed and calculated
+/// with.
+fn replace_infinity(at: Micros, context: WriteContext) -> Micros {
     const UNIX_EPOCH: Micros = -946_684_800 * 1_000_000;
     match at {
         Micros::MAX => context.now,

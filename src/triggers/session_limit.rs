@@ -1,4 +1,4 @@
-//! How many sessions a client may have.
+//! The limit on the sessions of one user, for clients.
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -24,40 +24,41 @@ thread_local! {
     ) };
 }
 
-/// Refuses one more session, with 53400, where the user has as many that have not ended as
-/// `presence.max_sessions_per_user` allows. Waits for other transactions that start sessions of the same user.
+/// Checks that the user may have one more session. Takes the lock of [`lock_user`], and so waits for other transactions
+/// in which clients start sessions of the same user. Errors: 53400 where the user has as many sessions that have not
+/// ended as `presence.max_sessions_per_user` allows.
 pub fn check(user_id: Uuid, now: Micros) {
-    wait_for_others(user_id);
-    // No snapshot shows what the running command has written, so that one INSERT of many rows would not be limited. From
-    // the next command number on they are seen; statements in a function of PL/pgSQL count on it in the same way.
+    lock_user(user_id);
+    // No snapshot shows what the running command has written, so the rows of one INSERT would not be counted. From the
+    // next command number on they are visible; PL/pgSQL advances it between statements in the same way.
     // SAFETY: allowed wherever a statement may write, which is where a session starts.
     unsafe { pg_sys::CommandCounterIncrement() };
-    let most = settings::max_sessions_per_user() as i64;
-    let values = [Value::Uuid(&user_id), Value::Time(now), Value::Bigint(most)];
-    let counted = COUNT.with(|count| {
+    let limit = settings::max_sessions_per_user() as i64;
+    let values = [Value::Uuid(&user_id), Value::Time(now), Value::Bigint(limit)];
+    let sessions = COUNT.with(|count| {
         count.read(Snapshot::Latest, &values, |rows| {
             rows.first().and_then(|row| row.bigint(1)).unwrap_or(0)
         })
     });
-    if counted >= most {
+    if sessions >= limit {
         errors::too_many_sessions();
     }
 }
 
-/// Takes a lock, until the end of the transaction, that only the starts of one user's sessions by clients share: what
-/// two of them have started and not committed neither could count.
+/// Takes a lock on the user until the end of the transaction. Without it, two transactions could each start the last
+/// session allowed, as neither counts what the other has not committed.
 ///
-/// SQL has no command that takes it, so nobody can keep others from signing in, as with an advisory lock. Its number
-/// in `pg_locks` does not tell whose it is.
-fn wait_for_others(user_id: Uuid) {
+/// No SQL command can take this lock, so nobody can keep others from signing in, which an advisory lock would allow.
+/// Its number in `pg_locks` does not reveal the user.
+fn lock_user(user_id: Uuid) {
     let sessions = installed::get().sessions;
-    let number = roster::tenant().user_hash(&user_id);
-    // SAFETY: an ordinary lock, released at the end of the transaction, on something that PostgreSQL itself never
-    // locks: an object of the class "our table".
+    let object = roster::tenant().user_hash(&user_id);
+    // SAFETY: an ordinary lock, released at the end of the transaction. Its class is our table, of which PostgreSQL
+    // locks no objects.
     unsafe {
         pg_sys::LockDatabaseObject(
             sessions,
-            pg_sys::Oid::from(number),
+            pg_sys::Oid::from(object),
             0,
             pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
         );

@@ -1,91 +1,88 @@
 //! Changes of status: from the roster's queue to the tables.
 
 use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
+    collections::{HashMap, HashSet},
+    time::Instant,
 };
 
 use uuid::Uuid;
 
-use super::transaction::{Aborted, Durability, run_transaction};
+use super::transaction::{Aborted, Durability, RETRY_AFTER, run_transaction};
 use crate::{
     pg::{compat, fault_point},
     roster::Tenant,
     rules::{payload::Change, status::Reason},
     settings,
     store::{
-        feed::{self, Candidate, Written},
+        feed::{self, UserUpdate, Written},
         feed_state::{self, FeedState},
         load,
     },
 };
 
-/// Users in one batch.
+/// Users per batch.
 const BATCH: usize = 5000;
-/// How long users wait whose batch found somebody in its way.
-pub const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// What came of a batch.
+/// The outcome of a batch.
 pub enum Batch {
     /// There was no user to compare.
     Empty,
-    /// These users have changed, and that is written.
+    /// These changes are committed.
     Written(Vec<Change>),
-    /// `_feed_state` was changed by somebody else; it has to be reconciled.
+    /// `_feed_state` is not what the worker expects; it has to be reconciled.
     StateChanged,
-    /// Somebody holds a lock; these users are tried again.
+    /// A lock conflict; these users are tried again.
     Blocked,
-    /// The extension was dropped, or it is another one.
+    /// The extension was dropped, or created again.
     Dropped,
 }
 
-/// Users whose change could not be written yet, and how the next batch has to be written.
+/// Writes changes of status in batches, and keeps the users whose batch was not written.
 #[derive(Default)]
-pub struct Changes {
-    held: HashMap<Uuid, Candidate>,
-    held_until: Option<Instant>,
-    /// The last batch met a locked row: candidate for locked rows before the next one.
+pub struct ChangeWriter {
+    /// Users to compare besides those in the roster's queue.
+    deferred: HashMap<Uuid, UserUpdate>,
+    /// Not before this; `None`: at once.
+    retry_at: Option<Instant>,
+    /// Whether the next batch leaves out locked rows, because the last one met some.
     skip_locked: bool,
 }
 
-impl Changes {
-    /// When users are to be looked at that are not in the roster's queue.
+impl ChangeWriter {
+    /// Returns when to write users that are not in the roster's queue, if there are any.
     pub fn due(&self) -> Option<Instant> {
-        (!self.held.is_empty()).then(|| self.held_until.unwrap_or_else(Instant::now))
+        (!self.deferred.is_empty()).then(|| self.retry_at.unwrap_or_else(Instant::now))
     }
 
-    /// Looks at users besides those in the roster's queue.
-    pub fn also(&mut self, candidates: impl IntoIterator<Item = Candidate>) {
-        self.held.extend(
-            candidates
-                .into_iter()
-                .map(|candidate| (candidate.user.user_id, candidate)),
-        );
+    /// Adds users to those in the roster's queue.
+    pub fn add(&mut self, updates: impl IntoIterator<Item = UserUpdate>) {
+        self.deferred
+            .extend(updates.into_iter().map(|update| (update.user.user_id, update)));
     }
 
-    /// Takes a batch of users and writes those whose status has changed. `state` moves on with what was written.
+    /// Takes a batch of users and writes those whose status has changed. Advances `state` to the last change written.
     pub fn write(&mut self, tenant: Tenant, state: &mut FeedState) -> Batch {
-        let mut candidates = self.take(tenant);
-        if candidates.is_empty() {
+        let mut updates = self.next_batch(tenant);
+        if updates.is_empty() {
             return Batch::Empty;
         }
         let skip_locked = self.skip_locked;
-        let mut aside = Vec::new();
+        let mut locked = Vec::new();
         let result = run_transaction(Some(tenant), Durability::Flushed, |_| {
             if !tenant.is_complete() {
-                check_table(tenant, &mut candidates);
+                check_table(tenant, &mut updates);
             }
             if skip_locked {
-                aside = feed::set_aside_locked(&mut candidates);
+                locked = feed::split_off_locked(&mut updates);
             }
-            let written = feed::write(state, &candidates);
+            let written = feed::write(state, &updates);
             fault_point::reach("write");
             written
         });
         match result {
             Ok(Written::Changes(changes)) => {
-                self.skip_locked = !aside.is_empty();
-                self.hold(aside);
+                self.skip_locked = !locked.is_empty();
+                self.defer(locked);
                 if let Some(last) = changes.last() {
                     state.seq = last.seq;
                 }
@@ -94,114 +91,115 @@ impl Changes {
                 Batch::Written(changes)
             }
             Ok(Written::StateChanged) => {
-                candidates.extend(aside);
-                self.hold(candidates);
+                updates.extend(locked);
+                self.defer(updates);
                 Batch::StateChanged
             }
             Err(Aborted::LockConflict | Aborted::QueueFull) => {
                 self.skip_locked = true;
-                candidates.extend(aside);
-                self.hold(candidates);
+                updates.extend(locked);
+                self.defer(updates);
                 Batch::Blocked
             }
             Err(Aborted::Dropped) => Batch::Dropped,
         }
     }
 
-    /// The next users to candidate at, each once, with their status as it is now.
-    fn take(&mut self, tenant: Tenant) -> Vec<Candidate> {
+    /// Takes the next users to compare, each once, with their status now.
+    fn next_batch(&mut self, tenant: Tenant) -> Vec<UserUpdate> {
         let (now, timeout) = (compat::now(), settings::active_timeout());
         let dirty = tenant.take_dirty(BATCH, timeout, now);
-        let held_due = self.held_until.is_none_or(|until| Instant::now() >= until);
-        if self.held.is_empty() {
-            return dirty.into_iter().map(Candidate::from).collect();
+        let is_retry_due = self.retry_at.is_none_or(|at| Instant::now() >= at);
+        if self.deferred.is_empty() {
+            return dirty.into_iter().map(UserUpdate::from).collect();
         }
-        // A user from the queue is newer than the same user held.
-        let mut candidates: HashMap<Uuid, Candidate> = HashMap::with_capacity(dirty.len());
+        let mut updates: HashMap<Uuid, UserUpdate> = HashMap::with_capacity(dirty.len());
         for user in dirty {
-            self.held.remove(&user.user_id);
-            candidates.insert(user.user_id, user.into());
+            // The queue's entry is newer than the deferred one.
+            self.deferred.remove(&user.user_id);
+            updates.insert(user.user_id, user.into());
         }
-        if held_due {
-            self.held_until = None;
-            let room = BATCH.saturating_sub(candidates.len());
-            let ids: Vec<Uuid> = self.held.keys().copied().take(room).collect();
+        if is_retry_due {
+            self.retry_at = None;
+            let room = BATCH.saturating_sub(updates.len());
+            let ids: Vec<Uuid> = self.deferred.keys().copied().take(room).collect();
             for id in ids {
-                if let Some(held) = self.held.remove(&id) {
-                    let mut user = tenant.dirty_user(&id, held.user.reason, now, timeout);
-                    user.last_seen = user.last_seen.max(held.user.last_seen);
-                    user.keyed |= held.user.keyed;
-                    candidates.insert(
+                if let Some(deferred) = self.deferred.remove(&id) {
+                    let mut user = tenant.dirty_user(&id, deferred.user.reason, now, timeout);
+                    user.last_seen = user.last_seen.max(deferred.user.last_seen);
+                    user.keyed |= deferred.user.keyed;
+                    updates.insert(
                         id,
-                        Candidate {
+                        UserUpdate {
                             user,
-                            reason: held.reason,
+                            reason: deferred.reason,
                         },
                     );
                 }
             }
         }
-        candidates.into_values().collect()
+        updates.into_values().collect()
     }
 
-    fn hold(&mut self, candidates: Vec<Candidate>) {
-        if !candidates.is_empty() {
-            self.held_until = Some(Instant::now() + RETRY_AFTER);
-            self.also(candidates);
+    fn defer(&mut self, updates: Vec<UserUpdate>) {
+        if !updates.is_empty() {
+            self.retry_at = Some(Instant::now() + RETRY_AFTER);
+            self.add(updates);
         }
     }
 }
 
-/// Where the roster does not know every session: who is inactive by the roster may have a live session in the table.
-fn check_table(tenant: Tenant, candidates: &mut [Candidate]) {
-    let inactive: Vec<Uuid> = candidates
+/// While the roster is incomplete, a user it calls inactive may still have a live session in the table: makes such
+/// users active.
+fn check_table(tenant: Tenant, updates: &mut [UserUpdate]) {
+    let inactive: Vec<Uuid> = updates
         .iter()
-        .filter(|candidate| !candidate.user.active)
-        .map(|candidate| candidate.user.user_id)
+        .filter(|update| !update.user.active)
+        .map(|update| update.user.user_id)
         .collect();
     if inactive.is_empty() {
         return;
     }
-    let live = load::users_live_in_table(tenant, Some(&inactive), compat::now(), settings::active_timeout());
-    for candidate in candidates {
-        if live.contains(&candidate.user.user_id) {
-            candidate.user.active = true;
+    let live = load::users_live_only_in_table(tenant, Some(&inactive), compat::now(), settings::active_timeout());
+    for update in updates {
+        if live.contains(&update.user.user_id) {
+            update.user.active = true;
             // The reason was one for becoming inactive.
-            candidate.reason = None;
+            update.reason = None;
         }
     }
 }
 
-/// Compares all users of the tables with the roster, and gives those who differ. `reason`: why they do, if it is known.
-/// To be called in a transaction.
-pub fn compare(tenant: Tenant, reason: Option<Reason>) -> Vec<Candidate> {
+/// Compares all users of the tables with the roster, and returns those who differ, with `reason` as the reason if it is
+/// known. To be called in a transaction.
+pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Vec<UserUpdate> {
     let (now, timeout) = (compat::now(), settings::active_timeout());
-    // First what was written, then what is: whoever changes in between is in the roster's queue.
+    // First what was written, then the roster: users who change in between are in the roster's queue.
     let mut written_online = load::online_users();
     let mut active = tenant.active_users(now, timeout);
     if !tenant.is_complete() {
-        let known: std::collections::HashSet<Uuid> = active.iter().map(|user| user.user_id).collect();
-        let in_table = load::users_live_in_table(tenant, None, now, timeout);
+        let known: HashSet<Uuid> = active.iter().map(|user| user.user_id).collect();
+        let in_table = load::users_live_only_in_table(tenant, None, now, timeout);
         for id in in_table.into_iter().filter(|id| !known.contains(id)) {
             let mut user = tenant.dirty_user(&id, Reason::Started, now, timeout);
             user.active = true;
             active.push(user);
         }
     }
-    let mut candidates = Vec::new();
+    let mut updates = Vec::new();
     for user in active {
         if !written_online.remove(&user.user_id) {
-            candidates.push(Candidate { user, reason });
+            updates.push(UserUpdate { user, reason });
         }
     }
     for id in written_online {
         let user = tenant.dirty_user(&id, Reason::Deleted, now, timeout);
-        candidates.push(Candidate { user, reason });
+        updates.push(UserUpdate { user, reason });
     }
-    candidates
+    updates
 }
 
-/// Makes sure that `_feed_state` is one row that belongs here.
-pub fn reconcile(tenant: Tenant) -> Result<FeedState, Aborted> {
+/// Makes `_feed_state` one row that belongs here, in a transaction of its own, and returns its state.
+pub fn reconcile_state(tenant: Tenant) -> Result<FeedState, Aborted> {
     run_transaction(Some(tenant), Durability::Flushed, |_| feed_state::reconcile())
 }

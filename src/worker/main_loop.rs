@@ -1,20 +1,21 @@
-//! The worker's loop: sweep deadlines, write and tell changes, flush, clean up.
+//! The worker's main loop: sweeps deadlines, writes and sends changes, flushes, cleans up.
 //!
-//! Everything is done in short steps, changes first, so that whatever else there is to do delays a change by one step.
+//! Everything is done in short steps, changes first, so that any other work delays a change by one step at most.
 
 use std::{
     ffi::CStr,
     time::{Duration, Instant},
 };
 
-use pgrx::{bgworkers::BackgroundWorker, pg_sys};
+use pgrx::{PgLogLevel, PgSqlErrorCode, bgworkers::BackgroundWorker, pg_sys, pg_sys::panic::ErrorReport};
 
 use super::{
-    changes::{self, Batch, Changes},
+    changes::{self, Batch, ChangeWriter},
     cleaner::Cleaner,
     flusher::Flusher,
     loader,
-    notifier::{LONGEST_WAIT, Notifier},
+    notifier::Notifier,
+    schedule::{SWEEP_INTERVAL, Schedule},
     signals,
     transaction::{Aborted, Durability, run_transaction},
 };
@@ -30,69 +31,45 @@ use crate::{
     store::feed_state::{self, FeedState},
 };
 
-/// How often deadlines are swept, and the catalog lock is tried. A change is told at most a second after it is due: a
-/// fifth of that leaves room for a slow commit, and a sweep of a million sessions takes a hundredth of this.
-const SWEEP: Duration = Duration::from_millis(200);
-/// A sweep may take one part in so many of the worker's time, whatever the number of sessions.
-const SWEEP_SHARE: u32 = 20;
-/// The longest time between two sweeps.
-const LONGEST_SWEEP: Duration = Duration::from_millis(500);
-/// How often the small things are looked after: state, statistics, tombstones.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// How often users are compared with the tables while the roster does not know everything.
-const OVERFLOW: Duration = Duration::from_secs(1);
-/// What that comparison may take of the worker's time: one part in so many.
-const OVERFLOW_SHARE: u32 = 3;
-/// How often the log is told that the roster is full.
-const WARNING: Duration = Duration::from_secs(60);
-/// What flushing and cleaning take of the worker's time while changes wait: one part to so many.
-const BACKGROUND_SHARE: u32 = 7;
-/// How often a load is tried again after the roster was full.
-const RELOAD: Duration = Duration::from_secs(5);
+/// The least time between two warnings that the roster is full.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Tombstones freed at once.
-const TOMBSTONES: usize = 10_000;
+const TOMBSTONES_PER_ROUND: usize = 10_000;
 
-/// One database's worker.
+/// The worker of one database.
 pub struct Worker {
     slot: &'static WorkerSlot,
     database: pg_sys::Oid,
     install: Installed,
     tenant: Tenant,
     state: FeedState,
-    changes: Changes,
+    changes: ChangeWriter,
     notifier: Notifier,
     flusher: Flusher,
     cleaner: Cleaner,
+    schedule: Schedule,
     timeout: Micros,
-    sweep: Instant,
-    housekeeping: Instant,
-    /// When changes may be written again.
-    write: Instant,
-    /// When flushing and cleaning may take a step although changes wait.
-    background: Instant,
-    load: Option<Instant>,
-    compare: Option<Instant>,
-    /// Why users differ from the tables when they are compared next, if that is known.
-    why: Option<Reason>,
-    /// When the log was last told that the roster is full.
-    warned: Option<Instant>,
+    /// Why users will differ from the tables in the next comparison, if that is known.
+    compare_reason: Option<Reason>,
+    overflow_warned_at: Option<Instant>,
 }
 
 impl Worker {
-    /// Takes up service: finds the extension, attaches to the roster, settles the state. Otherwise says why not.
-    pub fn begin(slot: &'static WorkerSlot, database: pg_sys::Oid) -> Result<Worker, WorkerStatus> {
+    /// Finds the extension, attaches to the roster and reconciles the feed state. Otherwise returns the status to exit
+    /// with.
+    pub fn start(slot: &'static WorkerSlot, database: pg_sys::Oid) -> Result<Worker, WorkerStatus> {
         let (install, tenant) = loop {
             match run_transaction(None, Durability::Flushed, |install| (install, roster::tenant())) {
                 Ok(found) => break found,
-                Err(Aborted::Dropped) => return Err(absent(database)),
-                Err(_) => wait_for_others(slot, database)?,
+                Err(Aborted::Dropped) => return Err(not_installed(database)),
+                Err(_) => wait_for_retry(slot, database)?,
             }
         };
         let state = loop {
-            match changes::reconcile(tenant) {
+            match changes::reconcile_state(tenant) {
                 Ok(state) => break state,
                 Err(Aborted::Dropped) => return Err(WorkerStatus::Recreated),
-                Err(_) => wait_for_others(slot, database)?,
+                Err(_) => wait_for_retry(slot, database)?,
             }
         };
         tenant.worker().seq.set(state.seq as u64);
@@ -101,32 +78,26 @@ impl Worker {
         let timeout = settings::active_timeout();
         // It may have been changed while there was no worker.
         tenant.reschedule_all(timeout);
-        let now = Instant::now();
         Ok(Worker {
             slot,
             database,
             install,
             tenant,
-            notifier: Notifier::begin(&state),
+            notifier: Notifier::new(&state),
             state,
-            changes: Changes::default(),
-            flusher: Flusher::begin(),
-            cleaner: Cleaner::begin(),
+            changes: ChangeWriter::default(),
+            flusher: Flusher::new(),
+            cleaner: Cleaner::new(),
+            schedule: Schedule::new(Instant::now(), !tenant.is_complete()),
             timeout,
-            sweep: now,
-            housekeeping: now,
-            write: now,
-            background: now,
-            load: (!tenant.is_complete()).then_some(now),
-            compare: Some(now),
-            why: Some(Reason::Recovered),
-            warned: None,
+            compare_reason: Some(Reason::Recovered),
+            overflow_warned_at: None,
         })
     }
 
-    /// Serves until it has to leave; says why.
+    /// Serves until there is a reason to exit, and returns the status to exit with.
     pub fn serve(&mut self) -> WorkerStatus {
-        // Before anything is written, so that what changes from now on is told as it is.
+        // Before anything is written, so that the changes from now on are sent as changes.
         self.notifier.send(&self.state, self.tenant);
         loop {
             if let Some(status) = self.tick() {
@@ -135,11 +106,12 @@ impl Worker {
             }
             report_activity(None);
             self.tenant.set_worker_asleep(true);
-            let wait = match self.has_changes() {
-                true => self.write.saturating_duration_since(Instant::now()),
-                false => self.next().saturating_duration_since(Instant::now()),
+            let wake_at = match self.has_changes() {
+                true => self.schedule.write,
+                false => self.next_due(),
             };
-            let alive = if wait.is_zero() && !signals::shutdown_requested() {
+            let wait = wake_at.saturating_duration_since(Instant::now());
+            let postmaster_alive = if wait.is_zero() && !signals::shutdown_requested() {
                 pgrx::check_for_interrupts!();
                 true
             } else {
@@ -148,49 +120,50 @@ impl Worker {
             };
             self.tenant.set_worker_asleep(false);
             if signals::shutdown_requested() {
-                // A forced DROP DATABASE terminates us, and then waits for a few seconds only.
+                // DROP DATABASE WITH (FORCE) terminates the worker, and then waits for a few seconds only.
                 if !locks::is_database_locked(self.database) {
                     report_activity(Some(c"writing the last activity of sessions"));
-                    Flusher::last(self.tenant);
+                    Flusher::final_flush(self.tenant);
                 }
                 return WorkerStatus::Starting;
             }
-            if !alive {
-                // The postmaster is dead: nothing may be written any more, another server may be about to start.
+            if !postmaster_alive {
+                // Nothing may be written any more, as another server may be about to start.
                 return WorkerStatus::Starting;
             }
         }
     }
 
-    /// Does what is due. Gives why to leave, if there is a reason.
+    /// Does what is due. Returns the status to exit with, if there is a reason to exit.
     fn tick(&mut self) -> Option<WorkerStatus> {
         if BackgroundWorker::sighup_received() {
             self.reload();
         }
-        let began = Instant::now();
-        if began >= self.sweep {
+        let start = Instant::now();
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| start >= due);
+        if start >= self.schedule.sweep {
             if self.slot.is_stop_requested() || locks::is_database_locked(self.database) {
                 return Some(WorkerStatus::Yielded);
             }
             self.sweep();
         }
-        if began >= self.housekeeping {
-            self.housekeeping = began + HOUSEKEEPING;
+        if start >= self.schedule.housekeeping {
+            self.schedule.before_housekeeping(start);
             if let Some(status) = self.housekeeping() {
                 return Some(status);
             }
         }
-        if self.load.is_some_and(|due| began >= due) {
+        if is_due(self.schedule.load) {
             self.load();
         }
         if self.tenant.take_reconcile() {
-            self.compare = Some(began);
+            self.schedule.compare = Some(start);
         }
-        if self.compare.is_some_and(|due| began >= due) && self.load.is_none_or(|due| due > began) {
+        if is_due(self.schedule.compare) && !is_due(self.schedule.load) {
             self.compare();
         }
         if self.has_changes()
-            && Instant::now() >= self.write
+            && Instant::now() >= self.schedule.write
             && let Some(status) = self.write()
         {
             return Some(status);
@@ -199,19 +172,19 @@ impl Worker {
             report_activity(Some(c"notifying"));
             self.notifier.send(&self.state, self.tenant);
         }
-        let changes_wait = self.has_changes() && Instant::now() >= self.write;
-        if !changes_wait || Instant::now() >= self.background {
+        let changes_pending = self.has_changes() && Instant::now() >= self.schedule.write;
+        if !changes_pending || Instant::now() >= self.schedule.background {
             self.step_in_background();
         }
-        self.tenant.worker().tick_us.set(began.elapsed().as_micros() as u64);
+        self.tenant.worker().tick_us.set(start.elapsed().as_micros() as u64);
         None
     }
 
-    /// Does one step of each thing that can wait. Changes go first, but a stream of them without end may not keep the
-    /// table from being flushed and cleaned.
+    /// Takes one step of flushing and one of cleanup, where they are due. Changes go first, but an endless stream of
+    /// them must not keep the table from being flushed and cleaned up.
     fn step_in_background(&mut self) {
-        let began = Instant::now();
-        if began >= self.flusher.due() {
+        let start = Instant::now();
+        if start >= self.flusher.due() {
             report_activity(Some(c"flushing sessions"));
             self.flusher.step(self.tenant);
         }
@@ -219,17 +192,14 @@ impl Worker {
             report_activity(Some(c"cleaning up"));
             self.cleaner.step(self.tenant, &mut self.state);
         }
-        self.background = Instant::now() + began.elapsed() * BACKGROUND_SHARE;
+        self.schedule.after_background(start);
     }
 
-    /// When something is due, if nobody has news before.
-    fn next(&self) -> Instant {
-        let others = [self.load, self.compare, self.changes.due(), self.notifier.due()];
-        others.into_iter().flatten().fold(
-            self.sweep
-                .min(self.housekeeping)
-                .min(self.flusher.due())
-                .min(self.cleaner.due()),
+    /// Returns the next deadline, unless the worker is woken earlier.
+    fn next_due(&self) -> Instant {
+        let optional = [self.changes.due(), self.notifier.due()];
+        optional.into_iter().flatten().fold(
+            self.schedule.next().min(self.flusher.due()).min(self.cleaner.due()),
             Instant::min,
         )
     }
@@ -245,51 +215,51 @@ impl Worker {
             self.timeout = timeout;
             self.tenant.reschedule_all(timeout);
         }
-        self.flusher.reconsider();
-        self.cleaner.reconsider();
+        self.flusher.reschedule();
+        self.cleaner.reschedule();
     }
 
     fn sweep(&mut self) {
-        let began = Instant::now();
+        let start = Instant::now();
         let now = compat::now();
         self.tenant.sweep(now, self.timeout);
         self.tenant.tick_done(now);
-        let took = began.elapsed();
-        self.sweep = began + SWEEP.max(took * SWEEP_SHARE).min(LONGEST_SWEEP).max(took * 2);
+        self.schedule.after_sweep(start);
     }
 
-    /// Looks whether the extension is still the same and its state what we believe; frees tombstones; reports.
+    /// Checks that the extension and its feed state are the same as before, frees tombstones, and reports statistics.
     fn housekeeping(&mut self) -> Option<WorkerStatus> {
-        let believed = &self.state;
+        let expected = &self.state;
         match run_transaction(None, Durability::Flushed, |install| {
-            (install, feed_state::matches(believed))
+            (install, feed_state::matches(expected))
         }) {
             Ok((install, _)) if install.sessions != self.install.sessions => {
                 return Some(WorkerStatus::Recreated);
             }
-            Ok((install, stands)) => {
+            Ok((install, matches)) => {
                 self.install = install;
-                if !stands && let Some(status) = self.reconcile_again() {
+                if !matches && let Some(status) = self.reconcile_state() {
                     return Some(status);
                 }
             }
-            Err(Aborted::Dropped) => return Some(absent(self.database)),
+            Err(Aborted::Dropped) => return Some(not_installed(self.database)),
             Err(_) => {}
         }
-        self.tenant.free_tombstones(TOMBSTONES);
+        self.tenant.free_tombstones(TOMBSTONES_PER_ROUND);
         loader::purge_dropped(self.database, self.install.sessions);
-        // SAFETY: outside a transaction, as autovacuum and others do it.
+        // SAFETY: outside a transaction, as in autovacuum and other processes of the server.
         unsafe { pg_sys::pgstat_report_stat(false) };
         None
     }
 
-    /// Somebody has changed `_feed_state`, as a restore does. What is in `user_presence` may be changed too.
-    fn reconcile_again(&mut self) -> Option<WorkerStatus> {
-        match changes::reconcile(self.tenant) {
+    /// Reconciles the feed state after somebody else has changed it, as a restore does. A new epoch means that
+    /// `user_presence` may have been changed as well.
+    fn reconcile_state(&mut self) -> Option<WorkerStatus> {
+        match changes::reconcile_state(self.tenant) {
             Ok(state) => {
                 if state.epoch != self.state.epoch {
-                    self.notifier = Notifier::begin(&state);
-                    self.compare = Some(Instant::now());
+                    self.notifier = Notifier::new(&state);
+                    self.schedule.compare = Some(Instant::now());
                 }
                 self.state = state;
                 None
@@ -302,93 +272,96 @@ impl Worker {
     fn load(&mut self) {
         report_activity(Some(c"loading sessions"));
         match loader::load(self.tenant, self.timeout) {
-            Ok(true) => {
-                self.load = None;
-                self.compare = Some(Instant::now());
-            }
-            // The roster is full, or somebody is in the way.
-            Ok(false) => self.load = Some(Instant::now() + RELOAD),
-            Err(_) => self.load = Some(Instant::now() + SWEEP),
+            Ok(true) => self.schedule.after_complete_load(),
+            Ok(false) => self.schedule.load_later(),
+            Err(_) => self.schedule.retry_load(),
         }
     }
 
-    /// Compares everybody with the tables: at the start, after a TRUNCATE, and again and again in overflow.
+    /// Compares all users with the tables: at the start, after a TRUNCATE, and repeatedly in overflow.
     fn compare(&mut self) {
         report_activity(Some(c"comparing users with the tables"));
-        let began = Instant::now();
-        if self.tenant.in_overflow() && self.warned.is_none_or(|warned| began - warned >= WARNING) {
-            self.warned = Some(began);
-            warn_of_overflow();
+        let start = Instant::now();
+        let may_warn = self
+            .overflow_warned_at
+            .is_none_or(|warned_at| start - warned_at >= WARNING_INTERVAL);
+        if self.tenant.in_overflow() && may_warn {
+            self.overflow_warned_at = Some(start);
+            warn_overflow();
         }
         self.tenant.reap_truncated();
-        let (tenant, why) = (self.tenant, self.why);
-        match run_transaction(Some(tenant), Durability::Flushed, |_| changes::compare(tenant, why)) {
-            Ok(candidates) => {
-                self.changes.also(candidates);
-                self.why = None;
-                let again = OVERFLOW.max(began.elapsed() * OVERFLOW_SHARE);
-                self.compare = (!self.tenant.is_complete()).then(|| began + again);
-                if !self.tenant.is_complete() && self.load.is_none() {
-                    self.load = Some(Instant::now() + RELOAD);
-                }
+        let (tenant, reason) = (self.tenant, self.compare_reason);
+        match run_transaction(Some(tenant), Durability::Flushed, |_| {
+            changes::compare_all(tenant, reason)
+        }) {
+            Ok(updates) => {
+                self.changes.add(updates);
+                self.compare_reason = None;
+                self.schedule.after_compare(start, self.tenant.is_complete());
             }
-            Err(_) => self.compare = Some(began + SWEEP),
+            Err(_) => self.schedule.retry_compare(start),
         }
     }
 
     fn write(&mut self) -> Option<WorkerStatus> {
         report_activity(Some(c"writing changes"));
-        let began = Instant::now();
+        let start = Instant::now();
         match self.changes.write(self.tenant, &mut self.state) {
             Batch::Empty => {}
-            Batch::Blocked => self.write = Instant::now() + changes::RETRY_AFTER,
+            Batch::Blocked => self.schedule.retry_write(),
             Batch::Written(changes) => {
                 fault_point::reach("written");
                 if !changes.is_empty() {
                     self.notifier.add(changes);
                 }
                 let interval = Duration::from_micros(settings::notify_interval() as u64);
-                self.write = began + interval.min(LONGEST_WAIT);
+                self.schedule.after_write(start, interval);
             }
-            Batch::StateChanged => return self.reconcile_again(),
+            Batch::StateChanged => return self.reconcile_state(),
             Batch::Dropped => return Some(WorkerStatus::Recreated),
         }
         None
     }
 }
 
-/// The extension is not there: sessions of an install that was dropped leave the roster, whose room others need.
-fn absent(database: pg_sys::Oid) -> WorkerStatus {
+/// Frees what a dropped install has left in the roster, whose room others may need.
+fn not_installed(database: pg_sys::Oid) -> WorkerStatus {
     loader::purge_dropped(database, pg_sys::InvalidOid);
     WorkerStatus::NotInstalled
 }
 
-/// Waits a moment for whoever is in the way; says why to leave, if there is a reason.
-fn wait_for_others(slot: &WorkerSlot, database: pg_sys::Oid) -> Result<(), WorkerStatus> {
+/// Waits for a moment after a lock conflict. Returns the status to exit with, if there is a reason to exit.
+fn wait_for_retry(slot: &WorkerSlot, database: pg_sys::Oid) -> Result<(), WorkerStatus> {
     if slot.is_stop_requested() || locks::is_database_locked(database) {
         return Err(WorkerStatus::Yielded);
     }
-    if BackgroundWorker::wait_latch(Some(SWEEP)) {
+    if BackgroundWorker::wait_latch(Some(SWEEP_INTERVAL)) {
         Ok(())
     } else {
         Err(WorkerStatus::Starting)
     }
 }
 
-fn warn_of_overflow() {
-    pgrx::warning!(
-        "pg_presence has more sessions than presence.max_sessions = {}: statuses stay right, but calls read the table; \
-         raise it and restart the server",
-        settings::max_sessions()
-    );
+fn warn_overflow() {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!(
+            "number of sessions exceeds presence.max_sessions ({})",
+            settings::max_sessions()
+        ),
+        pgrx::function_name!(),
+    )
+    .set_detail("Statuses stay correct, but calls read user_sessions for sessions that are not in shared memory.")
+    .set_hint("Increase presence.max_sessions and restart the server.")
+    .report(PgLogLevel::WARNING);
 }
 
-/// What `pg_stat_activity` shows; nothing: idle.
-fn report_activity(doing: Option<&CStr>) {
+/// Sets what `pg_stat_activity` shows; `None` is idle.
+fn report_activity(activity: Option<&CStr>) {
     // SAFETY: copies the text into this process's entry.
     unsafe {
-        match doing {
-            Some(doing) => pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, doing.as_ptr()),
+        match activity {
+            Some(activity) => pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, activity.as_ptr()),
             None => pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null()),
         }
     }

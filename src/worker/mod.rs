@@ -1,8 +1,9 @@
 //! The worker: one process per database that has the extension.
 //!
-//! [`main_loop`] sweeps deadlines and calls the rest: [`loader`] fills the roster from the table, [`changes`] writes changes
-//! of status, [`notifier`] sends them, [`flusher`] writes activity back to the table, [`cleaner`] deletes what is old.
-//! Everything on a table happens in a short transaction of [`transaction`], which never waits for anybody.
+//! [`main_loop`] does what [`schedule`] has due: it sweeps deadlines and calls the rest. [`loader`] loads the table
+//! into the roster, [`changes`] writes changes of status, [`notifier`] sends them, [`flusher`] writes activity back to
+//! the table, [`cleaner`] deletes what is old. Tables are used only in short transactions of [`transaction`], which
+//! wait for nobody.
 
 mod changes;
 mod cleaner;
@@ -11,5 +12,6 @@ mod loader;
 mod main_loop;
 mod notifier;
 mod process;
+mod schedule;
 mod signals;
 mod transaction;

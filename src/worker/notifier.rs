@@ -1,15 +1,19 @@
-//! Notifications: what listeners are last_seq, and when.
+//! Notifications: which messages to send to listeners, and when.
 
 use std::{
+    cell::Cell,
     ffi::{CString, c_char},
     time::{Duration, Instant},
 };
 
-use pgrx::pg_sys;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys, pg_sys::panic::ErrorReport};
 
-use super::transaction::{self, Aborted};
+use super::{
+    schedule::MAX_WRITE_INTERVAL,
+    transaction::{self, Aborted},
+};
 use crate::{
-    pg::{fault_point, text},
+    pg::{compat, fault_point, text},
     roster::Tenant,
     rules::{
         payload::{self, Alphabet, Change},
@@ -24,81 +28,80 @@ unsafe extern "C-unwind" {
     fn Async_Notify(channel: *const c_char, payload: *const c_char);
 }
 
-/// What has been written and not been last_seq yet.
+/// Retry delay after the notification queue was full.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The changes that are committed and not yet sent.
 pub struct Notifier {
     /// The sequence number of the last message.
     last_seq: i64,
-    waiting: Vec<Change>,
-    /// There is something to say that is not in `waiting`: too many changes, a start, or a message that was lost.
+    unsent: Vec<Change>,
+    /// Whether to send a message without changes, because `unsent` lacks some: after a start, too many changes, or a
+    /// message that could not be sent.
     must_wake: bool,
     last_sent_at: Option<Instant>,
-    /// The last message was not taken: try again not before this.
-    retry: Option<Instant>,
+    /// Set where the last message could not be sent: the next one is not sent before this.
+    retry_at: Option<Instant>,
 }
 
-/// The longest time that changes wait to be written, whatever `presence.notify_interval` says.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// How soon a message is tried again that PostgreSQL would not take.
-const RETRY: Duration = Duration::from_secs(1);
-
 impl Notifier {
-    /// Begins with a message without changes: listeners candidate for what they have missed.
-    pub fn begin(state: &FeedState) -> Notifier {
+    /// Starts with a message without changes, so that listeners read what they have missed.
+    pub fn new(state: &FeedState) -> Notifier {
         Notifier {
             last_seq: state.seq,
-            waiting: Vec::new(),
+            unsent: Vec::new(),
             must_wake: true,
             last_sent_at: None,
-            retry: None,
+            retry_at: None,
         }
     }
 
-    /// Notes changes that have been committed.
+    /// Adds changes that are committed.
     pub fn add(&mut self, changes: Vec<Change>) {
-        if self.must_wake || self.waiting.len() + changes.len() > settings::notify_max() {
+        if self.must_wake || self.unsent.len() + changes.len() > settings::notify_max() {
             self.must_wake = true;
-            self.waiting.clear();
+            self.unsent.clear();
         } else {
-            self.waiting.extend(changes);
+            self.unsent.extend(changes);
         }
     }
 
     fn has_messages(&self) -> bool {
-        self.must_wake || !self.waiting.is_empty()
+        self.must_wake || !self.unsent.is_empty()
     }
 
-    /// When it may be said.
+    /// Returns when to send, if there is anything to send.
     pub fn due(&self) -> Option<Instant> {
         if !self.has_messages() {
             return None;
         }
         let interval = Duration::from_micros(settings::notify_interval() as u64);
-        // Up to this the writing keeps the interval, and what is written is last_seq at once.
-        let quiet = self
+        // Shorter intervals are already enforced by the write step, so notify at once.
+        let interval_ends = self
             .last_sent_at
-            .filter(|_| interval > LONGEST_WAIT)
+            .filter(|_| interval > MAX_WRITE_INTERVAL)
             .map(|last_sent_at| last_sent_at + interval);
-        Some(quiet.max(self.retry).unwrap_or_else(Instant::now))
+        Some(interval_ends.max(self.retry_at).unwrap_or_else(Instant::now))
     }
 
-    /// Says it, in a transaction that does nothing else.
+    /// Sends the messages, in a transaction that does nothing else.
     pub fn send(&mut self, state: &FeedState, tenant: Tenant) {
         let messages = self.messages(state);
         let now = Instant::now();
         self.last_sent_at = Some(now);
-        self.retry = None;
+        self.retry_at = None;
         let count = messages.len() as u64;
-        if count > 0 && !send(messages) {
-            // Listeners that get the next message have not had this one: it must not claim to follow it.
+        if count > 0 && !notify(messages) {
+            // Listeners will not get these changes: the next message must not claim to follow them.
             self.must_wake = true;
-            self.waiting.clear();
-            self.retry = Some(now + RETRY);
+            self.unsent.clear();
+            self.retry_at = Some(now + RETRY_AFTER);
             return;
         }
         tenant.worker().notifications.add(count);
         self.last_seq = state.seq;
         self.must_wake = false;
-        self.waiting.clear();
+        self.unsent.clear();
     }
 
     fn messages(&self, state: &FeedState) -> Vec<String> {
@@ -109,7 +112,7 @@ impl Notifier {
                     true => Alphabet::Unicode,
                     false => Alphabet::Ascii,
                 };
-                payload::pack(&state.epoch, self.last_seq, &self.waiting, alphabet)
+                payload::pack(&state.epoch, self.last_seq, &self.unsent, alphabet)
             }
             NotifyPayload::Changes | NotifyPayload::Wakeup => {
                 vec![payload::wakeup(&state.epoch, self.last_seq, state.seq)]
@@ -118,39 +121,44 @@ impl Notifier {
     }
 }
 
-/// Sends messages; false if PostgreSQL would not take them.
-fn send(messages: Vec<String>) -> bool {
+/// Notifies in a transaction of its own. Returns false if the notification queue is full.
+fn notify(messages: Vec<String>) -> bool {
     let channel = settings::channel();
     let messages: Vec<CString> = messages
         .into_iter()
         .filter_map(|text| CString::new(text).ok())
         .collect();
-    let sent = transaction::notify(|| {
+    let result = transaction::run_notify(|| {
         for message in &messages {
-            // SAFETY: C strings both, owned out here, so that an error leaks nothing; in a transaction.
+            // SAFETY: in a transaction; both are C strings, owned by the caller, so that an error leaks nothing.
             unsafe {
                 pg_sys::ffi::pg_guard_ffi_boundary(|| Async_Notify(channel.as_ptr(), message.as_ptr()));
             }
         }
         fault_point::reach("notify");
     });
-    if sent == Err(Aborted::QueueFull) {
-        warn_that_the_queue_is_full();
+    if result == Err(Aborted::QueueFull) {
+        warn_queue_full();
     }
-    sent.is_ok()
+    result.is_ok()
 }
 
-fn warn_that_the_queue_is_full() {
-    use std::cell::Cell;
+/// Logs that the notification queue is full, at most once a minute.
+fn warn_queue_full() {
     thread_local! {
-        static WARNED: Cell<i64> = const { Cell::new(i64::MIN) };
+        static LAST_WARNED_AT: Cell<i64> = const { Cell::new(i64::MIN) };
     }
-    let now = crate::pg::compat::now();
-    if now.saturating_sub(WARNED.get()) >= 60 * USECS_PER_SEC {
-        WARNED.set(now);
-        pgrx::warning!(
-            "pg_presence cannot notify: the server's notification queue is full; a session that listens has been in \
-             one transaction for long (see pg_notification_queue_usage())"
-        );
+    let now = compat::now();
+    if now.saturating_sub(LAST_WARNED_AT.get()) < 60 * USECS_PER_SEC {
+        return;
     }
+    LAST_WARNED_AT.set(now);
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        "could not send notifications: notification queue is full",
+        pgrx::function_name!(),
+    )
+    .set_detail("A session that executed LISTEN has been in one transaction for too long.")
+    .set_hint("End that transaction. pg_notification_queue_usage() returns how full the queue is.")
+    .report(PgLogLevel::WARNING);
 }

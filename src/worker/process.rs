@@ -1,4 +1,4 @@
-//! The worker's process: how it begins and how it ends.
+//! The worker's process: how it starts and how it exits.
 
 use std::ffi::CStr;
 
@@ -17,7 +17,7 @@ use crate::{
     roster,
 };
 
-/// What the owner of the database, or of a role, may have set otherwise, and what our statements rely on.
+/// Settings that our statements rely on. The database or the role may have other values set.
 const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"session_replication_role", c"origin"),
@@ -25,10 +25,10 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"default_transaction_read_only", c"off"),
     (c"default_transaction_isolation", c"read committed"),
     (c"default_transaction_deferrable", c"off"),
-    // What is notified has to survive a crash of this server; waiting for standbys is for those who ask for it.
+    // Changes that are notified must survive a crash of this server; the worker does not wait for standbys.
     (c"synchronous_commit", c"local"),
     (c"statement_timeout", c"0"),
-    // Row locks are skipped and table locks tried; what is left to wait for is short or a mistake.
+    // Locked rows are skipped and table locks are tried without waiting; any lock still waited for should be short.
     (c"lock_timeout", c"100ms"),
     (c"idle_in_transaction_session_timeout", c"0"),
     #[cfg(not(feature = "pg13"))]
@@ -39,7 +39,7 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"application_name", c"pg_presence"),
 ];
 
-/// A worker's process. It ends with exit code 0 when it leaves by itself; the launcher decides about another one.
+/// The entry point of a worker. When it stops by itself, it exits with code 0; the launcher decides what comes next.
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub extern "C-unwind" fn pg_presence_worker(argument: pg_sys::Datum) {
@@ -50,25 +50,26 @@ pub extern "C-unwind" fn pg_presence_worker(argument: pg_sys::Datum) {
         return;
     };
     slot.attach();
-    // SAFETY: a callback that only writes to shared memory and cannot fail. Registered before the connection, it runs after
-    // that is closed and its locks are released: the next worker finds the place free.
+    // SAFETY: a callback that only writes to shared memory and cannot fail. It is registered before the connection is
+    // made, so it runs after the locks are released: the next worker can take its lock.
     unsafe { pg_sys::before_shmem_exit(Some(detach_slot), pg_sys::Datum::from(number)) };
 
-    // While it connects, which may wait for a DROP DATABASE, SIGTERM ends the process as it does any other worker.
-    // SAFETY: the first thing that touches signals and database in this process.
+    // Connecting may wait for a DROP DATABASE; meanwhile SIGTERM ends the process, as in any background worker.
+    // SAFETY: the first use of signals and of a database in this process.
     unsafe {
         pg_sys::BackgroundWorkerUnblockSignals();
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
     }
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
-    // A reload while there was no handler has been missed.
+    // A SIGHUP before the handlers were attached was missed.
     signals::reload_configuration();
     pin_settings();
 
     let status = if locks::try_lock_worker(database) {
-        match Worker::begin(slot, database) {
+        match Worker::start(slot, database) {
             Ok(mut worker) => {
-                // SAFETY: as above. It runs before the locks are released.
+                // SAFETY: a callback that only writes to shared memory and cannot fail. It runs before the locks are
+                // released.
                 unsafe { pg_sys::before_shmem_exit(Some(detach_tenant), pg_sys::Datum::from(0)) };
                 slot.set_status(WorkerStatus::Serving);
                 worker.serve()
@@ -83,7 +84,8 @@ pub extern "C-unwind" fn pg_presence_worker(argument: pg_sys::Datum) {
 
 fn pin_settings() {
     for (name, value) in SETTINGS {
-        // SAFETY: C strings both; the settings exist in the versions they are listed for. The worker is a superuser.
+        // SAFETY: both are C strings; the settings exist in the versions that they are listed for. The worker is a
+        // superuser.
         unsafe {
             pg_sys::SetConfigOption(
                 name.as_ptr(),

@@ -1,15 +1,15 @@
-//! What signals ask of the worker: to stop, and to read the configuration again.
+//! The worker's signals: SIGTERM to stop, SIGHUP to reload the configuration.
 
 use pgrx::pg_sys;
 
-/// Reads the configuration again.
+/// Reloads the configuration files.
 pub fn reload_configuration() {
-    // SAFETY: outside a transaction, as the server's own processes do it. Pinned settings stay: they outrank the file.
+    // SAFETY: outside a transaction, as in the server's own processes. Pinned settings stay: they outrank the files.
     unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
 }
 
-/// Whether SIGTERM has come. (wait_latch reports it only once.)
+/// Whether SIGTERM was received. (`wait_latch` reports it only once.)
 pub fn shutdown_requested() -> bool {
-    // SAFETY: a flag that a signal handler sets; read as such.
+    // SAFETY: a volatile read of a flag that a signal handler sets.
     unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 }
 }

@@ -1,6 +1,6 @@
-//! The worker's transactions: each locks our tables without waiting, and gives up rather than be in anybody's way.
+//! The worker's transactions: each locks our tables without waiting, and aborts rather than get in anybody's way.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use pgrx::{
     PgSqlErrorCode, PgTryBuilder,
@@ -12,49 +12,52 @@ use crate::{
     roster::Tenant,
 };
 
-/// Why a transaction was not done.
+/// Retry delay after a lock conflict.
+pub const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// Why a transaction was aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aborted {
-    /// Somebody holds a lock on a table or row in its way. Try again later.
+    /// Another transaction holds a lock on one of our tables or rows.
     LockConflict,
-    /// The extension is not there any more, or it is another one.
+    /// The extension was dropped, or created again.
     Dropped,
-    /// PostgreSQL's queue of notifications has no room.
+    /// PostgreSQL's notification queue is full.
     QueueFull,
 }
 
-/// Whether a commit has to be on disk before what it says may be told.
+/// Whether a commit has to be on disk before its changes may be published.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// On this server's disk.
+    /// Flushed to this server's disk.
     Flushed,
-    /// A crash may lose it: what is written is only a copy of what the roster knows, and is made good after it.
+    /// A crash may lose it: it only copies what the roster knows, and is made up for after the restart.
     Lazy,
 }
 
-/// Runs `f` in a transaction of its own with our four tables locked, and commits. `served`: the install that the worker
-/// serves, once it serves one; another one that has taken its place is not touched.
+/// Runs `f` in a transaction of its own with our four tables locked, and commits. `served` is the install that the
+/// worker serves, if it serves one yet: an install that has taken its place is not touched.
 ///
-/// Errors that come of somebody else's locks abort the transaction and are given as [`Aborted`]; any other error ends
-/// the process, and the launcher starts a new one, which takes stock.
+/// Lock conflicts abort the transaction and are returned; any other error ends the worker, and the launcher starts a
+/// new one, which reloads.
 pub fn run_transaction<R>(
     served: Option<Tenant>,
     durability: Durability,
     f: impl FnOnce(Installed) -> R,
 ) -> Result<R, Aborted> {
-    guarded(waits_for_others, || {
+    run_catching(lock_conflict, || {
         let Some(install) = installed::try_get() else {
             return Err(Aborted::Dropped);
         };
         if !lock_tables(&install) {
             return Err(Aborted::LockConflict);
         }
-        // Locking reads what others have committed meanwhile: a DROP EXTENSION, or another CREATE after it.
+        // Taking the locks has processed invalidations: of a DROP EXTENSION, or of a CREATE EXTENSION after it.
         if installed::try_get() != Some(install) || served.is_some_and(|tenant| tenant.relation() != install.sessions) {
             return Err(Aborted::Dropped);
         }
         if durability == Durability::Lazy {
-            commit_lazily();
+            commit_asynchronously();
         }
         // SAFETY: in a transaction; popped below, or by the abort.
         unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
@@ -66,34 +69,35 @@ pub fn run_transaction<R>(
 }
 
 /// Runs `f`, which only notifies, in a transaction of its own.
-pub fn notify<R>(f: impl FnOnce() -> R) -> Result<R, Aborted> {
-    guarded(finds_queue_full, || Ok(f()))
+pub fn run_notify<R>(f: impl FnOnce() -> R) -> Result<R, Aborted> {
+    run_catching(queue_full, || Ok(f()))
 }
 
-/// Runs `f`, which touches no table of ours, in a transaction of its own.
-pub fn run_plain<R>(f: impl FnOnce() -> R) -> R {
-    // SAFETY: the worker is in no transaction between two of these.
+/// Runs `f` in a transaction of its own, without locking our tables.
+pub fn run_unlocked<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: the worker is in no transaction here.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
     }
     let result = f();
-    // SAFETY: ends what was begun above.
+    // SAFETY: commits the transaction started above.
     unsafe { pg_sys::CommitTransactionCommand() };
     result
 }
 
-/// `expected` says what an error means that the worker goes on after.
-fn guarded<R>(
+/// Runs `f` in a transaction. An error for which `expected` returns a value aborts the transaction, and the value is
+/// returned; any other error is raised again.
+fn run_catching<R>(
     expected: fn(PgSqlErrorCode) -> Option<Aborted>,
     f: impl FnOnce() -> Result<R, Aborted>,
 ) -> Result<R, Aborted> {
-    PgTryBuilder::new(AssertUnwindSafe(|| run_plain(f)))
+    PgTryBuilder::new(AssertUnwindSafe(|| run_unlocked(f)))
         .catch_others(|error| {
             let Some(aborted) = code_of(&error).and_then(expected) else {
                 error.rethrow()
             };
-            // SAFETY: the error has been taken off PostgreSQL's stack; the transaction is left in which it was raised.
+            // SAFETY: the error is off PostgreSQL's error stack, and the transaction that raised it is still open.
             unsafe { pg_sys::AbortCurrentTransaction() };
             Err(aborted)
         })
@@ -107,7 +111,7 @@ fn code_of(error: &CaughtError) -> Option<PgSqlErrorCode> {
     }
 }
 
-fn waits_for_others(code: PgSqlErrorCode) -> Option<Aborted> {
+fn lock_conflict(code: PgSqlErrorCode) -> Option<Aborted> {
     matches!(
         code,
         PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
@@ -117,8 +121,8 @@ fn waits_for_others(code: PgSqlErrorCode) -> Option<Aborted> {
     .then_some(Aborted::LockConflict)
 }
 
-/// What the commit of a transaction that notifies raises.
-fn finds_queue_full(code: PgSqlErrorCode) -> Option<Aborted> {
+/// Recognizes what the commit of a transaction that notifies raises when the queue is full.
+fn queue_full(code: PgSqlErrorCode) -> Option<Aborted> {
     (code == PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED).then_some(Aborted::QueueFull)
 }
 
@@ -126,12 +130,12 @@ fn lock_tables(install: &Installed) -> bool {
     [install.sessions, install.presence, install.changes, install.state]
         .into_iter()
         .all(|table| {
-            // SAFETY: in a transaction; an OID that is no table any more can be locked too.
+            // SAFETY: in a transaction; the OID of a table that was dropped can be locked, too.
             unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::RowExclusiveLock as i32) }
         })
 }
 
-fn commit_lazily() {
+fn commit_asynchronously() {
     // SAFETY: name and value are C strings; the setting lasts until the transaction ends.
     unsafe {
         pg_sys::set_config_option(

@@ -219,23 +219,6 @@ fn default_privileges_give_nobody_more_than_documented() {
 }
 
 #[test]
-fn every_object_has_a_comment() {
-    let database = Cluster::shared().database();
-    let sql = "SELECT i.type || ' ' || i.identity FROM pg_depend d,
-            LATERAL pg_identify_object(classid, objid, objsubid) i
-        WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
-          AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_presence')
-          AND i.type NOT IN ('composite type') AND i.identity NOT LIKE '%[]'
-          AND NOT (d.classid = 'pg_type'::regclass
-                   AND EXISTS (SELECT FROM pg_type t WHERE t.oid = d.objid AND t.typrelid <> 0))
-          AND obj_description(d.objid, d.classid::regclass::name) IS NULL
-        ORDER BY 1";
-    let rows = database.connect().query(sql, &[]).unwrap();
-    let uncommented: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-    assert!(uncommented.is_empty(), "{uncommented:#?}");
-}
-
-#[test]
 fn a_dropped_extension_leaves_nothing_to_the_next() {
     let database = Cluster::shared().database();
     let mut client = database.connect();

@@ -1,6 +1,7 @@
 //! Tests of single promises, one module per subject. They are one program, as each program is linked anew.
 
 mod architecture;
+mod batches;
 mod before_write;
 mod blocked_worker;
 mod client_functions;
@@ -8,6 +9,7 @@ mod client_sql;
 mod commit_order;
 mod consistency;
 mod database_ddl;
+mod definitions;
 mod encodings;
 mod fast_path;
 mod feed;

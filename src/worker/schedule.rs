@@ -1,0 +1,121 @@
+//! When the main loop has something to do.
+
+use std::time::{Duration, Instant};
+
+use super::transaction::RETRY_AFTER;
+
+/// The time between two sweeps of the deadlines, with each of which the catalog lock is tried. A change is published at
+/// most a second after it is due: a fifth of that leaves room for a slow commit, and a sweep of a million sessions
+/// takes a hundredth of this.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
+/// Sweeps take at most 1 / `SWEEP_SHARE` of the time, unless that would put them further apart than
+/// `MAX_SWEEP_INTERVAL`.
+const SWEEP_SHARE: u32 = 20;
+const MAX_SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// The time between two rounds of housekeeping.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+/// The least time between two comparisons of all users with the tables while the roster is incomplete.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(1);
+/// These comparisons take at most 1 / `COMPARE_SHARE` of the time.
+const COMPARE_SHARE: u32 = 3;
+/// While changes are pending, background work gets 1 / (1 + `BACKGROUND_SHARE`) of the time.
+const BACKGROUND_SHARE: u32 = 7;
+/// The time until the next load while the roster is full.
+const RELOAD_AFTER: Duration = Duration::from_secs(5);
+/// The longest time that changes wait to be written, even if `presence.notify_interval` is longer.
+pub const MAX_WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When each part of the main loop is due.
+pub struct Schedule {
+    pub sweep: Instant,
+    pub housekeeping: Instant,
+    /// Changes are not written before this.
+    pub write: Instant,
+    /// While changes are pending, background work is not continued before this.
+    pub background: Instant,
+    /// `None` while the roster is complete.
+    pub load: Option<Instant>,
+    /// `None` while there is no reason to compare all users with the tables.
+    pub compare: Option<Instant>,
+}
+
+impl Schedule {
+    /// Everything is due now, the load only if it is needed.
+    pub fn new(now: Instant, needs_load: bool) -> Schedule {
+        Schedule {
+            sweep: now,
+            housekeeping: now,
+            write: now,
+            background: now,
+            load: needs_load.then_some(now),
+            compare: Some(now),
+        }
+    }
+
+    /// Returns the next of these times, apart from those that matter only while changes are pending.
+    pub fn next(&self) -> Instant {
+        let optional = [self.load, self.compare];
+        optional
+            .into_iter()
+            .flatten()
+            .fold(self.sweep.min(self.housekeeping), Instant::min)
+    }
+
+    /// To be called at the end of a sweep.
+    pub fn after_sweep(&mut self, start: Instant) {
+        let took = start.elapsed();
+        let interval = SWEEP_INTERVAL.max(took * SWEEP_SHARE).min(MAX_SWEEP_INTERVAL);
+        self.sweep = start + interval.max(took * 2);
+    }
+
+    /// To be called at the start of housekeeping.
+    pub fn before_housekeeping(&mut self, now: Instant) {
+        self.housekeeping = now + HOUSEKEEPING_INTERVAL;
+    }
+
+    /// To be called at the end of a step of background work.
+    pub fn after_background(&mut self, start: Instant) {
+        self.background = Instant::now() + start.elapsed() * BACKGROUND_SHARE;
+    }
+
+    /// To be called after a batch of changes was written.
+    pub fn after_write(&mut self, start: Instant, notify_interval: Duration) {
+        self.write = start + notify_interval.min(MAX_WRITE_INTERVAL);
+    }
+
+    /// Tries to write again after a lock conflict.
+    pub fn retry_write(&mut self) {
+        self.write = Instant::now() + RETRY_AFTER;
+    }
+
+    /// To be called after a load that made the roster complete: all users have to be compared with it.
+    pub fn after_complete_load(&mut self) {
+        self.load = None;
+        self.compare = Some(Instant::now());
+    }
+
+    /// Loads again after the roster was full.
+    pub fn load_later(&mut self) {
+        self.load = Some(Instant::now() + RELOAD_AFTER);
+    }
+
+    /// Tries to load again after a lock conflict.
+    pub fn retry_load(&mut self) {
+        self.load = Some(Instant::now() + RETRY_AFTER);
+    }
+
+    /// To be called after all users were compared. While the roster is incomplete, they are compared again and again,
+    /// and a load is due.
+    pub fn after_compare(&mut self, start: Instant, is_complete: bool) {
+        let interval = COMPARE_INTERVAL.max(start.elapsed() * COMPARE_SHARE);
+        self.compare = (!is_complete).then(|| start + interval);
+        if !is_complete && self.load.is_none() {
+            self.load_later();
+        }
+    }
+
+    /// Tries to compare again after a lock conflict.
+    pub fn retry_compare(&mut self, start: Instant) {
+        self.compare = Some(start + RETRY_AFTER);
+    }
+}
