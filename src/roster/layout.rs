@@ -323,7 +323,7 @@ impl Roster {
         header.seeds.set(seeds);
         // Deadlines are kept relative to the timeout, so times of up to two days ago must be expressible.
         header.origin.set(now - 2 * 24 * 60 * 60 * USECS_PER_SEC);
-        // Stamp 0 means "loaded from the table".
+        // Stamp 0 means that none is in flight.
         header.stamps.0.set(1);
     }
 }

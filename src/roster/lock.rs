@@ -12,9 +12,8 @@
 //! session, under the shared id partition, so that the state cannot change meanwhile; and, under no lock, its process's
 //! counters.
 //!
-//! Order: writers before any partition, and a writer holds one partition at a time. A beat by token holds a digest
-//! partition and then an id partition, both shared; as no writer waits for a partition while it holds another, there is
-//! no deadlock. Nothing is allocated, raised, logged or sent while a lock is held.
+//! Order: writers before any partition. A search by token takes a digest partition and then an id partition, both shared,
+//! as a beat or under the writers' lock; nobody takes one exclusively while holding another, so there is no deadlock. Nothing is allocated, raised, logged or sent while a lock is held.
 
 use std::{
     ffi::CStr,

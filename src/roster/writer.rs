@@ -10,11 +10,12 @@
 //!     │ │ a commit or a        │      a beat, or a commit that beats      │
 //!     └─┼─ load brings it ──▶ Live ◀──────────────────────────────────────┤
 //!       │                      │                                          │
-//!       │ freed                │ logout, DELETE, TRUNCATE; expiry (sweep) │
+//!       │ freed                │ logout, DELETE, TRUNCATE; expiry (sweep) │ logout, DELETE, TRUNCATE
 //!       └────────── Ended ◀────┴──────────────────────────────────────────┘
 //! ```
 //!
-//! A commit with a newer stamp may also bring an Ended session back, as a service can by plain SQL.
+//! A timed out session that expires stays TimedOut here: the cleaner ends it in the table, whose commit ends it here. A
+//! commit with a newer stamp may bring an Ended session back, as a service can by plain SQL.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 

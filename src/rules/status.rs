@@ -28,59 +28,57 @@ impl Status {
     }
 }
 
-/// Why the status of a user changed, `presence_changes.reason` in SQL. Shared memory contains the numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Reason {
-    /// A session started.
-    Started = 0,
-    /// A session that had timed out sent a heartbeat.
-    Resumed = 1,
-    /// A session ended, by logout.
-    Ended = 2,
-    /// A released session sent no heartbeat within its grace.
-    Released = 3,
-    /// A session sent no heartbeat within the timeout.
-    TimedOut = 4,
-    /// A session reached its absolute end.
-    Expired = 5,
-    /// The row of the session, or the user, was deleted.
-    Deleted = 6,
-    /// After a start of the worker, the sessions of the user were found to have no activity since before the server
-    /// stopped.
-    Recovered = 7,
+/// Defines [`Reason`] from one list, so that no reason can be left out of [`Reason::ALL`].
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $number:literal => $text:literal,)*) => {
+        /// Why the status of a user changed, `presence_changes.reason` in SQL. Shared memory contains the numbers.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl Reason {
+            /// Every reason.
+            #[cfg(test)]
+            pub const ALL: &'static [Reason] = &[$(Reason::$name),*];
+
+            /// Returns the text in SQL.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Reason::$name => $text,)*
+                }
+            }
+
+            /// Returns the reason with this number.
+            pub const fn from_repr(number: u8) -> Option<Reason> {
+                match number {
+                    $($number => Some(Reason::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl Reason {
-    pub const ALL: [Reason; 8] = [
-        Reason::Started,
-        Reason::Resumed,
-        Reason::Ended,
-        Reason::Released,
-        Reason::TimedOut,
-        Reason::Expired,
-        Reason::Deleted,
-        Reason::Recovered,
-    ];
-
-    /// Returns the text in SQL.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Reason::Started => "started",
-            Reason::Resumed => "resumed",
-            Reason::Ended => "ended",
-            Reason::Released => "released",
-            Reason::TimedOut => "timed_out",
-            Reason::Expired => "expired",
-            Reason::Deleted => "deleted",
-            Reason::Recovered => "recovered",
-        }
-    }
-
-    /// Returns the reason with this number.
-    pub fn from_repr(number: u8) -> Option<Reason> {
-        Reason::ALL.into_iter().find(|reason| *reason as u8 == number)
-    }
+reasons! {
+    /// A session started.
+    Started = 0 => "started",
+    /// A session that had timed out sent a heartbeat.
+    Resumed = 1 => "resumed",
+    /// A session ended, by logout.
+    Ended = 2 => "ended",
+    /// A released session sent no heartbeat within its grace.
+    Released = 3 => "released",
+    /// A session sent no heartbeat within the timeout.
+    TimedOut = 4 => "timed_out",
+    /// A session reached its absolute end.
+    Expired = 5 => "expired",
+    /// The row of the session, or the user, was deleted.
+    Deleted = 6 => "deleted",
+    /// After a start of the worker, the sessions of the user were found to have no activity since before the server
+    /// stopped.
+    Recovered = 7 => "recovered",
 }
 
 #[cfg(test)]
@@ -95,15 +93,15 @@ mod tests {
 
     #[test]
     fn reasons_read_back_from_shared_memory() {
-        for reason in Reason::ALL {
+        for &reason in Reason::ALL {
             assert_eq!(Reason::from_repr(reason as u8), Some(reason));
         }
-        assert_eq!(Reason::from_repr(8), None);
+        assert_eq!(Reason::from_repr(Reason::ALL.len() as u8), None);
     }
 
     #[test]
     fn every_reason_has_a_text_of_its_own() {
-        let texts: std::collections::HashSet<_> = Reason::ALL.map(Reason::as_str).into();
+        let texts: std::collections::HashSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(texts.len(), Reason::ALL.len());
     }
 }
