@@ -263,3 +263,12 @@ pub unsafe fn column_type(descriptor: pg_sys::TupleDesc, column: usize) -> Optio
         (!attribute.attisdropped).then_some(attribute.atttypid)
     }
 }
+
+/// Whether a table does not exist, and is not about to: whoever creates or drops it holds its lock, which excludes even
+/// readers, until the commit. To be called in a transaction, which keeps the lock that is tried here.
+pub fn is_relation_gone(table: pg_sys::Oid) -> bool {
+    // SAFETY: an OID that is no table can be locked, too; neither waits.
+    unsafe {
+        pg_sys::ConditionalLockRelationOid(table, pg_sys::AccessShareLock as i32) && pg_sys::get_rel_relkind(table) == 0
+    }
+}

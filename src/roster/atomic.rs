@@ -8,7 +8,8 @@ use std::{
     marker::PhantomData,
     sync::atomic::{
         AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64,
-        Ordering::{Relaxed, SeqCst},
+        Ordering::{Acquire, Relaxed, SeqCst},
+        fence,
     },
 };
 
@@ -78,6 +79,15 @@ impl SharedU32 {
         self.0.swap(value, SeqCst)
     }
 
+    /// As [`SharedU32::swap`], and nothing before or after it is reordered with it, relaxed reads and writes included.
+    #[inline]
+    pub fn swap_fenced(&self, value: u32) -> u32 {
+        fence(SeqCst);
+        let old = self.0.swap(value, SeqCst);
+        fence(SeqCst);
+        old
+    }
+
     /// Replaces a 0, with sequential consistency. Returns whether the value was 0.
     pub fn set_if_zero(&self, value: u32) -> bool {
         self.0.compare_exchange(0, value, SeqCst, SeqCst).is_ok()
@@ -85,6 +95,11 @@ impl SharedU32 {
 }
 
 impl SharedU64 {
+    /// Reads with acquire ordering: what was written before the value was published is visible.
+    pub fn get_acquire(&self) -> u64 {
+        self.0.load(Acquire)
+    }
+
     /// Stores with a full memory barrier.
     #[inline]
     pub fn publish(&self, value: u64) {

@@ -45,6 +45,20 @@ impl Writer {
         self.wake_worker_of(tenant);
     }
 
+    /// Takes some users out of the queues of tenants that have no worker to read them, for the entries that others need. The
+    /// worker such a tenant gets compares all users with the tables.
+    pub fn drop_users_without_worker(&self) {
+        let ever = self.roster.header.free_lists.tenants_ever.get() as usize;
+        for (index, tenant) in self.roster.tenants[..ever].iter().enumerate() {
+            if tenant.worker.pid.get() == 0 && tenant.dirty.length.get() > 0 {
+                tenant.reconcile.set(1);
+                for _ in 0..BATCH {
+                    self.take_one_dirty(index, 0, 0);
+                }
+            }
+        }
+    }
+
     /// Takes the first user out of the queue, with its status at `now`.
     pub fn take_one_dirty(&self, tenant: usize, timeout: Micros, now: Micros) -> Option<DirtyUser> {
         let roster = self.roster;

@@ -3,12 +3,14 @@
 //! Everything here happens under the writers' lock.
 
 use super::{
+    deadline::deadline,
     layout::{NONE, Slot},
     stamp::LOADED,
     state::{SessionFlag, SessionState},
     sweep_clock,
     writer::Writer,
 };
+use crate::{pg::compat, rules::status::Reason, settings};
 
 /// The roster has no room for another session.
 #[derive(Clone, Copy, Debug)]
@@ -52,22 +54,30 @@ impl Writer {
         lists.slots_used.sub(1);
     }
 
-    /// Takes a free user entry.
+    /// Takes a free user entry. Where there is none, tenants without a worker give some up.
     pub fn allocate_user(&self) -> Result<u32, Full> {
         let lists = &self.roster.header.free_lists;
-        let free = lists.free_user.get();
         let never_used = lists.users_ever.get();
-        let at = if free != NONE {
-            lists.free_user.set(self.roster.users[free as usize].hash_next.get());
+        let at = if let Some(free) = self.pop_free_user() {
             free
         } else if (never_used as usize) < self.roster.users.len() {
             lists.users_ever.set(never_used + 1);
             never_used
         } else {
-            return Err(Full);
+            self.drop_users_without_worker();
+            self.pop_free_user().ok_or(Full)?
         };
         lists.users_used.add(1);
         Ok(at)
+    }
+
+    fn pop_free_user(&self) -> Option<u32> {
+        let lists = &self.roster.header.free_lists;
+        let free = lists.free_user.get();
+        (free != NONE).then(|| {
+            lists.free_user.set(self.roster.users[free as usize].hash_next.get());
+            free
+        })
     }
 
     /// Returns a user entry that is in no chain any more.
@@ -83,7 +93,6 @@ impl Writer {
         /// Slots tried before giving up.
         const ATTEMPTS: usize = 256;
         let lists = &self.roster.header.free_lists;
-        let oldest = self.roster.oldest_inflight();
         let slots = self.roster.slots.len() as u32;
         for _ in 0..ATTEMPTS.min(slots as usize) {
             let at = lists.evict_hand.get() % slots;
@@ -91,11 +100,19 @@ impl Writer {
             let slot = &self.roster.slots[at as usize];
             let spare = match slot.state.get() {
                 SessionState::Ended => true,
-                SessionState::TimedOut => self.is_flushed(slot),
-                SessionState::Empty | SessionState::Live => false,
+                SessionState::TimedOut => self.is_flushed(slot) || self.is_abandoned(slot),
+                SessionState::Live => self.is_abandoned(slot),
+                SessionState::Empty => false,
             };
-            if spare && self.may_free(slot, oldest) {
-                self.roster.tenant_of(slot).counts.evicted.add(1);
+            if spare && self.may_free(slot) {
+                let tenant = self.roster.tenant_of(slot);
+                tenant.counts.evicted.add(1);
+                if !self.is_flushed(slot) {
+                    // The table has to be loaded again; until then calls read it.
+                    tenant.complete.set(0);
+                    tenant.reconcile.set(1);
+                    self.set_state(at, SessionState::TimedOut, Reason::TimedOut);
+                }
                 self.free_session(at);
                 return Ok(());
             }
@@ -103,12 +120,12 @@ impl Writer {
         Err(Full)
     }
 
-    /// Whether a slot may leave the roster as far as transactions in flight and unwritten ends are concerned.
-    pub fn may_free(&self, slot: &Slot, oldest_inflight: u64) -> bool {
+    /// Whether a slot may leave the roster as far as writes in flight, loads and unwritten ends are concerned.
+    pub fn may_free(&self, slot: &Slot) -> bool {
         let stamp = slot.stamp.get();
         slot.pins.get() == 0
             && !slot.flags.has(SessionFlag::EndUnwritten)
-            && (stamp & LOADED != 0 || stamp < oldest_inflight)
+            && (stamp & LOADED != 0 || stamp < self.roster.oldest_inflight(self.roster.tenant_of(slot).database.get()))
     }
 
     /// Whether the slot holds a session, or is reserved for one.
@@ -116,6 +133,12 @@ impl Writer {
         let slot = &self.roster.slots[at as usize];
         // A free slot is Empty and unpinned; a reserved one is pinned.
         slot.state.get() != SessionState::Empty || slot.pins.get() > 0
+    }
+
+    /// Whether a session is over, and its tenant has no worker that would write that to the table.
+    fn is_abandoned(&self, slot: &Slot) -> bool {
+        let tenant = self.roster.tenant_of(slot);
+        tenant.worker.pid.get() == 0 && compat::now() >= deadline(slot, tenant, settings::active_timeout())
     }
 
     /// Whether the table has everything that the roster knows of a session.

@@ -58,10 +58,10 @@ impl Roster {
         None
     }
 
-    /// The slot of a digest; one that has not ended before one that has. The caller holds the bucket's digest partition
+    /// The slot of a digest: of a session that has not ended, else of a reservation or of one that has. The caller holds the bucket's digest partition
     /// or the writers' lock. Digests are compared in constant time.
     pub fn find_digest(&self, tenant: usize, bucket: usize, digest: &Digest) -> Option<u32> {
-        let mut ended = None;
+        let mut other = None;
         let mut at = self.by_digest[bucket].get();
         while at != NONE {
             let slot = &self.slots[at as usize];
@@ -70,14 +70,15 @@ impl Roster {
                 .ct_eq(digest.as_bytes())
                 .into();
             if same && slot.tenant.get() as usize == tenant {
-                if slot.state.get() != SessionState::Ended && self.survives_truncate(slot) {
+                let is_current = matches!(slot.state.get(), SessionState::Live | SessionState::TimedOut);
+                if is_current && self.survives_truncate(slot) {
                     return Some(at);
                 }
-                ended = Some(at);
+                other = Some(at);
             }
             at = slot.digest_next.get();
         }
-        ended
+        other
     }
 
     /// The entry of a user. The caller holds the bucket's user partition or the writers' lock.

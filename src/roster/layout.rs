@@ -148,6 +148,14 @@ pub struct WorkerEntry {
     pub seq: SharedU64,
 }
 
+/// The bound of a process that writes without a slot, or loads; see [`super::stamp`].
+#[repr(C)]
+pub struct InFlight {
+    /// 0: none.
+    pub stamp: SharedU64,
+    pub database: SharedU32,
+}
+
 /// The start of the block.
 #[repr(C, align(64))]
 pub struct Header {
@@ -224,7 +232,7 @@ impl Plan {
         };
         let locks_at = place(LOCKS * size_of::<LWLockPadded>());
         let tenants_at = place(MAX_TENANTS * size_of::<TenantEntry>());
-        let inflight_at = place(processes * 8);
+        let inflight_at = place(processes * size_of::<InFlight>());
         let counters_at = place(processes * size_of::<BackendCounters>());
         let by_id_at = place(BUCKETS * slots * 4);
         let by_digest_at = place(BUCKETS * slots * 4);
@@ -262,7 +270,7 @@ pub struct Roster {
     pub by_user: &'static [SharedU32],
     pub users: &'static [User],
     pub seen: &'static [SharedU32],
-    pub inflight: &'static [SharedU64],
+    pub inflight: &'static [InFlight],
     pub backend_counters: &'static [BackendCounters],
 }
 
@@ -323,7 +331,7 @@ impl Roster {
         header.seeds.set(seeds);
         // Deadlines are kept relative to the timeout, so times of up to two days ago must be expressible.
         header.origin.set(now - 2 * 24 * 60 * 60 * USECS_PER_SEC);
-        // Stamp 0 means that none is in flight.
+        // Stamp 0 means that nothing is in flight.
         header.stamps.0.set(1);
     }
 }

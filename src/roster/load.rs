@@ -76,7 +76,13 @@ impl Tenant {
             slot.state.get() != SessionState::Empty && roster.survives_truncate(slot)
         });
         if !is_known {
-            let reservation = writer.reserve(self.index(), row)?;
+            let reservation = match writer.reserve(self.index(), row) {
+                Ok(reservation) => reservation,
+                Err(full) => {
+                    self.set_overflow_locked(&writer);
+                    return Err(full);
+                }
+            };
             writer.fill(&reservation, row, resumed, stamp, timeout, now);
             writer.unpin(reservation);
         }
@@ -84,7 +90,7 @@ impl Tenant {
     }
 
     /// Ends a load. If it was whole, and the roster has not been full since it began, the roster is complete: it knows
-    /// every session that has not ended. Returns whether it is.
+    /// every session that has not ended. Returns whether it is. A load that was interrupted says nothing about room.
     pub fn end_load(&self, whole: bool) -> bool {
         self.roster().clear_inflight();
         let _writer = self.roster().write();
@@ -92,8 +98,6 @@ impl Tenant {
         let complete = whole && entry.overflow.get() == 0;
         if complete {
             entry.complete.set(1);
-        } else {
-            entry.overflow.set(1);
         }
         complete
     }

@@ -19,6 +19,7 @@ mod lookup;
 mod prefetch;
 mod purge;
 mod read;
+mod registry;
 mod session;
 mod shmem;
 mod stamp;
@@ -40,22 +41,25 @@ pub use free_list::Full;
 pub use lookup::{Key, Owner};
 pub use purge::purge;
 pub use read::UserView;
+pub use registry::{tenant, try_tenant};
 pub use shmem::init;
-pub use tenant::{Tenant, known_tenant, tenant, tenants, try_tenant};
+pub use tenant::{Tenant, known_tenant, tenants};
 pub use write::{Effect, Reservation, RowImage, Write};
 
 use crate::pg::errors;
 use layout::Roster;
 
-/// Takes the stamp of a write; see [`stamp`]. To be called while the row's lock is held.
-pub fn take_stamp() -> u64 {
+/// Takes the stamp of a write; see [`stamp`]. To be called while the row's lock is held. `unreserved`: the
+/// write should have a slot, and has none.
+pub fn take_stamp(unreserved: bool) -> u64 {
     match Roster::attached() {
+        Some(roster) if unreserved => roster.take_unreserved_stamp(),
         Some(roster) => roster.take_stamp(),
         None => errors::not_preloaded(),
     }
 }
 
-/// Ends the stamps of this process's transaction, when that has ended. Cannot fail.
+/// Ends what this process's transaction published of its stamps, when that has ended. Cannot fail.
 pub fn clear_inflight() {
     if let Some(roster) = Roster::attached() {
         roster.clear_inflight();

@@ -15,7 +15,6 @@ use crate::rules::status::Reason;
 pub fn purge(tenant: Tenant) -> bool {
     const BATCH: u32 = 512;
     let roster = tenant.roster();
-    let oldest = roster.oldest_inflight();
     let mut left = 0;
     let mut from = 0;
     loop {
@@ -31,7 +30,7 @@ pub fn purge(tenant: Tenant) -> bool {
                 writer.set_state(at, SessionState::Ended, Reason::Deleted);
                 slot.flags.clear();
             }
-            if slot.pins.get() == 0 && writer.may_free(slot, oldest) {
+            if slot.pins.get() == 0 && writer.may_free(slot) {
                 writer.free_session(at);
             } else {
                 left += 1;
@@ -76,7 +75,6 @@ impl Tenant {
             return 0;
         }
         let roster = self.roster();
-        let oldest = roster.oldest_inflight();
         let ever = roster.header.free_lists.slots_ever.get() as usize;
         let mut freed = 0;
         for (at, seen) in roster.seen[..ever].iter().enumerate() {
@@ -90,7 +88,7 @@ impl Tenant {
             let writer = roster.write();
             if slot.state.get() == SessionState::Ended
                 && slot.tenant.get() as usize == self.index()
-                && writer.may_free(slot, oldest)
+                && writer.may_free(slot)
             {
                 writer.free_session(at as u32);
                 freed += 1;

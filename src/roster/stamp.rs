@@ -2,36 +2,50 @@
 //!
 //! Commit callbacks run after the row locks are released, so two writes of one row may be applied in the wrong order. A
 //! trigger takes a stamp while it holds the row's lock; the roster keeps the newest stamp applied to a session and
-//! ignores older ones. An ended session stays as a tombstone for as long as a transaction with an older stamp may still
-//! be applied: each process publishes the first stamp of its transaction until it has applied its writes.
+//! ignores older ones.
+//!
+//! A write keeps its slot pinned until it is applied, so an end that overtakes it leaves its mark there. Two others have no
+//! slot to keep: a write that finds the roster full, and a load, which meets its sessions one by one. Each publishes a
+//! bound, and while it is in flight, ended sessions of the same database with a newer stamp stay as tombstones.
 
-use super::{
-    atomic::SharedU64,
-    layout::{Roster, Slot, TenantEntry},
-};
+use pgrx::pg_sys;
+
+use super::layout::{InFlight, Roster, Slot, TenantEntry};
 use crate::pg::compat;
 
+/// The first stamp.
+pub const FIRST: u64 = 1;
 /// Marks a slot filled from the table rather than by a commit: any commit overrides it. The low bits are the stamp
 /// counter at that time, so that an older TRUNCATE does not remove it.
 pub const LOADED: u64 = 1 << 63;
 
 impl Roster {
-    /// Takes the next stamp, and publishes it where this is the transaction's first.
+    /// Takes the next stamp.
     pub fn take_stamp(&self) -> u64 {
-        let mine = &self.inflight[compat::process_number()];
-        if mine.get() == 0 {
-            // First the lower bound, then the stamp: nobody may conclude that nothing older is in flight.
-            mine.publish(self.header.stamps.0.get());
-        }
         self.header.stamps.0.add(1)
     }
 
-    /// A stamp for a whole table that is about to be read. Everything in flight counts as older, also after it has been
-    /// applied: the snapshot may not see it.
+    /// Takes the next stamp for a write without a slot; its bound stays published until [`Roster::clear_inflight`].
+    pub fn take_unreserved_stamp(&self) -> u64 {
+        let mine = &self.inflight[compat::process_number()];
+        if mine.stamp.get() == 0 {
+            // First the lower bound, then the stamp: nobody may conclude that nothing older is in flight.
+            self.publish(mine, self.header.stamps.0.get());
+        }
+        self.take_stamp()
+    }
+
+    /// Publishes the bound of a load that is about to read the table: no end that its snapshot may not see is forgotten.
+    /// Returns the stamp its rows are filed under.
     pub fn take_stamp_for_load(&self) -> u64 {
-        let oldest = self.oldest_inflight().min(self.header.stamps.0.get());
-        self.inflight[compat::process_number()].publish(oldest);
+        self.publish(&self.inflight[compat::process_number()], FIRST);
         self.load_stamp()
+    }
+
+    fn publish(&self, mine: &InFlight, bound: u64) {
+        // SAFETY: reads a global variable of this process.
+        mine.database.set(unsafe { pg_sys::MyDatabaseId }.to_u32());
+        mine.stamp.publish(bound);
     }
 
     /// A stamp for what is about to be read from the table.
@@ -39,17 +53,19 @@ impl Roster {
         self.header.stamps.0.add(1) | LOADED
     }
 
-    /// Ends this process's stamps: all its writes are applied.
+    /// Ends this process's bound: everything it covered is applied.
     pub fn clear_inflight(&self) {
-        self.inflight[compat::process_number()].set(0);
+        self.inflight[compat::process_number()].stamp.set(0);
     }
 
-    /// No write with a stamp below this is still to be applied.
-    pub fn oldest_inflight(&self) -> u64 {
+    /// No write of this database without a slot, and no load, has a bound below this. To be called under the writers' lock
+    /// where a tombstone is freed by it: a bound that is published later belongs to newer writes.
+    pub fn oldest_inflight(&self, database: u32) -> u64 {
         self.inflight
             .iter()
-            .map(SharedU64::get)
-            .filter(|&stamp| stamp != 0)
+            .map(|entry| (entry.stamp.get_acquire(), entry))
+            .filter(|(stamp, entry)| *stamp != 0 && entry.database.get() == database)
+            .map(|(stamp, _)| stamp)
             .min()
             .unwrap_or(u64::MAX)
     }

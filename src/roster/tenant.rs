@@ -15,7 +15,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    pg::{compat, errors, installed, process_local::ProcessLocal},
+    pg::{compat, process_local::ProcessLocal},
     rules::time::Micros,
     settings,
 };
@@ -24,7 +24,7 @@ use crate::{
 const IN_USE: u32 = 1;
 const PURGED: u32 = 2;
 /// The grace period of a tenant that was first used on a standby.
-const NOT_BEGUN: Micros = Micros::MIN;
+pub(super) const NOT_BEGUN: Micros = Micros::MIN;
 
 /// A handle on one install's part of the roster.
 #[derive(Clone, Copy)]
@@ -44,27 +44,10 @@ struct LastUsed {
 
 static LAST_USED: ProcessLocal<Cell<Option<LastUsed>>> = ProcessLocal::new(Cell::new(None));
 
-/// The tenant of the current database. Errors: 55000 where the library is not preloaded or the extension is not
-/// installed.
-#[inline]
-pub fn tenant() -> Tenant {
-    let relation = installed::get().sessions;
-    match LAST_USED.get() {
-        Some(last) if last.relation == relation => last.tenant,
-        _ => find_or_register(relation),
-    }
-}
-
 /// The tenant that this process used last. Reads no catalog, and so cannot fail.
 #[inline]
 pub fn known_tenant() -> Option<Tenant> {
     LAST_USED.get().map(|last| last.tenant)
-}
-
-/// The tenant of the current database, if there is a roster and the extension is installed.
-pub fn try_tenant() -> Option<Tenant> {
-    Roster::attached()?;
-    installed::try_get().map(|_| tenant())
 }
 
 /// All tenants, for launcher and workers to find those whose database or table is gone.
@@ -79,49 +62,19 @@ pub fn tenants() -> Vec<Tenant> {
         .collect()
 }
 
-#[cold]
-fn find_or_register(relation: pg_sys::Oid) -> Tenant {
-    let Some(roster) = Roster::attached() else {
-        errors::not_preloaded();
-    };
-    // SAFETY: reads a global variable of this process.
-    let database = unsafe { pg_sys::MyDatabaseId };
-    let grace_until = if compat::in_recovery() {
-        NOT_BEGUN
-    } else {
-        compat::now() + settings::recovery_grace()
-    };
-    let index = roster.register(database.to_u32(), relation.to_u32(), grace_until);
-    let Some(index) = index else {
-        errors::no_room_for_database();
-    };
-    Tenant { roster, index }.remember(relation).tenant
-}
-
-impl Roster {
-    fn register(&'static self, database: u32, relation: u32, grace_until: Micros) -> Option<u16> {
-        let writer = self.write();
-        let ever = self.header.free_lists.tenants_ever.get() as usize;
-        let is_it = |entry: &TenantEntry| {
-            entry.state.get() == IN_USE && entry.database.get() == database && entry.relation.get() == relation
-        };
-        if let Some(index) = self.tenants[..ever].iter().position(is_it) {
-            return Some(index as u16);
-        }
-        let index = if ever < MAX_TENANTS {
-            self.header.free_lists.tenants_ever.set(ever as u32 + 1);
-            ever
-        } else {
-            self.tenants.iter().position(|entry| entry.state.get() == PURGED)?
-        };
-        writer.detach_counters(index);
-        self.tenants[index].start(database, relation, grace_until);
-        Some(index as u16)
-    }
-}
-
 impl TenantEntry {
-    fn start(&self, database: u32, relation: u32, grace_until: Micros) {
+    /// Whether an install uses the entry.
+    pub fn is_in_use(&self) -> bool {
+        self.state.get() == IN_USE
+    }
+
+    /// Whether the entry may be another install's.
+    pub fn is_purged(&self) -> bool {
+        self.state.get() == PURGED
+    }
+
+    /// Begins an install's use of the entry. The caller holds the writers' lock.
+    pub fn start(&self, database: u32, relation: u32, grace_until: Micros) {
         self.database.set(database);
         self.relation.set(relation);
         self.complete.set(0);
@@ -155,6 +108,20 @@ impl TenantEntry {
 }
 
 impl Tenant {
+    /// The tenant with this number. To be remembered, if it is this process's.
+    pub(super) fn at(roster: &'static Roster, index: u16) -> Tenant {
+        Tenant { roster, index }
+    }
+
+    /// The tenant that this process used last, if it is that of this relation.
+    #[inline]
+    pub(super) fn last_used(relation: pg_sys::Oid) -> Option<Tenant> {
+        LAST_USED
+            .get()
+            .filter(|last| last.relation == relation)
+            .map(|last| last.tenant)
+    }
+
     #[inline]
     pub(super) fn roster(&self) -> &'static Roster {
         self.roster
@@ -168,6 +135,11 @@ impl Tenant {
     #[inline]
     pub fn entry(&self) -> &'static TenantEntry {
         &self.roster.tenants[self.index as usize]
+    }
+
+    /// Makes it the tenant that this process used last.
+    pub(super) fn use_from_now_on(self) -> Tenant {
+        self.remember(self.relation()).tenant
     }
 
     fn remember(self, relation: pg_sys::Oid) -> LastUsed {

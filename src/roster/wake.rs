@@ -25,7 +25,7 @@ impl Roster {
         let worker = &entry.worker;
         if worker.pid.get() == 0 {
             self.request_worker(entry.database.get());
-        } else if worker.asleep.swap(0) == 1 {
+        } else if worker.asleep.swap_fenced(0) == 1 {
             let latch = worker.latch.load(SeqCst);
             if !latch.is_null() {
                 // SAFETY: a process latch, published by the worker itself.

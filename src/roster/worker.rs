@@ -48,7 +48,7 @@ impl Tenant {
     /// Notes whether the worker waits. To be followed by a check for something to do, and only then by the wait: whoever
     /// queues something after this sets the latch.
     pub fn set_worker_asleep(&self, asleep: bool) {
-        self.worker().asleep.swap(u32::from(asleep));
+        self.worker().asleep.swap_fenced(u32::from(asleep));
     }
 
     /// Notes that the worker has handled everything that was due at `now`.

@@ -43,6 +43,14 @@ pub struct Write {
     pub effect: Effect,
 }
 
+impl Write {
+    /// Whether the session is over. Such a write needs no slot of its own: it is applied to the one that is there. Where
+    /// there is none, no other write of the session is in flight, as that would have one; only a load may bring it.
+    pub fn is_end(&self) -> bool {
+        self.effect.deleted || self.image.ended
+    }
+}
+
 /// What a write did to a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effect {
@@ -92,7 +100,27 @@ impl Writer {
         self.unpin_user(reservation.user);
     }
 
-    /// Applies a committed write to its slot, unless a newer one has been applied.
+    /// Applies a committed end to its slot, unless a newer write has been applied.
+    fn apply_end(&self, at: u32, write: &Write) {
+        let slot = &self.roster.slots[at as usize];
+        if slot.state.get() != SessionState::Empty && !stamp::after(write.stamp, slot.stamp.get()) {
+            return;
+        }
+        slot.stamp.set(write.stamp);
+        if write.image.last_activity != i64::MAX {
+            slot.last_activity.raise(write.image.last_activity);
+        }
+        slot.flags.assign(SessionFlag::EndUnwritten, false);
+        slot.flags.assign(SessionFlag::Deleted, write.effect.deleted);
+        let reason = if write.effect.deleted {
+            Reason::Deleted
+        } else {
+            Reason::Ended
+        };
+        self.set_state(at, SessionState::Ended, reason);
+    }
+
+    /// Applies a committed write other than an end to its slot, unless a newer one has been applied.
     fn apply(&self, reservation: &Reservation, write: &Write, timeout: Micros, now: Micros) {
         let roster = self.roster;
         let at = reservation.slot;
@@ -105,16 +133,6 @@ impl Writer {
         }
         slot.stamp.set(write.stamp);
         let (image, effect) = (&write.image, &write.effect);
-        if effect.deleted || image.ended {
-            if image.last_activity != i64::MAX {
-                slot.last_activity.raise(image.last_activity);
-            }
-            slot.flags.assign(SessionFlag::EndUnwritten, false);
-            slot.flags.assign(SessionFlag::Deleted, effect.deleted);
-            let reason = if effect.deleted { Reason::Deleted } else { Reason::Ended };
-            self.set_state(at, SessionState::Ended, reason);
-            return;
-        }
         // Read before adopt(), which changes the state when the session moves to another user.
         let old = slot.state.get();
         let fresh = matches!(old, SessionState::Empty | SessionState::Ended);
@@ -186,11 +204,25 @@ impl Tenant {
         let now = compat::now();
         let writer = self.roster().write();
         for (write, reservation) in writes {
+            let known = self.find_locked(&writer, &write.image.id);
+            match known {
+                Some(at) if write.is_end() => {
+                    writer.apply_end(at, write);
+                    continue;
+                }
+                // Nothing can bring a session that a complete roster does not know.
+                None if write.is_end() && self.is_complete() => continue,
+                _ => {}
+            }
             // The roster was full when the row was written: perhaps it has room now.
             let reservation = reservation.map_or_else(|| writer.reserve(self.index(), &write.image), Ok);
             match reservation {
                 Ok(reservation) => {
-                    writer.apply(&reservation, write, timeout, now);
+                    if write.is_end() {
+                        writer.apply_end(reservation.slot, write);
+                    } else {
+                        writer.apply(&reservation, write, timeout, now);
+                    }
                     writer.unpin(reservation);
                 }
                 Err(Full) => {
@@ -199,6 +231,12 @@ impl Tenant {
                 }
             }
         }
+    }
+
+    fn find_locked(&self, writer: &Writer, id: &Uuid) -> Option<u32> {
+        let words = uuid_words(id);
+        let bucket = writer.roster.id_bucket(self.index(), words);
+        writer.roster.find_id(self.index(), bucket, words)
     }
 
     /// Applies a committed TRUNCATE: everything older than its stamp is gone at once. Cannot fail.

@@ -49,10 +49,13 @@ pub fn heartbeat(key: Key, owner: Owner) -> Answer {
         // Arrives while the clock is read and the lock is taken.
         tenant.prefetch_slot(id);
     }
+    if !pending::is_empty() {
+        return heartbeat_slow_path(tenant, &key, &owner);
+    }
     match tenant.beat(&key, &owner, compat::now(), settings::active_timeout) {
-        Beat::Counted if pending::is_empty() => Answer::Ok,
-        Beat::Ended if pending::is_empty() => Answer::Ended,
-        _ => heartbeat_slow_path(tenant, &key, &owner),
+        Beat::Counted => Answer::Ok,
+        Beat::Ended => Answer::Ended,
+        Beat::Missing => heartbeat_slow_path(tenant, &key, &owner),
     }
 }
 
@@ -61,12 +64,18 @@ pub fn heartbeat_many(ids: &[Uuid], owner: Owner) -> Vec<Uuid> {
     let tenant = roster::tenant();
     let now = compat::now();
     let mut missed = Vec::new();
+    let has_written = !pending::is_empty();
     for (i, id) in ids.iter().enumerate() {
         tenant.prefetch_batch(ids, i);
         let key = Key::Id(*id);
-        let counted = match tenant.beat(&key, &owner, now, settings::active_timeout) {
-            Beat::Counted if pending::is_empty() => true,
-            _ => heartbeat_slow_path(tenant, &key, &owner) == Answer::Ok,
+        let beat = match has_written {
+            true => Beat::Missing,
+            false => tenant.beat(&key, &owner, now, settings::active_timeout),
+        };
+        let counted = match beat {
+            Beat::Counted => true,
+            Beat::Ended => false,
+            Beat::Missing => heartbeat_slow_path(tenant, &key, &owner) == Answer::Ok,
         };
         if !counted {
             missed.push(*id);

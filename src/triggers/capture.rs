@@ -40,7 +40,7 @@ pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
             if !pending::ensure_capacity() {
                 errors::out_of_memory();
             }
-            pending::push(tenant, PendingWrite::Truncate(roster::take_stamp()));
+            pending::push(tenant, PendingWrite::Truncate(roster::take_stamp(false)));
         }
         Operation::Insert(row) => {
             if let Some(image) = row.image() {
@@ -92,15 +92,19 @@ fn record(tenant: Tenant, image: RowImage, effect: Effect) {
     if !pending::ensure_capacity() {
         errors::out_of_memory();
     }
-    let reservation = match tenant.reserve(&image) {
-        Ok(reservation) => Some(reservation),
-        Err(roster::Full) => {
-            if !effect.deleted && !image.ended {
-                tenant.set_overflow();
-            }
-            None
-        }
+    let mut write = Write {
+        image,
+        stamp: 0,
+        effect,
     };
-    let stamp = roster::take_stamp();
-    pending::push(tenant, PendingWrite::Row(Write { image, stamp, effect }, reservation));
+    let reservation = match write.is_end() {
+        true => None,
+        false => tenant.reserve(&image).ok(),
+    };
+    let has_no_slot = reservation.is_none() && !write.is_end();
+    if has_no_slot {
+        tenant.set_overflow();
+    }
+    write.stamp = roster::take_stamp(has_no_slot);
+    pending::push(tenant, PendingWrite::Row(write, reservation));
 }

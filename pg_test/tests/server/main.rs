@@ -31,6 +31,7 @@ mod sessions;
 mod settings;
 mod sql_updates;
 mod status;
+mod tenants;
 mod timeouts;
 mod token_randomness;
 mod tokens;

@@ -1,0 +1,142 @@
+//! Databases that share one server: none takes room that the live sessions of another need.
+
+use pg_presence_test::{Cluster, Database, Install, Presence, wait_until};
+use uuid::Uuid;
+
+const SMALL: &[(&str, &str)] = &[("presence.max_sessions", "64")];
+
+fn stat<T: for<'a> postgres::types::FromSql<'a>>(database: &Database, column: &str) -> T {
+    let sql = format!("SELECT {column} FROM presence.presence_stats");
+    database.connect().query_one(&sql, &[]).unwrap().get(0)
+}
+
+/// Starts and ends sessions of new users, one after the other.
+fn log_in_and_out(database: &Database, times: usize) {
+    let mut service = database.connect();
+    for _ in 0..times {
+        let session = service.start(Uuid::new_v4());
+        assert!(service.end(session.id));
+    }
+}
+
+#[test]
+fn a_transaction_left_open_keeps_no_place_of_another_database() {
+    let cluster = Cluster::private(SMALL);
+    let (idle, busy) = (cluster.database(), cluster.database());
+    idle.wait_until_served();
+    busy.wait_until_served();
+    let mut forgotten = idle.connect();
+    let mut transaction = forgotten.transaction().unwrap();
+    transaction.start(Uuid::new_v4());
+    log_in_and_out(&busy, 200);
+    assert_eq!(stat::<i64>(&busy, "overflowed"), 0);
+    wait_until("the tombstones are freed", || stat::<i64>(&busy, "used") <= 2);
+    drop(transaction);
+}
+
+#[test]
+fn a_transaction_left_open_keeps_no_place_of_its_own_database_either() {
+    let cluster = Cluster::private(SMALL);
+    let database = cluster.database();
+    database.wait_until_served();
+    let mut forgotten = database.connect();
+    let mut transaction = forgotten.transaction().unwrap();
+    transaction.start(Uuid::new_v4());
+    log_in_and_out(&database, 200);
+    assert_eq!(stat::<i64>(&database, "overflowed"), 0);
+    transaction.commit().unwrap();
+    assert_eq!(database.connect().online_count(), 1);
+}
+
+#[test]
+fn a_database_without_a_worker_takes_no_place_of_another() {
+    let cluster = Cluster::private(&[
+        ("presence.max_sessions", "64"),
+        ("presence.active_timeout", "3s"),
+        ("presence.heartbeat_interval", "1s"),
+    ]);
+    let (template, healthy) = (cluster.database(), cluster.database());
+    healthy.wait_until_served();
+    let mut postgres = cluster.connect("postgres");
+    let template_name = &template.name;
+    template.wait_until_served();
+    let make = format!("ALTER DATABASE {template_name} IS_TEMPLATE true");
+    postgres.execute(&make, &[]).unwrap();
+    wait_until("the worker has left", || {
+        stat::<Option<i32>>(&template, "worker_pid").is_none()
+    });
+
+    // More users than there are entries, and sessions that nobody ends.
+    log_in_and_out(&template, 200);
+    let mut service = template.connect();
+    for _ in 0..60 {
+        service.start(Uuid::new_v4());
+    }
+    wait_until("they are silent for too long", || service.online_count() == 0);
+
+    let mut service = healthy.connect();
+    let users: Vec<Uuid> = (0..60).map(|_| Uuid::new_v4()).collect();
+    let sql = "SELECT presence.start_sessions($1)";
+    service.execute(sql, &[&users]).unwrap();
+    assert_eq!(stat::<i64>(&healthy, "overflowed"), 0);
+    assert!(stat::<bool>(&healthy, "is_complete"));
+    assert_eq!(template.connect().online_count(), 0);
+    let undo = format!("ALTER DATABASE {template_name} IS_TEMPLATE false");
+    postgres.execute(&undo, &[]).unwrap();
+}
+
+#[test]
+fn deleting_old_rows_takes_no_place() {
+    let cluster = Cluster::private(SMALL);
+    let (old, busy) = (cluster.database(), cluster.database());
+    old.wait_until_served();
+    busy.wait_until_served();
+    old.run(
+        "INSERT INTO presence.user_sessions (user_id, is_active, ended_at, last_activity)
+         SELECT gen_random_uuid(), false, now() - '1 h'::interval, now() - '1 h'::interval FROM generate_series(1, 300)",
+    );
+    // Timed out ones are in memory, as far as others do not need the room.
+    for _ in 0..30 {
+        old.run(
+            "INSERT INTO presence.user_sessions (user_id, is_active, last_activity)
+             SELECT gen_random_uuid(), false, now() - '1 h'::interval FROM generate_series(1, 10)",
+        );
+    }
+    let users: Vec<Uuid> = (0..50).map(|_| Uuid::new_v4()).collect();
+    let sql = "SELECT presence.start_sessions($1)";
+    busy.connect().execute(sql, &[&users]).unwrap();
+    wait_until("all is in memory", || stat::<bool>(&old, "is_complete"));
+    let before: i64 = stat(&old, "overflowed");
+
+    let mut deleting = old.connect();
+    let mut transaction = deleting.transaction().unwrap();
+    transaction.execute("DELETE FROM presence.user_sessions", &[]).unwrap();
+    let more: Vec<Uuid> = (0..10).map(|_| Uuid::new_v4()).collect();
+    busy.connect().execute(sql, &[&more]).unwrap();
+    transaction.commit().unwrap();
+    for database in [&old, &busy] {
+        assert!(stat::<bool>(database, "is_complete"), "{}", database.name);
+    }
+    assert_eq!(stat::<i64>(&old, "overflowed"), before);
+    assert_eq!(busy.connect().online_count(), 60);
+}
+
+#[test]
+fn installs_that_are_rolled_back_keep_no_database_out() {
+    let cluster = Cluster::private(&[]);
+    let tried = cluster.database_with(Install::None);
+    let mut client = tried.connect();
+    // More than there is room for.
+    for _ in 0..1_100 {
+        let mut transaction = client.transaction().unwrap();
+        transaction
+            .batch_execute("CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence")
+            .unwrap();
+        assert_eq!(transaction.online_count(), 0);
+        transaction.rollback().unwrap();
+    }
+    let other = cluster.database();
+    let user = Uuid::new_v4();
+    other.connect().start(user);
+    assert!(other.connect().is_online(user));
+}
