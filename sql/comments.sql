@@ -273,6 +273,8 @@ COMMENT ON FUNCTION @extschema@.forget_user(pg_catalog.uuid)
     IS 'Erases the sessions and the presence of a user, and the user from the feed';
 COMMENT ON FUNCTION @extschema@.cleanup_sessions()
     IS 'Marks timed-out sessions as not active and deletes old ones, as the worker does';
+COMMENT ON FUNCTION @extschema@.renew_epoch()
+    IS 'Gives the feed a new epoch, for a copy of a server that was shut down cleanly; clients start over';
 COMMENT ON FUNCTION @extschema@.presence_health()
     IS 'Checks worker, settings and privileges; returns one row per check, with a hint if it fails';
 

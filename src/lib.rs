@@ -80,6 +80,7 @@ mod benches;
         api::changes::changes_since,
         api::changes::presence_cursor,
         api::cleanup::cleanup_sessions,
+        api::epoch::renew_epoch,
         api::end::end_session,
         api::end::end_session_by_token,
         api::end::end_sessions,

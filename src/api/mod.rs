@@ -5,6 +5,7 @@ mod caller;
 mod changes;
 mod cleanup;
 mod end;
+mod epoch;
 pub mod fast_path;
 mod heartbeat;
 pub mod identity;

@@ -53,6 +53,16 @@ pub fn no_room_for_database() -> ! {
     )
 }
 
+/// XX000: the operating system cannot generate random bytes.
+pub fn no_random_values() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        "could not generate random values",
+        "The random number generator of the operating system failed.",
+        "",
+    )
+}
+
 /// 53200: no memory to record the changes of a transaction.
 pub fn out_of_memory() -> ! {
     raise(

@@ -1,13 +1,17 @@
 //! Faults that tests inject into a debug build. In a release build these functions do nothing.
 
-/// Delays a commit callback by `presence_test.commit_delay` milliseconds. Other transactions already see the commit and
-/// may write the same rows, so callbacks can run in the opposite order of the commits.
+/// Waits for `presence_test.<name>_delay` milliseconds, if that is set.
+///
+/// At `commit`, in the commit callback, other transactions already see the commit and may write the same rows, so callbacks
+/// can run in the opposite order of the commits. At `read`, between the two reads of a session, the process can be
+/// terminated.
 #[cfg(debug_assertions)]
-pub fn delay_commit() {
+pub fn delay(name: &str) {
     use pgrx::pg_sys;
     // SAFETY: returns null for an undefined setting, else a C string, which is read before anything else is called.
-    let delay = unsafe {
-        let value = pg_sys::GetConfigOption(c"presence_test.commit_delay".as_ptr(), true, false);
+    let delay: Option<u64> = unsafe {
+        let setting = std::ffi::CString::new(format!("presence_test.{name}_delay")).unwrap_or_default();
+        let value = pg_sys::GetConfigOption(setting.as_ptr(), true, false);
         if value.is_null() {
             return;
         }
@@ -16,8 +20,12 @@ pub fn delay_commit() {
             .ok()
             .and_then(|text| text.parse().ok())
     };
-    if let Some(delay) = delay {
-        std::thread::sleep(std::time::Duration::from_millis(delay));
+    let end = std::time::Instant::now() + std::time::Duration::from_millis(delay.unwrap_or(0));
+    while std::time::Instant::now() < end {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        if name != "commit" {
+            pgrx::check_for_interrupts!();
+        }
     }
 }
 
@@ -44,7 +52,7 @@ pub fn clock_offset() -> i64 {
 }
 
 #[cfg(not(debug_assertions))]
-pub fn delay_commit() {}
+pub fn delay(_name: &str) {}
 
 #[cfg(not(debug_assertions))]
 pub fn reach(_name: &str) {}

@@ -4,6 +4,7 @@ pub mod compat;
 pub mod errors;
 pub mod fault_point;
 pub mod installed;
+pub mod lineage;
 pub mod process_local;
 pub mod random;
 pub mod shmem;

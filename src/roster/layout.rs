@@ -165,6 +165,8 @@ pub struct Header {
     pub seeds: SharedWords<4>,
     /// Time 0 of the sweep's clock.
     pub origin: SharedTime,
+    /// See [`crate::pg::lineage`].
+    pub lineage: SharedU64,
     pub launcher: LauncherEntry,
     pub free_lists: FreeLists,
     /// The next stamp; alone on its line, as every writer touches it.

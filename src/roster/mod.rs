@@ -37,7 +37,6 @@ mod writer;
 pub use beat::Beat;
 pub use dirty::DirtyUser;
 pub use flush::{FlushRow, FlushScope};
-pub use free_list::Full;
 pub use lookup::{Key, Owner};
 pub use purge::purge;
 pub use read::UserView;
@@ -48,6 +47,14 @@ pub use write::{Effect, Reservation, RowImage, Write};
 
 use crate::pg::errors;
 use layout::Roster;
+
+/// Returns the lineage of the server; see [`lineage`](crate::pg::lineage). Errors: 55000 where the library is not preloaded.
+pub fn lineage() -> u64 {
+    match Roster::attached() {
+        Some(roster) => roster.header.lineage.get(),
+        None => errors::not_preloaded(),
+    }
+}
 
 /// Takes the stamp of a write; see [`stamp`]. To be called while the row's lock is held. `unreserved`: the
 /// write should have a slot, and has none.

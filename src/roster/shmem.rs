@@ -8,7 +8,7 @@ use super::{
     lock,
 };
 use crate::{
-    pg::{compat, shmem::Block},
+    pg::{compat, lineage, random, shmem::Block},
     settings,
 };
 
@@ -48,19 +48,15 @@ unsafe fn attach(mut base: *mut u8, is_new: bool) {
         let roster = Roster::attach(base, plan);
         if is_new {
             roster.clear(seeds(), compat::now());
+            roster.header.lineage.set(lineage::at_start());
         }
     }
 }
 
 /// Random hash seeds, so that nobody can craft colliding ids.
 fn seeds() -> [u64; 4] {
-    let mut seeds = [0u64; 4];
-    // SAFETY: writes 32 bytes into an array of 32 bytes.
-    let strong = unsafe { pg_sys::pg_strong_random(seeds.as_mut_ptr().cast(), size_of_val(&seeds)) };
-    if !strong {
-        // A server without a random source cannot make tokens either; it starts all the same.
-        seeds = [0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4F, compat::now() as u64, 1];
-    }
-    // The hash multiplies: an odd factor keeps all bits.
-    seeds.map(|seed| seed | 1)
+    let random: [Option<[u8; 8]>; 4] = std::array::from_fn(|_| random::try_bytes());
+    // A server without a random source cannot make tokens either; it starts all the same. The hash multiplies: an odd
+    // factor keeps all bits.
+    random.map(|bytes| bytes.map_or(compat::now() as u64, u64::from_ne_bytes) | 1)
 }

@@ -1,11 +1,11 @@
 //! Reads a session that the roster does not know from the table, into the roster where that has room.
 
 use crate::{
-    pg::{compat, errors},
-    roster::{Key, Owner, Reservation, RowImage, Tenant},
-    rules::time::Micros,
+    pg::{compat, errors, fault_point},
+    roster::{Key, Owner, Tenant},
     settings,
     store::session,
+    triggers::held,
 };
 
 /// The outcome of reading a session from the table.
@@ -43,37 +43,14 @@ pub fn read_through(tenant: Tenant, key: &Key, owner: &Owner) -> ReadThrough {
             false => ReadThrough::Ended,
         };
     };
-    let guard = ReservationGuard {
-        tenant,
-        reservation: Some(reservation),
-    };
+    held::hold(tenant, reservation);
+    fault_point::delay("read");
     let row = session::find(key, owner).filter(|row| !session::has_ended(row, compat::now()));
-    guard.fill(row.as_ref(), stamp, settings::active_timeout());
+    if let Some((tenant, reservation)) = held::take() {
+        tenant.fill(reservation, row.as_ref(), stamp, settings::active_timeout());
+    }
     match row {
         Some(_) => ReadThrough::Filled,
         None => ReadThrough::Ended,
-    }
-}
-
-/// A reservation that is cancelled on drop, so also when the second read raises an error.
-struct ReservationGuard {
-    tenant: Tenant,
-    reservation: Option<Reservation>,
-}
-
-impl ReservationGuard {
-    /// Fills the reserved slot from the row, if there still is one, and releases the reservation.
-    fn fill(mut self, row: Option<&RowImage>, stamp: u64, timeout: Micros) {
-        if let Some(reservation) = self.reservation.take() {
-            self.tenant.fill(reservation, row, stamp, timeout);
-        }
-    }
-}
-
-impl Drop for ReservationGuard {
-    fn drop(&mut self) {
-        if let Some(reservation) = self.reservation.take() {
-            self.tenant.cancel_reservation(reservation);
-        }
     }
 }

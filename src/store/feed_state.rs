@@ -7,7 +7,10 @@ use super::{
     statement::{Snapshot, Statement},
     value::{self, Value},
 };
-use crate::pg::{compat, installed};
+use crate::{
+    pg::{compat, installed},
+    roster,
+};
 
 /// The state of the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +88,8 @@ pub fn matches(expected: &FeedState) -> bool {
 ///
 /// The epoch is kept only if no published change can have been lost, and none can be published twice. There is a new
 /// one where there is not exactly one row (a restore adds one), where the row was written for another server, timeline,
-/// database or table (a copy, a promotion, a point-in-time recovery, a restore), and where `presence_changes` has newer
-/// numbers than the row. Sequence numbers continue from the highest one found.
+/// lineage, database or table (a copy, a promotion, a point-in-time recovery, a restore, a start after a crash), or for
+/// none yet, and where `presence_changes` has newer numbers than the row. Sequence numbers continue from the highest one found.
 pub fn reconcile() -> FeedState {
     let origin = current_origin();
     let rows = read_rows();
@@ -101,8 +104,8 @@ pub fn reconcile() -> FeedState {
         [row] => {
             let is_ours = match &row.origin {
                 Some(row_origin) => *row_origin == origin,
-                // As the install script inserted it.
-                None => row.state.seq == 0,
+                // As the install script inserted it: perhaps in the template of this database.
+                None => false,
             };
             is_ours && row.state.seq == highest
         }
@@ -148,14 +151,15 @@ fn contiguous_from() -> Option<i64> {
         .with(|statement| statement.read(Snapshot::Latest, &[], |rows| rows.first().and_then(|row| row.bigint(1))))
 }
 
-/// Returns what an epoch is bound to: server, timeline, database and table.
+/// Returns what an epoch is bound to: server, timeline, lineage, database and table.
 fn current_origin() -> String {
     // SAFETY: reads a global variable of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
     format!(
-        "{:x}/{}/{}/{}",
+        "{:x}/{}/{:x}/{}/{}",
         compat::system_identifier(),
         compat::timeline(),
+        roster::lineage(),
         database.to_u32(),
         installed::get().sessions.to_u32()
     )

@@ -5,7 +5,7 @@
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::pending;
+use super::{held, pending};
 use crate::{
     pg::{errors, fault_point},
     roster, settings,
@@ -23,6 +23,9 @@ pub fn register() {
 #[pg_guard]
 unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
     use pg_sys::XactEvent::*;
+    if event == XACT_EVENT_ABORT {
+        held::cancel();
+    }
     if pending::is_empty() {
         return;
     }
@@ -30,7 +33,7 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
         // COMMIT PREPARED has no callback, so the writes could never be applied.
         XACT_EVENT_PRE_PREPARE => errors::prepare_refused(),
         XACT_EVENT_COMMIT => {
-            fault_point::delay_commit();
+            fault_point::delay("commit");
             fault_point::reach("commit");
             pending::apply(settings::active_timeout());
             roster::clear_inflight();
@@ -51,6 +54,7 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
     _arg: *mut std::ffi::c_void,
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+        held::cancel();
         pending::discard_from(subtransaction);
     }
 }

@@ -11,6 +11,7 @@ mod client;
 mod commit;
 mod correction;
 mod fields;
+pub mod held;
 mod intent;
 pub mod metadata;
 pub mod pending;

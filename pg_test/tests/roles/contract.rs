@@ -49,6 +49,7 @@ pub const CALLS: &[(&str, &str, [&str; 4], &str)] = &[
     ("grant_client(current_user::regrole)", "-------", [""; 4], ""),
     ("grant_reader(current_user::regrole)", "-------", [""; 4], ""),
     ("grant_service(current_user::regrole)", "-------", [""; 4], ""),
+    ("renew_epoch()", "-------", [""; 4], ""),
     ("_grant_usage(current_user::regrole)", "-------", [""; 4], ""),
     ("_start_worker()", "-------", [""; 4], ""),
     ("_before_write()", "-------", [""; 4], ""),

@@ -11,6 +11,7 @@ mod consistency;
 mod database_ddl;
 mod definitions;
 mod encodings;
+mod epochs;
 mod fast_path;
 mod feed;
 mod harness;

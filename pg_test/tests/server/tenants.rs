@@ -140,3 +140,63 @@ fn installs_that_are_rolled_back_keep_no_database_out() {
     other.connect().start(user);
     assert!(other.connect().is_online(user));
 }
+
+#[test]
+fn a_terminated_heartbeat_keeps_no_place() {
+    let cluster = Cluster::private(SMALL);
+    let database = cluster.database();
+    database.wait_until_served();
+    // A session that only the table knows.
+    database.run(
+        "ALTER TABLE presence.user_sessions DISABLE TRIGGER presence_capture;
+         INSERT INTO presence.user_sessions (user_id) VALUES (gen_random_uuid());
+         ALTER TABLE presence.user_sessions ENABLE ALWAYS TRIGGER presence_capture",
+    );
+    let mut observer = database.connect();
+    let session = observer
+        .query_one("SELECT id FROM presence.user_sessions", &[])
+        .unwrap();
+    let session: Uuid = session.get(0);
+    let mut beating = database.connect();
+    let pid: i32 = beating.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let beat = std::thread::spawn(move || {
+        beating.batch_execute("SET presence_test.read_delay = 600000").unwrap();
+        beating
+            .query_one("SELECT presence.heartbeat($1)", &[&session])
+            .map(|_| ())
+    });
+    wait_until("a place is taken", || stat::<i64>(&database, "used") == 1);
+    let terminate = "SELECT pg_terminate_backend($1)";
+    observer.execute(terminate, &[&pid]).unwrap();
+    assert!(beat.join().unwrap().is_err());
+    wait_until("it is free again", || stat::<i64>(&database, "used") == 0);
+    assert_eq!(observer.beat(session), "ok");
+}
+
+#[test]
+fn the_token_of_a_live_session_works_while_another_session_takes_it_over() {
+    let database = Cluster::shared().database();
+    let (mut service, mut other) = (database.connect(), database.connect());
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    let mut transaction = other.transaction().unwrap();
+    assert!(transaction.end(session.id));
+    let insert = "INSERT INTO presence.user_sessions (user_id, session_token) VALUES ($1, $2)";
+    transaction.execute(insert, &[&user, &session.token]).unwrap();
+    assert_eq!(service.beat_by_token(&session.token), "ok");
+    transaction.rollback().unwrap();
+    assert_eq!(service.beat_by_token(&session.token), "ok");
+}
+
+#[test]
+fn a_beat_in_a_transaction_that_has_written_counts_once() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let session = service.start(Uuid::new_v4()).id;
+    let before: i64 = stat(&database, "beats");
+    let mut transaction = service.transaction().unwrap();
+    transaction.start(Uuid::new_v4());
+    assert_eq!(transaction.beat(session), "ok");
+    transaction.commit().unwrap();
+    assert_eq!(stat::<i64>(&database, "beats"), before + 1);
+}
