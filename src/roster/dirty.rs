@@ -51,7 +51,7 @@ impl Writer {
         let ever = self.roster.header.free_lists.tenants_ever.get() as usize;
         for (index, tenant) in self.roster.tenants[..ever].iter().enumerate() {
             if tenant.worker.pid.get() == 0 && tenant.dirty.length.get() > 0 {
-                tenant.reconcile.set(1);
+                tenant.compare.set(1);
                 for _ in 0..BATCH {
                     self.take_one_dirty(index, 0, 0);
                 }

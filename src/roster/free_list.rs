@@ -110,7 +110,7 @@ impl Writer {
                 if !self.is_flushed(slot) {
                     // The table has to be loaded again; until then calls read it.
                     tenant.complete.set(0);
-                    tenant.reconcile.set(1);
+                    tenant.compare.set(1);
                     self.set_state(at, SessionState::TimedOut, Reason::TimedOut);
                 }
                 self.free_session(at);

@@ -95,7 +95,7 @@ pub struct TenantEntry {
     pub reaped: SharedU64,
     pub grace_until: SharedTime,
     pub overflow: SharedU32,
-    pub reconcile: SharedU32,
+    pub compare: SharedU32,
 
     pub dirty: DirtyQueue,
     pub counts: Counts,

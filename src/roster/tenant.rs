@@ -82,7 +82,7 @@ impl TenantEntry {
         self.reaped.set(0);
         self.grace_until.set(grace_until);
         self.overflow.set(0);
-        self.reconcile.set(1);
+        self.compare.set(1);
         self.dirty.head.set(NONE);
         self.dirty.tail.set(NONE);
         self.dirty.length.set(0);
@@ -196,13 +196,13 @@ impl Tenant {
         let entry = self.entry();
         entry.overflow.set(1);
         entry.complete.set(0);
-        entry.reconcile.set(1);
+        entry.compare.set(1);
         writer.wake_worker_of(self.index());
     }
 
-    /// Returns and clears the reconcile flag: whether the tables have to be compared with the roster.
-    pub fn take_reconcile(&self) -> bool {
-        self.entry().reconcile.swap(0) != 0
+    /// Returns and clears the compare flag: whether the tables have to be compared with the roster.
+    pub fn take_compare(&self) -> bool {
+        self.entry().compare.swap(0) != 0
     }
 
     /// The OID of `user_sessions`.

@@ -243,7 +243,7 @@ impl Tenant {
     pub fn truncate(&self, stamp: u64) {
         let writer = self.roster().write();
         self.entry().floor.raise(stamp);
-        self.entry().reconcile.set(1);
+        self.entry().compare.set(1);
         writer.wake_worker_of(self.index());
     }
 }

@@ -74,7 +74,7 @@ impl Worker {
         };
         tenant.worker().seq.set(state.seq as u64);
         tenant.attach_worker(std::process::id(), compat::now());
-        tenant.take_reconcile();
+        tenant.take_compare();
         let timeout = settings::active_timeout();
         // It may have been changed while there was no worker.
         tenant.reschedule_all(timeout);
@@ -156,7 +156,7 @@ impl Worker {
         if is_due(self.schedule.load) {
             self.load();
         }
-        if self.tenant.take_reconcile() {
+        if self.tenant.take_compare() {
             self.schedule.compare = Some(start);
         }
         if is_due(self.schedule.compare) && !is_due(self.schedule.load) {
