@@ -49,13 +49,10 @@ pub fn heartbeat(key: Key, owner: Owner) -> Answer {
         // Arrives while the clock is read and the lock is taken.
         tenant.prefetch_slot(id);
     }
-    if !pending::is_empty() {
-        return heartbeat_slow_path(tenant, &key, &owner);
-    }
     match tenant.beat(&key, &owner, compat::now(), settings::active_timeout) {
-        Beat::Counted => Answer::Ok,
-        Beat::Ended => Answer::Ended,
-        Beat::Missing => heartbeat_slow_path(tenant, &key, &owner),
+        Beat::Counted if pending::is_empty() => Answer::Ok,
+        Beat::Ended if pending::is_empty() => Answer::Ended,
+        beat => heartbeat_slow_path(tenant, &key, &owner, beat),
     }
 }
 
@@ -64,18 +61,13 @@ pub fn heartbeat_many(ids: &[Uuid], owner: Owner) -> Vec<Uuid> {
     let tenant = roster::tenant();
     let now = compat::now();
     let mut missed = Vec::new();
-    let has_written = !pending::is_empty();
     for (i, id) in ids.iter().enumerate() {
         tenant.prefetch_batch(ids, i);
         let key = Key::Id(*id);
-        let beat = match has_written {
-            true => Beat::Missing,
-            false => tenant.beat(&key, &owner, now, settings::active_timeout),
-        };
-        let counted = match beat {
-            Beat::Counted => true,
-            Beat::Ended => false,
-            Beat::Missing => heartbeat_slow_path(tenant, &key, &owner) == Answer::Ok,
+        let counted = match tenant.beat(&key, &owner, now, settings::active_timeout) {
+            Beat::Counted if pending::is_empty() => true,
+            Beat::Ended if pending::is_empty() => false,
+            beat => heartbeat_slow_path(tenant, &key, &owner, beat) == Answer::Ok,
         };
         if !counted {
             missed.push(*id);
@@ -98,18 +90,21 @@ pub(super) fn answer_from_pending(key: &Key, owner: &Owner) -> Option<Answer> {
     })
 }
 
+/// Answers a heartbeat on which `beat` is the roster's word. What this transaction has written of the session decides the
+/// answer, but the beat has counted all the same.
 #[cold]
-fn heartbeat_slow_path(tenant: Tenant, key: &Key, owner: &Owner) -> Answer {
+fn heartbeat_slow_path(tenant: Tenant, key: &Key, owner: &Owner, mut beat: Beat) -> Answer {
     if let Some(answer) = answer_from_pending(key, owner) {
         return answer;
     }
     // Retry once: the slot may be evicted between fill and beat.
-    for _ in 0..2 {
-        match tenant.beat(key, owner, compat::now(), settings::active_timeout) {
+    for attempt in 0..3 {
+        match beat {
             Beat::Counted => return Answer::Ok,
             Beat::Ended => return Answer::Ended,
+            Beat::Missing if attempt == 2 => {}
             Beat::Missing => match read_through(tenant, key, owner) {
-                ReadThrough::Filled => {}
+                ReadThrough::Filled => beat = tenant.beat(key, owner, compat::now(), settings::active_timeout),
                 ReadThrough::BeatWritten => return Answer::Ok,
                 ReadThrough::Ended => return Answer::Ended,
                 ReadThrough::Unknown => return Answer::Unknown,

@@ -69,6 +69,7 @@ fn everything_acknowledged_survives_every_crash() {
     assert_eq!(client.online_count(), 0, "somebody is online again");
     copy.wait_until_equal();
     feed.read(&database, &workload);
+    assert!(feed.epochs() <= crashes + 1, "an epoch ended without a crash");
     report(&workload.steady_report());
     report(&format!(
         "{crashes} crashes; {}; {} changes without gap or repeat; beats lost: those of at most {:.1} s",
