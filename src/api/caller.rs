@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::{
     identity,
-    pg::{compat, errors},
+    pg::{compat, errors, memory},
     roster,
     rules::presence_id::presence_id_text,
     settings,
@@ -79,7 +79,7 @@ impl Subject {
         };
         Subject {
             user_id,
-            user_key: user_key.map(str::to_owned),
+            user_key: user_key.map(memory::copy_text),
             auth_id: auth_id.unwrap_or_else(|| identity::auth_id_for(user_id)),
             by_service: true,
         }
@@ -96,7 +96,7 @@ impl Subject {
         }
         Subject {
             user_id: own_user,
-            user_key: identity::user_key().or(user_key.map(str::to_owned)),
+            user_key: identity::user_key().or_else(|| user_key.map(memory::copy_text)),
             auth_id: own_auth,
             by_service: false,
         }

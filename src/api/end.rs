@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     identity,
-    pg::{compat, errors, text::Text},
+    pg::{compat, errors, memory, text::Text},
     roster::{self, Key},
     rules::{
         time::Micros,
@@ -83,7 +83,7 @@ fn end_sessions(session_ids: Option<UuidArray>) -> i32 {
     let Some(owner) = caller::owner_filter() else {
         return 0;
     };
-    let mut ids = session_ids.map_or(Vec::new(), |ids| ids.ids().to_vec());
+    let mut ids = session_ids.map_or(Vec::new(), |ids| memory::copy(ids.ids()));
     ids.sort_unstable();
     end_all(&ids, owner)
 }
@@ -116,7 +116,7 @@ fn end_user_sessions(user_id: default!(Option<pgrx::Uuid>, "NULL")) -> i32 {
     let values = [Value::Uuid(&user_id), Value::Time(compat::now()), owner.as_ref().into()];
     let ids: Vec<Uuid> = SESSIONS_OF_USER.with(|statement| {
         statement.read(Snapshot::Latest, &values, |rows| {
-            rows.iter().filter_map(|row| row.uuid(1)).collect()
+            memory::collect(rows.iter().filter_map(|row| row.uuid(1)))
         })
     });
     end_all(&ids, owner)

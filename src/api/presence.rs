@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use pgrx::pg_extern;
+use pgrx::{check_for_interrupts, pg_extern};
 use uuid::Uuid;
 
 use super::{
@@ -12,7 +12,10 @@ use super::{
     status_label,
 };
 use crate::{
-    pg::text::{EncodedText, Text},
+    pg::{
+        memory::{self, Reserve},
+        text::{EncodedText, Text},
+    },
     rules::{
         presence_id::{integer_of, presence_id_text},
         status::Status,
@@ -35,24 +38,29 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#
 )]
 fn presence_of(user_ids: Option<UuidArray>, user_keys: Option<ArrayArg<Text>>, mut rows: ResultSet) -> ResultSet {
-    let mut users = user_ids.map_or(Vec::new(), |ids| ids.ids().to_vec());
+    let mut users = user_ids.map_or(Vec::new(), |ids| memory::copy(ids.ids()));
     let mut keys_by_id = HashMap::new();
     if let Some(keys) = user_keys {
         for key in (0..keys.len()).filter_map(|n| keys.get(n)) {
+            check_for_interrupts!();
             let id = presence_id_text(&key);
+            keys_by_id.make_room(1);
             keys_by_id.entry(id).or_insert(key);
-            users.push(id);
+            memory::push(&mut users, id);
         }
     }
-    let mut seen = HashSet::with_capacity(users.len());
+    let mut seen = HashSet::new();
+    seen.make_room(users.len());
     users.retain(|&id| seen.insert(id));
+    drop(seen);
 
     let reader = PresenceReader::begin();
     let live = reader.live_of(&users);
     let incomplete = users.iter().zip(&live).filter(|(_, live)| needs_tables(live.as_ref()));
-    let incomplete: Vec<Uuid> = incomplete.map(|(&id, _)| id).collect();
+    let incomplete = memory::collect(incomplete.map(|(&id, _)| id));
     let mut stored = reader.stored(&incomplete).into_iter();
     for (id, live) in users.into_iter().zip(live) {
+        check_for_interrupts!();
         let stored = needs_tables(live.as_ref()).then(|| stored.next()).flatten();
         let given_key = keys_by_id.get(&id).map(|key| EncodedText::encode(key));
         push_user(&mut rows, id, given_key, live, stored, || reader.last_activity(id));
@@ -79,9 +87,10 @@ fn online_users(mut rows: ResultSet) -> ResultSet {
     let reader = PresenceReader::begin();
     let online = reader.live_of_all();
     let incomplete = online.iter().filter(|(_, live)| needs_tables(Some(live)));
-    let incomplete: Vec<Uuid> = incomplete.map(|&(id, _)| id).collect();
+    let incomplete = memory::collect(incomplete.map(|&(id, _)| id));
     let mut stored = reader.stored(&incomplete).into_iter();
     for (id, live) in online {
+        check_for_interrupts!();
         let stored = needs_tables(Some(&live)).then(|| stored.next()).flatten();
         push_user(&mut rows, id, None, Some(live), stored, || None);
     }

@@ -6,11 +6,15 @@
 
 use std::collections::HashMap;
 
-use pgrx::pg_sys;
+use pgrx::{check_for_interrupts, pg_sys};
 use uuid::Uuid;
 
 use crate::{
-    pg::{compat, errors, text::EncodedText},
+    pg::{
+        compat, errors,
+        memory::{self, Reserve},
+        text::EncodedText,
+    },
     roster::{self, Key, Tenant, UserView},
     rules::time::Micros,
     settings,
@@ -145,8 +149,11 @@ impl PresenceReader {
     /// Returns the live sessions of each of these users, in the same order; `None` where there are none. The users must
     /// be distinct.
     pub fn live_of(&self, users: &[Uuid]) -> Vec<Option<LiveSessions>> {
-        let in_roster = |id| LiveSessions::from_roster(self.tenant?.user(id, self.now, self.timeout)?);
-        let mut found: Vec<_> = users.iter().map(in_roster).collect();
+        let in_roster = |id| {
+            check_for_interrupts!();
+            LiveSessions::from_roster(self.tenant?.user(id, self.now, self.timeout)?)
+        };
+        let mut found = memory::collect(users.iter().map(in_roster));
         if !self.complete {
             let mut in_table = self.live_in_table(users);
             for (id, live) in users.iter().zip(&mut found) {
@@ -167,13 +174,18 @@ impl PresenceReader {
             .into_iter()
             .filter_map(|user| Some((user.user_id, LiveSessions::from_roster(user)?)));
         if self.complete {
-            return in_roster.collect();
+            return memory::collect(in_roster);
         }
-        let mut found: HashMap<Uuid, LiveSessions> = in_roster.collect();
+        let mut found: HashMap<Uuid, LiveSessions> = HashMap::new();
+        for (user_id, live) in in_roster {
+            found.make_room(1);
+            found.insert(user_id, live);
+        }
         for (user_id, in_table) in self.all_live_in_table() {
+            found.make_room(1);
             found.entry(user_id).or_default().merge(in_table);
         }
-        found.into_iter().collect()
+        memory::collect(found.into_iter())
     }
 
     /// Returns how many users have a live session.
@@ -195,7 +207,7 @@ impl PresenceReader {
                     user_key: row.encoded_text(1),
                     last_seen: row.time(2),
                 };
-                rows.iter().map(stored).collect()
+                memory::collect(rows.iter().map(stored))
             })
         })
     }
@@ -250,6 +262,7 @@ impl PresenceReader {
             if in_roster.is_some_and(|session| !session.live) {
                 continue;
             }
+            found.make_room(1);
             let user = found.entry(user_id).or_default();
             user.sessions += u32::from(in_roster.is_none());
             user.last_activity = user.last_activity.max(row.time(3));

@@ -1,11 +1,11 @@
 //! Releases: sessions whose client may be leaving time out early, unless they beat again.
 
-use pgrx::{datum::Interval, default, pg_extern};
+use pgrx::{check_for_interrupts, datum::Interval, default, pg_extern};
 
 use super::args::{self, UuidArray, to_uuid};
 use crate::{
     identity,
-    pg::{errors, text::Text},
+    pg::{errors, memory, text::Text},
     roster::{Key, Owner},
     rules::{
         time::{Micros, USECS_PER_SEC},
@@ -39,11 +39,14 @@ fn release_session_by_token(session_token: Option<Text>, grace: default!(Option<
 fn release_sessions(session_ids: Option<UuidArray>, grace: default!(Option<Interval>, "'10 s'")) -> i32 {
     let grace = grace_micros(grace);
     let owner = identity::owner();
-    let mut ids = session_ids.map_or(Vec::new(), |ids| ids.ids().to_vec());
+    let mut ids = session_ids.map_or(Vec::new(), |ids| memory::copy(ids.ids()));
     ids.sort_unstable();
     ids.dedup();
     ids.into_iter()
-        .filter(|&id| session::release(Key::Id(id), owner, grace))
+        .filter(|&id| {
+            check_for_interrupts!();
+            session::release(Key::Id(id), owner, grace)
+        })
         .count() as i32
 }
 

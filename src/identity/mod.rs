@@ -15,7 +15,7 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
-    pg::text,
+    pg::{memory, text},
     roster::Owner,
     rules::{claims, presence_id::presence_id_text},
     settings::{self, ClaimFormat},
@@ -55,7 +55,7 @@ pub fn user_key() -> Option<String> {
     if settings::claim_format() != ClaimFormat::Text || settings::user_id_function().is_some() {
         return None;
     }
-    text_claim(request_claims()?).map(Cow::into_owned)
+    text_claim(request_claims()?).map(|key| memory::copy_text(&key))
 }
 
 /// Returns whose sessions the caller may read and change. Errors: 55000 where the extension is not installed.

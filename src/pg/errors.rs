@@ -73,6 +73,16 @@ pub fn out_of_memory() -> ! {
     )
 }
 
+/// 53200: no memory for what a call needs for its arguments or its result.
+pub fn no_memory() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+        "out of memory",
+        "The call needs memory for each element of its arguments and each row of its result.",
+        "Pass fewer elements in one call.",
+    )
+}
+
 /// 53200: the memory of the roster cannot be mapped, so the server cannot start.
 pub fn no_memory_for_roster() -> ! {
     raise(

@@ -5,6 +5,7 @@ pub mod errors;
 pub mod fault_point;
 pub mod installed;
 pub mod lineage;
+pub mod memory;
 pub mod process_local;
 pub mod random;
 pub mod shmem;

@@ -21,7 +21,7 @@ use pgrx::{
     varlena,
 };
 
-use crate::pg::compat;
+use crate::pg::{compat, memory};
 
 const UTF8: i32 = pg_sys::pg_enc::PG_UTF8 as i32;
 const SQL_ASCII: i32 = pg_sys::pg_enc::PG_SQL_ASCII as i32;
@@ -75,9 +75,9 @@ unsafe impl SqlTranslatable for Text<'_> {
 pub struct EncodedText(Box<[u8]>);
 
 impl EncodedText {
-    /// Copies the bytes of a text in the encoding of the database.
+    /// Copies the bytes of a text in the encoding of the database. Errors: 53200 where there is no memory for them.
     pub fn copy(bytes: &[u8]) -> EncodedText {
-        EncodedText(bytes.into())
+        EncodedText(memory::copy(bytes).into_boxed_slice())
     }
 
     /// Converts from UTF-8. Errors like [`encode`].

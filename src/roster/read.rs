@@ -11,7 +11,10 @@ use super::{
     state::{SessionFlag, SessionState, UserFlag},
     tenant::Tenant,
 };
-use crate::rules::{status::Reason, time::Micros};
+use crate::{
+    pg::memory,
+    rules::{status::Reason, time::Micros},
+};
 
 /// A session as the roster knows it.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +138,7 @@ impl Tenant {
         let mut users = Vec::new();
         self.for_each_user(now, timeout, |view, _| {
             if view.live_sessions > 0 {
-                users.push(view);
+                memory::push(&mut users, view);
             }
         });
         users
@@ -158,7 +161,7 @@ impl Tenant {
         let mut users = Vec::new();
         self.for_each_user(now, timeout, |view, live| {
             if live > 0 {
-                users.push(dirty(view, live, Reason::Started));
+                memory::push(&mut users, dirty(view, live, Reason::Started));
             }
         });
         users

@@ -11,6 +11,7 @@ use super::{
     value::Value,
 };
 use crate::{
+    pg::memory::Reserve,
     roster::{Key, RowImage, Tenant},
     rules::{presence_id::is_keyed, time::Micros, token::Digest},
 };
@@ -106,7 +107,11 @@ fn row_image(row: &Row) -> Option<RowImage> {
 pub fn online_users() -> HashSet<Uuid> {
     let mut users = HashSet::new();
     ONLINE_USERS.with(|statement| {
-        statement.read_in_batches(&[], BATCH, |row| users.extend(row.uuid(1)), || true);
+        let add = |row: Row| {
+            users.make_room(1);
+            users.extend(row.uuid(1));
+        };
+        statement.read_in_batches(&[], BATCH, add, || true);
     });
     users
 }
@@ -120,6 +125,7 @@ pub fn users_live_only_in_table(tenant: Tenant, only: Option<&[Uuid]>, now: Micr
             && !users.contains(&user)
             && tenant.session(&Key::Id(id), now, timeout).is_none()
         {
+            users.make_room(1);
             users.insert(user);
         }
     };

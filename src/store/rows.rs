@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     pg::{
-        compat, errors,
+        compat, errors, memory,
         text::{self, EncodedText},
     },
     rules::time::Micros,
@@ -99,12 +99,12 @@ impl Row<'_> {
 
     /// Errors with 22021 or 22P05 where the text cannot be converted to UTF-8.
     pub fn text(&self, column: usize) -> Option<String> {
-        self.bytes(column).map(|text| text::decode(text).to_owned())
+        self.bytes(column).map(|text| memory::copy_text(text::decode(text)))
     }
 
     /// As `text`, but `None` where that raises an error.
     pub fn text_if_valid(&self, column: usize) -> Option<String> {
-        self.bytes(column).and_then(text::try_decode).map(str::to_owned)
+        self.bytes(column).and_then(text::try_decode).map(memory::copy_text)
     }
 
     /// Returns a text that is passed through without being decoded.
