@@ -63,7 +63,7 @@ fn heartbeat_many(session_ids: Option<UuidArray>) -> NotCounted {
     let owner = identity::owner();
     let mut not_counted = Vec::new();
     for ids in ids.chunks(INTERRUPT_INTERVAL) {
-        not_counted.append(&mut session::heartbeat_many(ids, owner));
+        session::heartbeat_many(ids, owner, &mut not_counted);
         check_for_interrupts!();
     }
     NotCounted(not_counted)

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A row of `user_sessions`, as far as the roster is concerned.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowImage {
     pub id: Uuid,
     pub user_id: Uuid,
@@ -55,7 +55,7 @@ impl Write {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effect {
     pub deleted: bool,
-    /// `last_activity` was set: a beat.
+    /// `last_activity` was set to a later time: a beat.
     pub beat: bool,
     /// `is_active` became true, or the row is new and active.
     pub activated: bool,
@@ -140,6 +140,14 @@ impl Writer {
             slot.last_activity.set(i64::MIN);
             slot.flags.clear();
         }
+        // A write that is committed, but still to be applied, will be ignored then, as its stamp is older. So what the row
+        // shows counts, not only what this write has changed of it.
+        let table_active = !slot.flags.has(SessionFlag::TableInactive);
+        let known_activity = slot.last_activity.get();
+        let beat = effect.beat || image.last_activity > known_activity;
+        let activated = effect.activated || image.is_active && !table_active;
+        let deactivated =
+            effect.deactivated || !image.is_active && table_active && image.last_activity >= known_activity;
         self.adopt(reservation, image);
         slot.last_activity.raise(image.last_activity);
         slot.expires_at.set(image.expires_at);
@@ -147,13 +155,13 @@ impl Writer {
         slot.flags.assign(SessionFlag::EndUnwritten, false);
         slot.flushed
             .set(sweep_clock::ceil(image.last_activity, roster.header.origin.get()));
-        if effect.beat || fresh {
+        if beat || fresh {
             slot.release_at.set(0);
             slot.flags.assign(SessionFlag::Recovered, false);
         }
-        let wanted = if effect.deactivated || (fresh && !image.is_active) {
+        let wanted = if deactivated || (fresh && !image.is_active) {
             SessionState::TimedOut
-        } else if effect.beat || effect.activated || fresh {
+        } else if beat || activated || fresh {
             SessionState::Live
         } else {
             old

@@ -1,10 +1,11 @@
 //! Heartbeats: in the roster, or by way of the table for a session that the roster does not know.
 
+use pgrx::check_for_interrupts;
 use uuid::Uuid;
 
 use super::read_through::{ReadThrough, read_through};
 use crate::{
-    pg::compat,
+    pg::{compat, memory},
     roster::{self, Beat, Key, Owner, Tenant},
     settings,
     triggers::pending,
@@ -56,32 +57,31 @@ pub fn heartbeat(key: Key, owner: Owner) -> Answer {
     }
 }
 
-/// Counts heartbeats. Returns the ids of those that do not count, in the order of `ids`. Errors as [`heartbeat`].
-pub fn heartbeat_many(ids: &[Uuid], owner: Owner) -> Vec<Uuid> {
+/// Counts heartbeats. Adds the ids of those that do not count to `missed`, in the order of `ids`. Errors as
+/// [`heartbeat`], and 53200 where there is no memory.
+pub fn heartbeat_many(ids: &[Uuid], owner: Owner, missed: &mut Vec<Uuid>) {
     let tenant = roster::tenant();
     let now = compat::now();
-    let mut missed = Vec::new();
     for (i, id) in ids.iter().enumerate() {
         tenant.prefetch_batch(ids, i);
         let key = Key::Id(*id);
         let counted = match tenant.beat(&key, &owner, now, settings::active_timeout) {
             Beat::Counted if pending::is_empty() => true,
             Beat::Ended if pending::is_empty() => false,
-            beat => heartbeat_slow_path(tenant, &key, &owner, beat) == Answer::Ok,
+            beat => {
+                check_for_interrupts!();
+                heartbeat_slow_path(tenant, &key, &owner, beat) == Answer::Ok
+            }
         };
         if !counted {
-            missed.push(*id);
+            memory::push(missed, *id);
         }
     }
-    missed
 }
 
 /// Returns the answer that follows from this transaction's own last write of the session, if it has written it.
 pub(super) fn answer_from_pending(key: &Key, owner: &Owner) -> Option<Answer> {
-    let last = match key {
-        Key::Id(id) => pending::last_write(|image| image.id == *id),
-        Key::Digest(digest) => pending::last_write(|image| image.digest == *digest),
-    }?;
+    let last = pending::last_write(key)?;
     let has_ended = last.image.ended || last.image.expires_at <= compat::now();
     Some(match (owner.may(&last.image.auth_id), last.effect.deleted, has_ended) {
         (false, _, _) | (_, true, _) => Answer::Unknown,

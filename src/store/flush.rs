@@ -5,21 +5,13 @@ use std::collections::HashSet;
 use pgrx::pg_sys;
 use uuid::Uuid;
 
+pub use super::own_write::SessionUpdate;
 use super::{
     own_write,
     statement::{Snapshot, Statement},
     value::{self, Value},
 };
-use crate::{roster::FlushRow, rules::time::Micros};
-
-/// The values to write to a row of `user_sessions`.
-#[derive(Clone, Copy, Debug)]
-pub struct SessionUpdate {
-    pub id: Uuid,
-    pub last_activity: Micros,
-    pub is_active: bool,
-    pub ended_at: Option<Micros>,
-}
+use crate::roster::FlushRow;
 
 impl From<&FlushRow> for SessionUpdate {
     fn from(row: &FlushRow) -> SessionUpdate {
@@ -86,7 +78,7 @@ thread_local! {
 /// table has newer activity of, are left alone. Our own triggers ignore these writes.
 pub fn write(rows: &[SessionUpdate]) -> HashSet<Uuid> {
     let mut written = HashSet::with_capacity(rows.len());
-    own_write::run(|| {
+    own_write::run(rows, || {
         UPDATE_NEVER_LOCKED.with(|statement| update(statement, rows, &mut written));
         if written.len() < rows.len() {
             let others = rows.iter().filter(|row| !written.contains(&row.id));

@@ -1,13 +1,16 @@
 //! The trigger that captures writes to `user_sessions`: AFTER each row and each TRUNCATE, ENABLE ALWAYS.
 //!
 //! It raises no error for the contents of a row, as that would stop replication for good. It runs while the row's lock
-//! is held, so that the stamps of a row's writes follow the order of their commits.
+//! is held, so that the stamps of a row's writes follow the order of their commits. Within a transaction it may see a later
+//! write of a row first: another AFTER trigger, whose name sorts before, has written the row again. The numbers of the
+//! commands tell.
 
 use pgrx::{pg_sys, prelude::*};
 
 use super::{
     call::{Operation, Timing, TriggerCall, TriggerResult},
     pending::{self, PendingWrite},
+    row::TriggerRow,
 };
 use crate::{
     pg::{errors, installed},
@@ -25,9 +28,6 @@ pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     if call.timing != Timing::After {
         errors::not_permitted();
     }
-    if own_write::is_running() {
-        return TriggerResult::none();
-    }
     // Where the library is not preloaded there is no roster. One that is made later is loaded from the table.
     let Some(tenant) = roster::try_tenant() else {
         return TriggerResult::none();
@@ -40,35 +40,44 @@ pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
             if !pending::ensure_capacity() {
                 errors::out_of_memory();
             }
-            pending::push(tenant, PendingWrite::Truncate(roster::take_stamp(false)));
+            // SAFETY: reads a variable of this process; the TRUNCATE has written already.
+            let command = unsafe { pg_sys::GetCurrentCommandId(false) };
+            pending::push(tenant, command, PendingWrite::Truncate(roster::take_stamp(false)));
         }
         Operation::Insert(row) => {
             if let Some(image) = row.image() {
                 let effect = Effect {
-                    activated: true,
+                    activated: image.is_active,
                     ..Effect::default()
                 };
-                record(tenant, image, effect);
+                record(tenant, row.written_by(), image, effect);
             }
         }
         Operation::Update { old, new, .. } => {
-            if let (Some(old), Some(new)) = (old.image(), new.image()) {
-                record_update(tenant, &old, new);
+            if let (Some(old), Some(image)) = (old.image(), new.image()) {
+                record_update(tenant, &new, &old, image);
             }
         }
         Operation::Delete(row) => {
             if let Some(image) = row.image() {
-                record_deletion(tenant, image);
+                record_deletion(tenant, row.deleted_by(), image);
             }
         }
     }
     TriggerResult::none()
 }
 
-fn record_update(tenant: Tenant, old: &RowImage, new: RowImage) {
+fn record_update(tenant: Tenant, row: &TriggerRow, old: &RowImage, new: RowImage) {
+    // The roster knows what a write of our own meant to do; it counts only if another trigger has made more of it.
+    let intended = own_write::intended(old);
+    if intended == Some(new) {
+        return;
+    }
+    let old = &intended.unwrap_or(*old);
+    let command = row.written_by();
     if old.id != new.id {
         // Another id is another session: the old one is deleted.
-        record_deletion(tenant, *old);
+        record_deletion(tenant, command, *old);
     }
     let effect = Effect {
         deleted: false,
@@ -76,19 +85,23 @@ fn record_update(tenant: Tenant, old: &RowImage, new: RowImage) {
         activated: new.is_active && !old.is_active,
         deactivated: old.is_active && !new.is_active,
     };
-    record(tenant, new, effect);
+    record(tenant, command, new, effect);
 }
 
-fn record_deletion(tenant: Tenant, image: RowImage) {
+fn record_deletion(tenant: Tenant, command: pg_sys::CommandId, image: RowImage) {
     let effect = Effect {
         deleted: true,
         ..Effect::default()
     };
-    record(tenant, image, effect);
+    record(tenant, command, image, effect);
 }
 
-/// Records one write. Everything that can fail comes before the stamp is taken; only the push comes after.
-fn record(tenant: Tenant, image: RowImage, effect: Effect) {
+/// Records one write, unless a later one of the same row was captured first. Everything that can fail comes before the
+/// stamp is taken; only the push comes after.
+fn record(tenant: Tenant, command: pg_sys::CommandId, image: RowImage, effect: Effect) {
+    if pending::merge_into_later(&image.id, command, effect) {
+        return;
+    }
     if !pending::ensure_capacity() {
         errors::out_of_memory();
     }
@@ -106,5 +119,5 @@ fn record(tenant: Tenant, image: RowImage, effect: Effect) {
         tenant.set_overflow();
     }
     write.stamp = roster::take_stamp(has_no_slot);
-    pending::push(tenant, PendingWrite::Row(write, reservation));
+    pending::push(tenant, command, PendingWrite::Row(write, reservation));
 }

@@ -19,6 +19,7 @@ pub mod restore;
 mod row;
 mod service;
 pub mod session_limit;
+mod write_index;
 
 /// Registers the callbacks that apply or discard pending writes. Call once, from `_PG_init`.
 pub fn init() {

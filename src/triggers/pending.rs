@@ -7,10 +7,13 @@
 use std::cell::RefCell;
 
 use pgrx::pg_sys;
+use uuid::Uuid;
 
+use super::write_index::WriteIndex;
 use crate::{
     pg::process_local::ProcessLocal,
-    roster::{self, Reservation, RowImage, Tenant, Write},
+    roster::{self, Effect, Key, Reservation, Tenant, Write},
+    rules::token::Digest,
 };
 
 /// A write that is not yet applied to the roster.
@@ -24,6 +27,10 @@ pub enum PendingWrite {
 
 struct Entry {
     subtransaction: pg_sys::SubTransactionId,
+    /// The command that wrote the row.
+    command: pg_sys::CommandId,
+    /// The newest such command of this entry and all before it.
+    newest_command: pg_sys::CommandId,
     tenant: Tenant,
     write: PendingWrite,
 }
@@ -39,9 +46,49 @@ impl Entry {
             PendingWrite::Truncate(_) => None,
         }
     }
+
+    fn matches(&self, key: &Key) -> bool {
+        self.row().is_some_and(|(write, _)| match key {
+            Key::Id(id) => write.image.id == *id,
+            Key::Digest(digest) => write.image.digest == *digest,
+        })
+    }
+
+    fn id_hash(&self) -> u32 {
+        self.row().map_or(0, |(write, _)| hash_of_id(&write.image.id))
+    }
+
+    fn digest_hash(&self) -> u32 {
+        self.row().map_or(0, |(write, _)| hash_of_digest(&write.image.digest))
+    }
 }
 
+fn hash_of_id(id: &Uuid) -> u32 {
+    let (high, low) = id.as_u64_pair();
+    // Ids may be numbered rather than random: the product mixes all bits into the upper half.
+    ((high.rotate_left(32) ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+fn hash_of_digest(digest: &Digest) -> u32 {
+    let [a, b, c, d, ..] = *digest.as_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// So few entries are searched one by one.
+const FEW: usize = 16;
+
 static PENDING: ProcessLocal<RefCell<Vec<Entry>>> = ProcessLocal::new(RefCell::new(Vec::new()));
+
+/// The entries by session and by token, as far as they have been looked up.
+struct Indexes {
+    by_id: WriteIndex,
+    by_digest: WriteIndex,
+}
+
+static INDEXES: ProcessLocal<RefCell<Indexes>> = ProcessLocal::new(RefCell::new(Indexes {
+    by_id: WriteIndex::new(),
+    by_digest: WriteIndex::new(),
+}));
 
 /// Returns whether the transaction has no pending writes.
 pub fn is_empty() -> bool {
@@ -53,34 +100,84 @@ pub fn ensure_capacity() -> bool {
     PENDING.borrow_mut().try_reserve(1).is_ok()
 }
 
-/// Adds an entry, for which [`ensure_capacity`] has allocated memory.
-pub fn push(tenant: Tenant, write: PendingWrite) {
+/// Adds an entry, for which [`ensure_capacity`] has allocated memory. `command` is the number of the command that wrote
+/// the row.
+pub fn push(tenant: Tenant, command: pg_sys::CommandId, write: PendingWrite) {
     // SAFETY: reads the number of the running subtransaction.
     let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
-    PENDING.borrow_mut().push(Entry {
+    let mut pending = PENDING.borrow_mut();
+    let newest_command = pending.last().map_or(command, |last| last.newest_command.max(command));
+    pending.push(Entry {
         subtransaction,
+        command,
+        newest_command,
         tenant,
         write,
     });
 }
 
-/// Returns this transaction's last write of a row that `matches`.
-pub fn last_write(matches: impl Fn(&RowImage) -> bool) -> Option<Write> {
-    PENDING.borrow().iter().rev().find_map(|entry| match &entry.write {
-        PendingWrite::Row(write, _) if matches(&write.image) => Some(*write),
-        _ => None,
-    })
+/// Returns this transaction's last write of a session. Errors: 53200 where there is no memory to look it up.
+pub fn last_write(key: &Key) -> Option<Write> {
+    let pending = PENDING.borrow();
+    let at = position_of_last(&pending, key)?;
+    pending[at].row().map(|(write, _)| *write)
+}
+
+fn position_of_last(pending: &[Entry], key: &Key) -> Option<usize> {
+    if pending.len() <= FEW {
+        return pending.iter().rposition(|entry| entry.matches(key));
+    }
+    let mut indexes = INDEXES.borrow_mut();
+    let (index, hash) = match key {
+        Key::Id(id) => {
+            indexes.by_id.cover(pending.len(), |at| pending[at].id_hash());
+            (&indexes.by_id, hash_of_id(id))
+        }
+        Key::Digest(digest) => {
+            indexes.by_digest.cover(pending.len(), |at| pending[at].digest_hash());
+            (&indexes.by_digest, hash_of_digest(digest))
+        }
+    };
+    index.last(hash, |at| pending[at].matches(key))
+}
+
+/// Adds `effect` to the last write of a session if a later command than `command` made it: a trigger whose name sorts
+/// before ours has written the row again, and its write was captured first. Returns whether there is such a write.
+/// Errors: 53200 where there is no memory to look it up.
+pub fn merge_into_later(id: &Uuid, command: pg_sys::CommandId, effect: Effect) -> bool {
+    let mut pending = PENDING.borrow_mut();
+    if pending.last().is_none_or(|last| last.newest_command <= command) {
+        return false;
+    }
+    let Some(at) = position_of_last(&pending, &Key::Id(*id)) else {
+        return false;
+    };
+    let entry = &mut pending[at];
+    match &mut entry.write {
+        PendingWrite::Row(write, _) if entry.command > command => {
+            write.effect.beat |= effect.beat;
+            write.effect.activated |= effect.activated && write.image.is_active;
+            write.effect.deactivated |= effect.deactivated && !write.image.is_active;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Discards the writes of the subtransaction `from` and of all later ones. Cannot fail.
 pub fn discard_from(from: pg_sys::SubTransactionId) {
     let mut pending = PENDING.borrow_mut();
+    let mut indexes = INDEXES.borrow_mut();
     while let Some(entry) = pending.pop_if(|entry| entry.subtransaction >= from) {
+        indexes.by_id.remove_last(pending.len(), entry.id_hash());
+        indexes.by_digest.remove_last(pending.len(), entry.digest_hash());
         if let PendingWrite::Row(_, Some(reservation)) = entry.write {
             entry.tenant.cancel_reservation(reservation);
         }
     }
     if pending.is_empty() {
+        indexes.by_id.clear();
+        indexes.by_digest.clear();
         roster::clear_inflight();
     }
 }
@@ -101,6 +198,9 @@ pub fn apply(timeout: i64) {
         }
     }
     pending.clear();
+    let mut indexes = INDEXES.borrow_mut();
+    indexes.by_id.clear();
+    indexes.by_digest.clear();
     // Does not keep the buffer of a transaction that has written millions of rows.
     if pending.capacity() > 1024 {
         *pending = Vec::new();

@@ -69,6 +69,30 @@ impl TriggerRow {
         })
     }
 
+    /// Returns the number of the command that wrote this version of the row, in a running transaction's own write.
+    pub fn written_by(&self) -> pg_sys::CommandId {
+        // SAFETY: an AFTER trigger gets the tuple as it is in the table, header included.
+        unsafe {
+            let header = (*self.tuple).t_data;
+            match u32::from((*header).t_infomask) & pg_sys::HEAP_COMBOCID {
+                0 => (*header).t_choice.t_heap.t_field3.t_cid,
+                _ => pg_sys::HeapTupleHeaderGetCmin(header),
+            }
+        }
+    }
+
+    /// Returns the number of the command that deleted this version of the row, in a running transaction's own write.
+    pub fn deleted_by(&self) -> pg_sys::CommandId {
+        // SAFETY: as in `written_by`.
+        unsafe {
+            let header = (*self.tuple).t_data;
+            match u32::from((*header).t_infomask) & pg_sys::HEAP_COMBOCID {
+                0 => (*header).t_choice.t_heap.t_field3.t_cid,
+                _ => pg_sys::HeapTupleHeaderGetCmax(header),
+            }
+        }
+    }
+
     /// Returns the value of `metadata`; `None` for NULL.
     pub fn metadata(&self) -> Option<pg_sys::Datum> {
         self.datum(Column::Metadata as usize, pg_sys::JSONBOID)

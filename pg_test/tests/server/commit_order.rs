@@ -169,3 +169,47 @@ fn a_session_read_during_an_uncommitted_write_is_unchanged() {
         assert_unchanged();
     }
 }
+
+#[test]
+fn a_beat_overtaken_by_a_write_of_something_else_counts() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    assert!(service.release(session.id, "1 s"));
+    wait_until("the release", || !service.is_online(user));
+    let mut reader = database.connect();
+    applied_late(
+        &database,
+        &format!(
+            "UPDATE presence.user_sessions SET last_activity = clock_timestamp() WHERE id = '{}'",
+            session.id
+        ),
+        |client| count(client, "last_activity > created_at") == 1,
+        |client| {
+            client.update_session("metadata = '{\"a\": 1}'", session.id);
+            assert!(reader.is_online(user));
+        },
+    );
+    assert!(service.is_online(user));
+}
+
+#[test]
+fn a_time_out_overtaken_by_a_write_of_something_else_counts() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    applied_late(
+        &database,
+        // As from another server, which replicates a session that has timed out there.
+        &format!(
+            "SET session_replication_role = replica;
+             UPDATE presence.user_sessions SET is_active = false WHERE id = '{}'",
+            session.id
+        ),
+        |client| count(client, "NOT is_active") == 1,
+        |client| client.update_session("metadata = '{\"a\": 1}'", session.id),
+    );
+    assert!(!service.is_online(user));
+}
