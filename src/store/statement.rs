@@ -92,7 +92,8 @@ impl Statement {
         })
     }
 
-    /// Executes a statement that writes, and passes its result to `f`. It sees all that is committed before it. Errors
+    /// Executes a statement that writes, and passes its result to `f`. It sees all that is committed before it, also in a
+    /// transaction that keeps one snapshot. Errors
     /// with 25006 where nothing can be written.
     pub fn write<R>(&self, values: &[Value], f: impl FnOnce(Rows) -> R) -> R {
         self.run(values, |execution| f(execution.execute(false)))
@@ -226,8 +227,20 @@ impl Execution<'_> {
         // its signature allows it.
         unsafe {
             pg_sys::SPI_tuptable = null_mut();
-            let status =
-                pg_sys::SPI_execute_plan(self.plan, self.datums.as_ptr().cast_mut(), self.nulls(), read_only, 0);
+            let status = if read_only || !keeps_one_snapshot() {
+                pg_sys::SPI_execute_plan(self.plan, self.datums.as_ptr().cast_mut(), self.nulls(), read_only, 0)
+            } else {
+                pg_sys::SPI_execute_snapshot(
+                    self.plan,
+                    self.datums.as_ptr().cast_mut(),
+                    self.nulls(),
+                    pg_sys::GetLatestSnapshot(),
+                    null_mut(),
+                    false,
+                    true,
+                    0,
+                )
+            };
             if status < 0 {
                 errors::damaged_install();
             }
@@ -244,6 +257,13 @@ impl Execution<'_> {
     fn nulls(&self) -> *const c_char {
         self.nulls.as_ptr().cast()
     }
+}
+
+/// Whether the transaction keeps one snapshot, as REPEATABLE READ and SERIALIZABLE do. With that snapshot a write of a
+/// row that the worker has flushed since would fail, as PostgreSQL takes that for a concurrent change.
+fn keeps_one_snapshot() -> bool {
+    // SAFETY: reads a variable of this backend.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
 /// Runs one execution under `snapshot`.

@@ -1,7 +1,7 @@
 //! What takes effect at commit, and what takes effect at once.
 
 use pg_presence_test::{Cluster, Presence, assert_refused, wait_until};
-use postgres::error::SqlState;
+use postgres::{IsolationLevel, error::SqlState};
 use uuid::Uuid;
 
 #[test]
@@ -360,4 +360,25 @@ fn an_expired_session_refuses_beats_in_the_transaction_that_started_it_too() {
     let session: Uuid = other.query_one(sql, &[&user]).unwrap().get(0);
     wait_until("the session expires", || other.beat(session) == "ended");
     assert_eq!(transaction.beat(own), "ended");
+}
+
+#[test]
+fn a_session_flushed_since_the_snapshot_can_be_ended() {
+    let database = Cluster::shared_short_timeout().database();
+    let mut service = database.connect();
+    for isolation in [IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
+        let user = Uuid::new_v4();
+        let session = service.start(user);
+        let activity = "SELECT last_activity::text FROM presence.user_sessions WHERE id = $1";
+        let mut other = database.connect();
+        let mut transaction = service.build_transaction().isolation_level(isolation).start().unwrap();
+        let before: String = transaction.query_one(activity, &[&session.id]).unwrap().get(0);
+        wait_until("the flush", || {
+            assert_eq!(transaction.beat(session.id), "ok");
+            other.query_one(activity, &[&session.id]).unwrap().get::<_, String>(0) != before
+        });
+        assert!(transaction.end(session.id));
+        transaction.commit().unwrap();
+        assert!(!service.is_online(user));
+    }
 }
