@@ -117,6 +117,7 @@ mod benches;
 /// Called by the server when it loads the library; does nothing where the library is not preloaded.
 #[pgrx::pg_guard]
 extern "C-unwind" fn _PG_init() {
+    pg::errors::disable_backtraces();
     settings::init();
     // SAFETY: reads a global variable of this process.
     if unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress } {

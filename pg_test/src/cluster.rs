@@ -194,6 +194,8 @@ impl Cluster {
         wait_until("the server starts", || {
             let logged = self.log().len();
             let mut child = program("postgres")
+                // Clients are not to notice it.
+                .env("RUST_BACKTRACE", "1")
                 .arg("-D")
                 .arg(self.data())
                 .arg("-k")

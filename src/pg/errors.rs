@@ -216,6 +216,25 @@ pub fn feed_too_old() -> ! {
     )
 }
 
+/// Keeps backtraces out of error details, where clients would see them: what RUST_BACKTRACE in the server's environment
+/// turns on. Call once, from `_PG_init`.
+///
+/// The library's own copy of Rust's standard library reads the variable once, with the first backtrace. The variables
+/// are restored, as they may be meant for others.
+pub fn disable_backtraces() {
+    const VARIABLES: [&str; 2] = ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"];
+    let values = VARIABLES.map(std::env::var_os);
+    // SAFETY: a PostgreSQL process has a single thread.
+    VARIABLES.iter().for_each(|name| unsafe { std::env::remove_var(name) });
+    let _ = std::backtrace::Backtrace::capture();
+    for (name, value) in VARIABLES.iter().zip(values) {
+        if let Some(value) = value {
+            // SAFETY: as above.
+            unsafe { std::env::set_var(name, value) };
+        }
+    }
+}
+
 fn raise(code: PgSqlErrorCode, message: &'static str, detail: &'static str, hint: &'static str) -> ! {
     let mut report = ErrorReport::new(code, message, pgrx::function_name!());
     if !detail.is_empty() {

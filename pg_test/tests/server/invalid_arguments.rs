@@ -1,6 +1,6 @@
 //! Invalid values in every argument: a clear error or the documented answer, and a connection that survives.
 
-use pg_presence_test::{Cluster, Presence, assert_refused, wait_until};
+use pg_presence_test::{Cluster, Presence, assert_refused, error_of, error_text, wait_until};
 use postgres::Client;
 use postgres::error::SqlState;
 use uuid::Uuid;
@@ -382,4 +382,18 @@ fn times_at_infinity_by_plain_sql_break_nothing() {
         let sql = "SELECT count(*) FROM presence.user_presence WHERE user_id = $1 AND is_online";
         service.query_one(sql, &[&user]).unwrap().get::<_, i64>(0) == 1
     });
+}
+
+#[test]
+fn an_error_has_no_backtrace_though_the_server_s_environment_asks_for_one() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    // Raised by a trigger, inside a statement of a function.
+    let error = error_of(service.query("SELECT presence.start_session(user_key => '')", &[]));
+    let text = error_text(&error);
+    assert!(!text.contains(".rs") && !text.contains("backtrace"), "{text}");
+    assert!(
+        error.detail().is_none_or(|detail| detail.lines().count() == 1),
+        "{text}"
+    );
 }
