@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     identity,
-    pg::{compat, errors, memory, text::Text},
+    pg::{compat, errors, memory, text::AnyText},
     roster::{self, Key},
     rules::{
         time::Micros,
@@ -61,9 +61,10 @@ fn end_session(session_id: Option<pgrx::Uuid>) -> bool {
 
 /// As `end_session`, for the holder of the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
-fn end_session_by_token(session_token: Option<Text>) -> bool {
+fn end_session_by_token(session_token: Option<AnyText>) -> bool {
     caller::require_writable();
-    let Some(token) = session_token.as_deref().filter(|token| token::check(token).is_ok()) else {
+    let token = session_token.and_then(AnyText::text);
+    let Some(token) = token.filter(|token| token::check(token).is_ok()) else {
         return false;
     };
     let digest = Digest::of(token);

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::args::{UuidArray, to_uuid};
 use crate::{
     identity,
-    pg::text::Text,
+    pg::text::AnyText,
     roster::{Key, Owner},
     rules::token::{self, Digest},
     session::{self, Answer},
@@ -49,8 +49,8 @@ pub(super) fn answer(session: Option<Uuid>) -> Answer {
 
 /// As `heartbeat`, for the holder of the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
-fn heartbeat_by_token(session_token: Option<Text>) -> Answer {
-    match session_token.as_deref() {
+fn heartbeat_by_token(session_token: Option<AnyText>) -> Answer {
+    match session_token.and_then(AnyText::text) {
         Some(token) if token::check(token).is_ok() => session::heartbeat(Key::Digest(Digest::of(token)), Owner::Any),
         _ => Answer::Unknown,
     }

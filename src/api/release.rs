@@ -5,7 +5,7 @@ use pgrx::{check_for_interrupts, datum::Interval, default, pg_extern};
 use super::args::{self, UuidArray, to_uuid};
 use crate::{
     identity,
-    pg::{errors, memory, text::Text},
+    pg::{errors, memory, text::AnyText},
     roster::{Key, Owner},
     rules::{
         time::{Micros, USECS_PER_SEC},
@@ -27,9 +27,9 @@ fn release_session(session_id: Option<pgrx::Uuid>, grace: default!(Option<Interv
 
 /// As `release_session`, for the holder of the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
-fn release_session_by_token(session_token: Option<Text>, grace: default!(Option<Interval>, "'10 s'")) -> bool {
+fn release_session_by_token(session_token: Option<AnyText>, grace: default!(Option<Interval>, "'10 s'")) -> bool {
     let grace = grace_micros(grace);
-    session_token.as_deref().is_some_and(|token| {
+    session_token.and_then(AnyText::text).is_some_and(|token| {
         token::check(token).is_ok() && session::release(Key::Digest(Digest::of(token)), Owner::Any, grace)
     })
 }

@@ -70,6 +70,43 @@ unsafe impl SqlTranslatable for Text<'_> {
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Err(ReturnsError::Datum);
 }
 
+/// A `text` argument of an SQL function that may be any bytes: as UTF-8, or `None` where it cannot be converted.
+#[derive(Clone, Copy)]
+pub struct AnyText<'a>(Option<&'a str>);
+
+impl<'a> AnyText<'a> {
+    /// Returns the text, if it can be converted to UTF-8.
+    #[inline]
+    pub fn text(self) -> Option<&'a str> {
+        self.0
+    }
+}
+
+impl FromDatum for AnyText<'_> {
+    #[inline]
+    unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: the datum is a text that stays valid for the call.
+        (!is_null).then(|| AnyText(try_decode(unsafe { bytes(datum) })))
+    }
+}
+
+// SAFETY: reads the datum as the text that ARGUMENT_SQL declares.
+unsafe impl<'fcx> ArgAbi<'fcx> for AnyText<'fcx> {
+    #[inline]
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: as the caller promises. An Option checks for NULL before this is called.
+        unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or(AnyText(None))
+    }
+}
+
+// SAFETY: as above.
+unsafe impl SqlTranslatable for AnyText<'_> {
+    const TYPE_IDENT: &'static str = pgrx_resolved_type!(AnyText<'_>);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::As("TEXT"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Err(ReturnsError::Datum);
+}
+
 /// A text in the encoding of the database that is passed through without being decoded, so it may contain any bytes.
 #[derive(Clone, Debug)]
 pub struct EncodedText(Box<[u8]>);

@@ -199,9 +199,6 @@ fn invalid_text_is_refused_and_nothing_is_lost() {
         for sql in [
             format!("SELECT presence.start_session(user_key => E'{bytes}')"),
             format!("SELECT presence.start_session(gen_random_uuid(), session_token => {long})"),
-            format!("SELECT presence.heartbeat_by_token({long})"),
-            format!("SELECT presence.release_session_by_token({long})"),
-            format!("SELECT presence.end_session_by_token({long})"),
             format!("SELECT presence.presence_id(E'{bytes}')"),
             format!("SELECT presence.token_digest(E'{bytes}')"),
             format!("SELECT presence.changes_since(0, E'{bytes}')"),
@@ -285,5 +282,22 @@ fn a_schema_may_have_any_name() {
             1,
             "{encoding}"
         );
+    }
+}
+
+#[test]
+fn a_token_that_is_not_valid_text_is_unknown() {
+    for &(encoding, bytes) in UNREADABLE {
+        let database = database(encoding);
+        let mut holder = database.connect();
+        let token = format!("E'{bytes} a token that is long enough'");
+        for (call, answer) in [
+            ("heartbeat_by_token", "unknown"),
+            ("end_session_by_token", "false"),
+            ("release_session_by_token", "false"),
+        ] {
+            let sql = format!("SELECT presence.{call}({token})::text");
+            assert_eq!(text(&mut holder, &sql), answer, "{encoding}");
+        }
     }
 }
