@@ -1,7 +1,10 @@
 //! Erases a user.
 
 use super::{args::to_uuid, caller};
-use crate::store::{statement::Statement, value::Value};
+use crate::{
+    store::{statement::Statement, value::Value},
+    triggers::capture::forget_at_commit,
+};
 use pgrx::{pg_extern, pg_sys};
 
 thread_local! {
@@ -42,6 +45,7 @@ fn forget_user(user_id: Option<pgrx::Uuid>) -> bool {
                 let values = [Value::Uuid(&id)];
                 statement.with(|statement| statement.write(&values, |rows| rows.count()))
             });
+        forget_at_commit(id);
         sessions + (presence - inserted) + changes > 0
     })
 }

@@ -8,7 +8,7 @@ use super::{
     free_list::Full,
     layout::{NONE, Roster, User},
     lock::{self, Index},
-    state::{SessionState, UserFlag},
+    state::{SessionFlag, SessionState, UserFlag},
     writer::Writer,
 };
 use crate::rules::{status::Reason, time::Micros};
@@ -158,6 +158,25 @@ impl Writer {
             user.last_seen.raise(slot.last_activity.get());
         }
         self.free_user_if_unused(user_at);
+    }
+
+    /// Forgets the last activity of a user and of its sessions that were deleted.
+    pub fn forget_user(&self, tenant: usize, id: &Uuid) {
+        let roster = self.roster;
+        let words = uuid_words(id);
+        let Some(at) = roster.find_user(tenant, roster.user_bucket(tenant, words), words) else {
+            return;
+        };
+        let user = &roster.users[at as usize];
+        user.last_seen.set(i64::MIN);
+        let mut at = user.first.get();
+        while at != NONE {
+            let slot = &roster.slots[at as usize];
+            if slot.state.get() == SessionState::Ended && slot.flags.has(SessionFlag::Deleted) {
+                slot.last_activity.set(i64::MIN);
+            }
+            at = slot.user_next.get();
+        }
     }
 
     /// Counts one more live session of a user; queues the user if it is the first.

@@ -247,6 +247,11 @@ impl Tenant {
         writer.roster.find_id(self.index(), bucket, words)
     }
 
+    /// Forgets the last activity of a user whose sessions were deleted. Cannot fail.
+    pub fn forget_user(&self, user_id: &Uuid) {
+        self.roster().write().forget_user(self.index(), user_id);
+    }
+
     /// Applies a committed TRUNCATE: everything older than its stamp is gone at once. Cannot fail.
     pub fn truncate(&self, stamp: u64) {
         let writer = self.roster().write();

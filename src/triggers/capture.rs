@@ -6,6 +6,7 @@
 //! commands tell.
 
 use pgrx::{pg_sys, prelude::*};
+use uuid::Uuid;
 
 use super::{
     call::{Operation, Timing, TriggerCall, TriggerResult},
@@ -65,6 +66,14 @@ pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
         }
     }
     TriggerResult::none()
+}
+
+/// Makes the roster forget the last activity of a user at commit. Errors: 53200 where there is no memory to keep that.
+pub fn forget_at_commit(user_id: Uuid) {
+    if !pending::ensure_capacity() {
+        errors::out_of_memory();
+    }
+    pending::push(roster::tenant(), 0, PendingWrite::Forget(user_id));
 }
 
 fn record_update(tenant: Tenant, row: &TriggerRow, old: &RowImage, new: RowImage) {

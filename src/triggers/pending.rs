@@ -23,6 +23,8 @@ pub enum PendingWrite {
     Row(Write, Option<Reservation>),
     /// A TRUNCATE of the table, with its stamp.
     Truncate(u64),
+    /// What the roster knows of the last activity of this user is to be forgotten.
+    Forget(Uuid),
 }
 
 struct Entry {
@@ -43,7 +45,7 @@ impl Entry {
     fn row(&self) -> Option<(&Write, Option<Reservation>)> {
         match &self.write {
             PendingWrite::Row(write, reservation) => Some((write, *reservation)),
-            PendingWrite::Truncate(_) => None,
+            PendingWrite::Truncate(_) | PendingWrite::Forget(_) => None,
         }
     }
 
@@ -192,8 +194,10 @@ pub fn apply(timeout: i64) {
             entries[0].tenant.apply(entries.iter().filter_map(Entry::row), timeout);
         }
         for entry in entries {
-            if let PendingWrite::Truncate(stamp) = entry.write {
-                entry.tenant.truncate(stamp);
+            match entry.write {
+                PendingWrite::Row(..) => {}
+                PendingWrite::Truncate(stamp) => entry.tenant.truncate(stamp),
+                PendingWrite::Forget(user_id) => entry.tenant.forget_user(&user_id),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Users and their keys, by whatever type the application names them; forgetting users.
 
 use pg_presence_test::{Cluster, Presence, wait_until};
+use postgres::Client;
 use uuid::Uuid;
 
 #[test]
@@ -168,4 +169,28 @@ fn users_offline_past_user_retention_are_forgotten_and_others_are_not() {
     wait_until("the user without sessions to be forgotten", || {
         client.query_one(known, &[]).unwrap().get::<_, Vec<Uuid>>(0) == kept
     });
+}
+
+#[test]
+fn a_forgotten_user_is_a_stranger_at_once() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let mut last_seen = |client: &mut Client, user: Uuid| -> [Option<String>; 2] {
+        let sql = "SELECT presence.last_seen($1)::text, (SELECT last_seen::text FROM presence.presence_of(ARRAY[$1]))";
+        let row = client.query_one(sql, &[&user]).unwrap();
+        [row.get(0), row.get(1)]
+    };
+    for _ in 0..20 {
+        let user = Uuid::new_v4();
+        let session = service.start(user);
+        let mut transaction = service.transaction().unwrap();
+        transaction
+            .query_one("SELECT presence.forget_user($1)", &[&user])
+            .unwrap();
+        transaction.rollback().unwrap();
+        assert!(last_seen(&mut service, user)[0].is_some());
+        assert_eq!(service.beat(session.id), "ok");
+        service.query_one("SELECT presence.forget_user($1)", &[&user]).unwrap();
+        assert_eq!(last_seen(&mut service, user), [None, None]);
+    }
 }
