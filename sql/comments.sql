@@ -96,7 +96,7 @@ COMMENT ON INDEX @extschema@.user_sessions_pkey IS 'Finds a session by its ID';
 COMMENT ON INDEX @extschema@.user_sessions_session_token_key
     IS 'Ensures that no two sessions that have not ended have the same token';
 COMMENT ON INDEX @extschema@.user_sessions_session_token_idx IS 'Finds a session by its token, also after its end';
-COMMENT ON INDEX @extschema@.user_sessions_user_id_idx IS 'Finds the sessions of a user';
+COMMENT ON INDEX @extschema@.user_sessions_user_id_idx IS 'Finds the sessions of a user, those that have not ended apart';
 COMMENT ON INDEX @extschema@.user_sessions_auth_id_idx
     IS 'Finds the sessions that an identity owns, for row-level security';
 COMMENT ON TRIGGER presence_before_write ON @extschema@.user_sessions

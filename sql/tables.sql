@@ -41,7 +41,8 @@ CREATE TABLE @extschema@.user_sessions (
 CREATE UNIQUE INDEX user_sessions_session_token_key ON @extschema@.user_sessions (session_token) WHERE ended_at IS NULL;
 -- Tokens of ended sessions are looked up too, to distinguish them from unknown tokens without a sequential scan.
 CREATE INDEX user_sessions_session_token_idx ON @extschema@.user_sessions USING hash (session_token);
-CREATE INDEX user_sessions_user_id_idx ON @extschema@.user_sessions (user_id);
+-- With ended_at, a user's sessions that have not ended are found without reading those that have, however many.
+CREATE INDEX user_sessions_user_id_idx ON @extschema@.user_sessions (user_id, ended_at);
 CREATE INDEX user_sessions_auth_id_idx ON @extschema@.user_sessions (auth_id);
 
 -- One row per user, written when the status changes. is_online is not a generated column, as logical replication omits

@@ -39,10 +39,12 @@ thread_local! {
         ),
         &[pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
     ) };
+    /// The order is that of the index on users, which the planner would otherwise not prefer to the partial index on
+    /// tokens.
     static SESSIONS_OF_USER: Statement = const { Statement::new(
         |s| format!(
             "SELECT id FROM {s}.user_sessions \
-             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 AND ($3 IS NULL OR auth_id = $3) ORDER BY id"
+             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 AND ($3 IS NULL OR auth_id = $3) ORDER BY ended_at"
         ),
         &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDOID],
     ) };
@@ -115,11 +117,12 @@ fn end_user_sessions(user_id: default!(Option<pgrx::Uuid>, "NULL")) -> i32 {
         (own, Some(auth_id))
     };
     let values = [Value::Uuid(&user_id), Value::Time(compat::now()), owner.as_ref().into()];
-    let ids: Vec<Uuid> = SESSIONS_OF_USER.with(|statement| {
+    let mut ids: Vec<Uuid> = SESSIONS_OF_USER.with(|statement| {
         statement.read(Snapshot::Latest, &values, |rows| {
             memory::collect(rows.iter().filter_map(|row| row.uuid(1)))
         })
     });
+    ids.sort_unstable();
     end_all(&ids, owner)
 }
 

@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
-    pg::{errors, installed},
+    pg::{errors, installed, random},
     roster,
     rules::time::Micros,
     settings,
@@ -18,15 +18,34 @@ thread_local! {
     static COUNT: Statement = const { Statement::new(
         |s| format!(
             "SELECT count(*) FROM (SELECT FROM {s}.user_sessions \
-             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 LIMIT $3) counted"
+             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 ORDER BY ended_at LIMIT $3) counted"
         ),
         &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
     ) };
+    /// Deletes those of a user's ended sessions before which `$2` others come, the one that ended last first.
+    static DELETE_ENDED: Statement = const { Statement::new(
+        |s| format!(
+            "WITH oldest AS MATERIALIZED (\
+                 SELECT id FROM {s}.user_sessions WHERE user_id = $1 AND ended_at IS NOT NULL \
+                 ORDER BY ended_at DESC OFFSET $2 \
+             ), available AS MATERIALIZED (\
+                 SELECT s.ctid AS row_ctid FROM {s}.user_sessions s JOIN oldest USING (id) \
+                 WHERE s.ended_at IS NOT NULL FOR UPDATE OF s SKIP LOCKED \
+             ) \
+             DELETE FROM {s}.user_sessions s USING available a WHERE s.ctid = a.row_ctid"
+        ),
+        &[pg_sys::UUIDOID, pg_sys::INT8OID],
+    ) };
 }
+
+/// The limit up to which each start counts the sessions that have ended; above it, one in `limit / COUNTED_AT_ONCE` does.
+const COUNTED_AT_ONCE: i64 = 64;
 
 /// Checks that the user may have one more session. Takes the lock of [`lock_user`], and so waits for other transactions
 /// in which clients start sessions of the same user. Errors: 53400 where the user has as many sessions that have not
 /// ended as `presence.max_sessions_per_user` allows.
+///
+/// Sessions that have ended do not count, but not more of them than that are kept.
 pub fn check(user_id: Uuid, now: Micros) {
     lock_user(user_id);
     // No snapshot shows what the running command has written, so the rows of one INSERT would not be counted. From the
@@ -42,6 +61,13 @@ pub fn check(user_id: Uuid, now: Micros) {
     });
     if sessions >= limit {
         errors::too_many_sessions();
+    }
+    if limit <= COUNTED_AT_ONCE || i64::from(u32::from_ne_bytes(random::bytes())) % (limit / COUNTED_AT_ONCE) == 0 {
+        // To count them takes time in proportion to the limit, so it is not done at every start, and makes room for
+        // those that end until the next time.
+        let kept = limit - (limit / 4).max(1);
+        let values = [Value::Uuid(&user_id), Value::Bigint(kept)];
+        DELETE_ENDED.with(|delete| delete.write(&values, |_| ()));
     }
 }
 

@@ -290,3 +290,38 @@ fn a_search_path_full_of_traps_changes_nothing() {
     assert!(client.query_one(sql, &[]).unwrap().get::<_, bool>(0));
     assert!(client.end(session.id));
 }
+
+#[test]
+fn sessions_that_a_user_has_ended_cost_nothing() {
+    let database = Cluster::shared().database();
+    let (user, other) = (Uuid::new_v4(), Uuid::new_v4());
+    // How many rows a transaction of the user reads that starts a session and looks the user up.
+    let rows_read = |user: Uuid| -> i64 {
+        let mut client = database.client_for(user);
+        let session = client.start_own();
+        client.end(session.id);
+        let mut transaction = client.transaction().unwrap();
+        transaction
+            .batch_execute("SELECT presence.last_seen(presence.presence_user_id()), presence.start_session()")
+            .unwrap();
+        let sql = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'user_sessions'";
+        let rows = transaction.query_one(sql, &[]).unwrap().get(0);
+        transaction.commit().unwrap();
+        rows
+    };
+    let none = rows_read(other);
+    database.run(&format!(
+        "INSERT INTO presence.user_sessions (user_id, created_at, last_activity, ended_at)
+         SELECT '{user}', at, at, at FROM generate_series(now() - interval '1 h', now(), '1 s') at"
+    ));
+    let mut client = database.client_for(user);
+    for _ in 0..150 {
+        let session = client.start_own();
+        assert!(client.end(session.id));
+    }
+    let sql = "SELECT count(*) FROM presence.user_sessions WHERE ended_at IS NOT NULL";
+    let kept: i64 = client.query_one(sql, &[]).unwrap().get(0);
+    assert!((700..=1000).contains(&kept), "{kept}");
+    let some = (0..5).map(|_| rows_read(user)).min().unwrap();
+    assert!(some <= none + 10, "{some} rows, {none} for a new user");
+}
