@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use pgrx::pg_sys;
+use uuid::Uuid;
+
 use super::{
     fields::{ColumnSet, SessionFields, WriteContext},
     intent::{Intent, intent_of, is_same_time},
@@ -12,11 +15,62 @@ use crate::{
     pg::{errors, random},
     rules::{
         presence_id::presence_id_text,
+        time::Micros,
         token::{self, Digest},
+    },
+    store::{
+        statement::{Snapshot, Statement},
+        value::Value,
     },
 };
 
-/// Makes the new row a session of the caller. Errors: 42501 where the caller has no identity or the row is another
+thread_local! {
+    static FIND: Statement = const { Statement::new(
+        |s| format!(
+            "SELECT auth_id, session_token, created_at, expires_at, ended_at FROM {s}.user_sessions WHERE id = $1"
+        ),
+        &[pg_sys::UUIDOID],
+    ) };
+}
+
+/// A session of the caller's that a new row names by its id, as an upsert does that is to merge with it.
+struct OwnSession {
+    token: String,
+    created_at: Option<Micros>,
+    expires_at: Option<Micros>,
+    ended_at: Option<Micros>,
+}
+
+impl OwnSession {
+    /// Returns the session with this id if it is the caller's. The row is read either way, so that a session of
+    /// somebody else takes as long as an unknown one.
+    fn find(id: Uuid, auth_id: Uuid) -> Option<OwnSession> {
+        FIND.with(|find| {
+            find.read(Snapshot::Latest, &[Value::Uuid(&id)], |rows| {
+                let row = rows.first()?;
+                (row.uuid(1)? == auth_id).then_some(OwnSession {
+                    token: row.text(2)?,
+                    created_at: row.time(3),
+                    expires_at: row.time(4),
+                    ended_at: row.time(5),
+                })
+            })
+        })
+    }
+
+    /// Returns the digest of the session's token if this is that token, or its digest.
+    fn digest_of_own(&self, token: &str) -> Option<Digest> {
+        Digest::parse(&self.token).filter(|own| *own == Digest::of(token) || Digest::parse(token) == Some(*own))
+    }
+}
+
+/// Returns `stored` where it is the same as `submitted`.
+fn unchanged(submitted: Option<Micros>, stored: Option<Micros>) -> Option<Micros> {
+    stored.filter(|_| submitted.is_some() && is_same_time(submitted, stored))
+}
+
+/// Makes the new row a session of the caller. A row that has the id of a session of the caller's keeps it, so that an
+/// upsert merges with that session; values that are the session's stay as they are, so that saving them changes nothing. Errors: 42501 where the caller has no identity or the row is another
 /// user's, 22023 where the token is weak or `expires_at` has passed, 53400 where the user has too many sessions.
 pub fn insert(row: &mut SessionFields, context: WriteContext) {
     let (Some(auth_id), Some(user_id)) = (identity::auth_id(), identity::user_id()) else {
@@ -29,15 +83,21 @@ pub fn insert(row: &mut SessionFields, context: WriteContext) {
     {
         errors::not_permitted();
     }
-    let digest = match row.session_token.as_deref() {
+    let own = row.id.and_then(|id| OwnSession::find(id, auth_id));
+    let own_digest = own.as_ref().zip(row.session_token.as_deref());
+    let own_digest = own_digest.and_then(|(own, token)| own.digest_of_own(token));
+    let digest = match (own_digest, row.session_token.as_deref()) {
+        (Some(digest), _) => digest,
         // Even a digest is digested: whoever has read one must not be able to take over its session.
-        Some(token) if token::check(token).is_ok() => Digest::of(token),
-        Some(_) => errors::weak_token(),
-        None => Digest::from_bytes(random::bytes()),
+        (None, Some(token)) if token::check(token).is_ok() => Digest::of(token),
+        (None, Some(_)) => errors::weak_token(),
+        (None, None) => Digest::from_bytes(random::bytes()),
     };
     let max_expires_at = context.transaction_start.saturating_add(context.lifetime);
+    let same_expiry = own.as_ref().and_then(|own| unchanged(row.expires_at, own.expires_at));
     let expires_at = row.expires_at.map_or(max_expires_at, |at| at.min(max_expires_at));
-    if expires_at <= context.now {
+    let expires_at = same_expiry.unwrap_or(expires_at);
+    if same_expiry.is_none() && expires_at <= context.now {
         errors::bad_value(
             "expires_at must be in the future",
             "",
@@ -46,20 +106,25 @@ pub fn insert(row: &mut SessionFields, context: WriteContext) {
     }
     let user_key = identity::user_key().map(Cow::Owned).or(row.user_key.take());
     *row = SessionFields {
-        id: Some(random::id()),
+        id: row.id.filter(|_| own.is_some()).or_else(|| Some(random::id())),
         user_id: Some(user_id),
         auth_id: Some(auth_id),
         session_token: Some(Cow::Owned(digest.to_text())),
-        is_active: Some(true),
+        is_active: row.is_active.filter(|_| own.is_some()).or(Some(true)),
         last_activity: Some(context.transaction_start),
-        created_at: Some(context.transaction_start),
+        created_at: own
+            .as_ref()
+            .and_then(|own| unchanged(row.created_at, own.created_at))
+            .or(Some(context.transaction_start)),
         expires_at: Some(expires_at),
-        ended_at: None,
+        ended_at: own.as_ref().and_then(|own| unchanged(row.ended_at, own.ended_at)),
         user_key,
     };
     row.check_key();
     row.fill_key();
-    session_limit::check(user_id, context.now);
+    if own.is_none() {
+        session_limit::check(user_id, context.now);
+    }
 }
 
 /// Reduces a client's update to a beat or an end. A session that has ended stays unchanged. Errors: 42501 where the

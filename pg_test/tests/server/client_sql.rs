@@ -291,6 +291,88 @@ fn a_search_path_full_of_traps_changes_nothing() {
     assert!(client.end(session.id));
 }
 
+const UPSERT: &str =
+    "INSERT INTO presence.user_sessions (id, user_id, auth_id, session_token, metadata, is_active, last_activity)
+     VALUES ($1, $2, $2, coalesce($3::text, encode(sha256(random()::text::bytea), 'hex')), $4::text::jsonb, $5, now())
+     ON CONFLICT (id) DO UPDATE SET metadata = excluded.metadata, is_active = excluded.is_active,
+         last_activity = excluded.last_activity RETURNING id";
+
+#[test]
+fn an_upsert_with_the_id_of_an_own_session_merges_with_it() {
+    let database = Cluster::shared().database();
+    let user = Uuid::new_v4();
+    let mut client = database.client_for(user);
+    let session = client.start_own();
+    let no_token = None::<&str>;
+    for metadata in [r#"{"a": 1}"#, r#"{"a": 2}"#] {
+        let row = client
+            .query_one(UPSERT, &[&session.id, &user, &no_token, &metadata, &true])
+            .unwrap();
+        assert_eq!(row.get::<_, Uuid>(0), session.id);
+    }
+    let sql = "SELECT count(*), min(metadata::text) FROM presence.user_sessions";
+    let row = client.query_one(sql, &[]).unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, &str>(1)), (1, r#"{"a": 2}"#));
+    assert_eq!(database.connect().beat_by_token(&session.token), "ok");
+
+    // As a logout, and then not brought back.
+    client
+        .query_one(UPSERT, &[&session.id, &user, &no_token, &"{}", &false])
+        .unwrap();
+    assert_eq!(client.beat(session.id), "ended");
+    client
+        .query_one(UPSERT, &[&session.id, &user, &no_token, &"{}", &true])
+        .unwrap();
+    assert_eq!(client.beat(session.id), "ended");
+}
+
+#[test]
+fn an_upsert_of_a_whole_row_merges_with_it() {
+    let database = Cluster::shared().database();
+    let user = Uuid::new_v4();
+    let mut client = database.client_for(user);
+    let session = client.start_own();
+    let columns = "id, user_id, auth_id, session_token, is_active, last_activity, created_at, expires_at, metadata,
+                   ended_at, user_key";
+    let set: Vec<String> = columns
+        .split(',')
+        .map(|column| format!("{column} = excluded.{column}"))
+        .collect();
+    let upsert = format!(
+        "INSERT INTO presence.user_sessions ({columns}) SELECT {columns} FROM presence.user_sessions
+         ON CONFLICT (id) DO UPDATE SET {}",
+        set.join(", ")
+    );
+    client.batch_execute(&upsert).unwrap();
+    assert_eq!(database.connect().beat_by_token(&session.token), "ok");
+    client.end(session.id);
+    client.batch_execute(&upsert).unwrap();
+    assert_eq!(database.connect().beat_by_token(&session.token), "ended");
+    let count: i64 = client
+        .query_one("SELECT count(*) FROM presence.user_sessions", &[])
+        .unwrap()
+        .get(0);
+    assert_eq!(count, 1);
+}
+
+#[test]
+fn an_upsert_with_the_id_of_a_foreign_session_starts_another() {
+    let database = Cluster::shared().database();
+    let (user, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let foreign = database.connect().start(other);
+    let mut client = database.client_for(user);
+    let row = client
+        .query_one(UPSERT, &[&foreign.id, &user, &Some(&foreign.token[..]), &"{}", &true])
+        .map(|row| row.get::<_, Uuid>(0));
+    // The token is another session's, the id is not even looked at.
+    assert!(row.is_err());
+    let row = client
+        .query_one(UPSERT, &[&foreign.id, &user, &None::<&str>, &"{}", &true])
+        .unwrap();
+    assert_ne!(row.get::<_, Uuid>(0), foreign.id);
+    assert!(database.connect().is_online(other));
+}
+
 #[test]
 fn sessions_that_a_user_has_ended_cost_nothing() {
     let database = Cluster::shared().database();
