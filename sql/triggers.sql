@@ -21,3 +21,10 @@ ALTER TABLE @extschema@.user_sessions ENABLE ALWAYS TRIGGER presence_capture_tru
 CREATE TRIGGER presence_restore
     BEFORE INSERT ON @extschema@.user_presence
     FOR EACH ROW EXECUTE FUNCTION @extschema@._restore();
+
+-- Marks them as the owner's: other triggers on these tables are not fired by what the extension writes. Those that the
+-- owner or a superuser creates later are marked when they are created.
+ALTER TRIGGER presence_before_write ON @extschema@.user_sessions DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_capture ON @extschema@.user_sessions DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_capture_truncate ON @extschema@.user_sessions DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_restore ON @extschema@.user_presence DEPENDS ON EXTENSION pg_presence;

@@ -9,6 +9,8 @@
 //!
 //! What the heartbeat reads is prefetched while the executor starts.
 //!
+//! The same hook serves [`trust`], for all other statements: each hook costs every statement a call.
+//!
 //! `executor_start` runs for every statement of the server. An error of PostgreSQL jumps over its frame, so nothing in
 //! it may need to be dropped, and it must not panic.
 
@@ -22,6 +24,7 @@ use crate::{
     identity,
     pg::{compat, process_local::ProcessLocal},
     session,
+    store::trust,
 };
 
 /// The hook that was installed before ours.
@@ -83,7 +86,10 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
     let call = match unsafe { as_heartbeat_call(&*query, flags) } {
         Some(call) if identity::may_call(call.function) && !compat::function_calls_are_observed() => call,
         // SAFETY: the arguments are those of the hook.
-        _ => return unsafe { next_executor_start(query, flags) },
+        _ => unsafe {
+            next_executor_start(query, flags);
+            return trust::executor_started(query);
+        },
     };
     if let Some(session) = &call.session {
         session::prefetch_heartbeat(session);

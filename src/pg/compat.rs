@@ -22,6 +22,27 @@ mod unguarded {
         pub fn pfree(memory: *mut std::ffi::c_void);
         pub fn palloc(size: pg_sys::Size) -> *mut std::ffi::c_void;
         pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: i32);
+        #[cfg(not(feature = "pg13"))]
+        pub fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            text: *const std::ffi::c_char,
+            is_read_only: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            parameters: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            destination: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
+        #[cfg(feature = "pg13")]
+        pub fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            text: *const std::ffi::c_char,
+            context: pg_sys::ProcessUtilityContext::Type,
+            parameters: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            destination: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
     }
 }
 
@@ -91,6 +112,30 @@ pub unsafe fn standard_executor_start(query: *mut pg_sys::QueryDesc, flags: i32)
     // SAFETY: as the caller promises.
     unsafe { unguarded::standard_ExecutorStart(query, flags) };
 }
+
+/// Runs a utility statement as PostgreSQL does without a hook. Errors as in [`allocate`].
+#[cfg(not(feature = "pg13"))]
+pub const STANDARD_PROCESS_UTILITY: unsafe extern "C-unwind" fn(
+    *mut pg_sys::PlannedStmt,
+    *const std::ffi::c_char,
+    bool,
+    pg_sys::ProcessUtilityContext::Type,
+    pg_sys::ParamListInfo,
+    *mut pg_sys::QueryEnvironment,
+    *mut pg_sys::DestReceiver,
+    *mut pg_sys::QueryCompletion,
+) = unguarded::standard_ProcessUtility;
+/// As above.
+#[cfg(feature = "pg13")]
+pub const STANDARD_PROCESS_UTILITY: unsafe extern "C-unwind" fn(
+    *mut pg_sys::PlannedStmt,
+    *const std::ffi::c_char,
+    pg_sys::ProcessUtilityContext::Type,
+    pg_sys::ParamListInfo,
+    *mut pg_sys::QueryEnvironment,
+    *mut pg_sys::DestReceiver,
+    *mut pg_sys::QueryCompletion,
+) = unguarded::standard_ProcessUtility;
 
 /// Marks a slot as containing a virtual tuple.
 ///
@@ -186,6 +231,29 @@ pub fn may_execute(role: pg_sys::Oid, function: pg_sys::Oid) -> bool {
         }
     };
     result == pg_sys::AclResult::ACLCHECK_OK
+}
+
+/// Calls `f` for each table that a started query writes.
+///
+/// # Safety
+/// `state` is the state of a query that the executor has started.
+pub unsafe fn for_each_result_relation(state: *mut pg_sys::EState, mut f: impl FnMut(*mut pg_sys::ResultRelInfo)) {
+    #[cfg(feature = "pg13")]
+    // SAFETY: as the caller promises; there are `es_num_result_relations` of them.
+    unsafe {
+        for position in 0..(*state).es_num_result_relations as usize {
+            f((*state).es_result_relations.add(position));
+        }
+    }
+    #[cfg(not(feature = "pg13"))]
+    // SAFETY: as the caller promises; the list is null or one of pointers to ResultRelInfo.
+    unsafe {
+        if let Some(opened) = (*state).es_opened_result_relations.as_ref() {
+            for position in 0..opened.length as usize {
+                f((*opened.elements.add(position)).ptr_value.cast());
+            }
+        }
+    }
 }
 
 /// Splits a name such as `schema.function` into its parts. Errors with 42602 if its syntax is invalid.

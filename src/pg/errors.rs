@@ -133,6 +133,29 @@ pub fn reader_only() -> ! {
     )
 }
 
+/// 42501: a trigger on one of our tables that is not the owner's.
+pub fn untrusted_trigger() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "permission denied to create a trigger on a table of pg_presence",
+        "A trigger runs with the rights of the tables' owner, so only the owner or a superuser can create it, and all \
+         functions that it calls must belong to them.",
+        "Create the trigger and its functions as the owner of the tables, or put it on a table of your own that a trigger \
+         of the owner writes.",
+    )
+}
+
+/// 42501: a foreign key to one of our tables, from a table that is not the owner's.
+pub fn untrusted_foreign_key() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "permission denied to create a foreign key to a table of pg_presence",
+        "What a foreign key does runs with the rights of the tables' owner, so the referencing table must belong to the \
+         owner or a superuser.",
+        "Omit the foreign key; rows of sessions that no longer exist can be deleted from time to time.",
+    )
+}
+
 /// 42501: the caller is not a service, and the call is for services only.
 pub fn service_only() -> ! {
     raise(

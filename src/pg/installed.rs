@@ -34,6 +34,13 @@ pub struct Installed {
     pub marker: pg_sys::Oid,
 }
 
+impl Installed {
+    /// Returns the four tables.
+    pub fn tables(&self) -> [pg_sys::Oid; 4] {
+        [self.sessions, self.presence, self.changes, self.state]
+    }
+}
+
 static CACHE: ProcessLocal<Cell<Option<Installed>>> = ProcessLocal::new(Cell::new(None));
 /// Counts invalidations, so that a lookup during which one arrives is not cached.
 static GENERATION: ProcessLocal<Cell<u64>> = ProcessLocal::new(Cell::new(0));
@@ -53,6 +60,11 @@ pub fn try_get() -> Option<Installed> {
 #[inline]
 pub fn get() -> Installed {
     try_get().unwrap_or_else(|| missing())
+}
+
+/// Returns whether the next call will have to find the extension.
+pub fn is_uncached() -> bool {
+    CACHE.get().is_none()
 }
 
 #[cold]

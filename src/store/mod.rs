@@ -1,7 +1,7 @@
 //! The durable side: SQL on the extension's own tables.
 //!
 //! [`statement`] prepares and runs a statement, with the rights of [`owner_rights`] and planned as [`planning`] has it;
-//! [`value`] and [`rows`] are what goes in and what comes out. The others are the statements, by what they are for.
+//! [`trust`] keeps other people's triggers out of it; [`value`] and [`rows`] are what goes in and what comes out. The others are the statements, by what they are for.
 
 pub mod cleanup;
 pub mod feed;
@@ -14,4 +14,5 @@ mod planning;
 pub mod rows;
 pub mod session;
 pub mod statement;
+pub mod trust;
 pub mod value;

@@ -1,11 +1,14 @@
 //! The rights that our own statements run with: those of the tables' owner.
 
-use std::ffi::CStr;
+use std::{cell::Cell, ffi::CStr};
 
 use pgrx::pg_sys;
 
 use super::planning::SettingsScope;
-use crate::pg::installed;
+use crate::pg::{installed, process_local::ProcessLocal};
+
+/// How many of our statements are in progress, one inside of another.
+static DEPTH: ProcessLocal<Cell<u32>> = ProcessLocal::new(Cell::new(0));
 
 /// The settings that our statements run under. A plan is often made while the tables are empty or not yet analyzed, and
 /// then kept: it is to use the indexes all the same, and not to be JIT-compiled because of an overestimated cost.
@@ -40,6 +43,7 @@ impl OwnerRights {
                     | pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
             );
         }
+        DEPTH.set(DEPTH.get() + 1);
         rights.settings = Some(SettingsScope::set(&SETTINGS));
         rights
     }
@@ -47,6 +51,7 @@ impl OwnerRights {
 
 impl Drop for OwnerRights {
     fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
         // When an error unwinds, the abort of the (sub)transaction restores the user id itself.
         if std::thread::panicking() {
             return;
@@ -63,4 +68,10 @@ impl Drop for OwnerRights {
 pub fn as_owner<R>(f: impl FnOnce() -> R) -> R {
     let _rights = OwnerRights::take();
     f()
+}
+
+/// Returns whether a statement of ours is in progress.
+#[inline(always)]
+pub fn are_in_force() -> bool {
+    DEPTH.get() > 0
 }

@@ -2,7 +2,7 @@
 //!
 //! [`before_write`] corrects a row before it is written, [`capture`] records what was written, [`pending`] keeps the
 //! records until the transaction ends, and [`commit`] applies them to the roster or discards them. [`restore`] is for
-//! `user_presence` alone.
+//! `user_presence` alone. [`ddl`] refuses triggers and foreign keys of others.
 
 pub mod before_write;
 mod call;
@@ -10,6 +10,7 @@ pub mod capture;
 mod client;
 mod commit;
 mod correction;
+mod ddl;
 mod fields;
 pub mod held;
 mod intent;
@@ -21,7 +22,8 @@ mod service;
 pub mod session_limit;
 mod write_index;
 
-/// Registers the callbacks that apply or discard pending writes. Call once, from `_PG_init`.
+/// Registers the callbacks that apply or discard pending writes, and the hook for DDL. Call once, from `_PG_init`.
 pub fn init() {
     commit::register();
+    ddl::init();
 }

@@ -25,6 +25,7 @@ mod launcher;
 mod memory;
 mod notifications;
 mod other_triggers;
+mod others_triggers;
 mod overflow;
 mod privileges;
 mod readme;
