@@ -13,12 +13,14 @@ use super::{
 use crate::{
     identity,
     pg::{errors, random},
+    roster::{Key, Owner},
     rules::{
         presence_id::presence_id_text,
         time::Micros,
         token::{self, Digest},
     },
     store::{
+        session,
         statement::{Snapshot, Statement},
         value::Value,
     },
@@ -89,7 +91,11 @@ pub fn insert(row: &mut SessionFields, context: WriteContext) {
     let digest = match (own_digest, row.session_token.as_deref()) {
         (Some(digest), _) => digest,
         // Even a digest is digested: whoever has read one must not be able to take over its session.
-        (None, Some(token)) if token::check(token).is_ok() => Digest::of(token),
+        (None, Some(token)) if token::check(token).is_ok() => {
+            let digest = Digest::of(token);
+            check_token(digest, auth_id, user_id, context);
+            digest
+        }
         (None, Some(_)) => errors::weak_token(),
         (None, None) => Digest::from_bytes(random::bytes()),
     };
@@ -124,6 +130,17 @@ pub fn insert(row: &mut SessionFields, context: WriteContext) {
     row.fill_key();
     if own.is_none() {
         session_limit::check(user_id, context.now);
+    }
+}
+
+/// Refuses the token of another user's session, and of one that has ended, as `start_session()` does: who still holds it
+/// would be told that the session goes on, and could end it. The insert itself refuses the token of the client's own
+/// session. Errors: 42501.
+fn check_token(digest: Digest, auth_id: Uuid, user_id: Uuid, context: WriteContext) {
+    if let Some(found) = session::find(&Key::Digest(digest), &Owner::Any)
+        && (found.auth_id != auth_id || found.user_id != user_id || session::has_ended(&found, context.now))
+    {
+        errors::not_permitted();
     }
 }
 
