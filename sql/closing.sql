@@ -33,6 +33,16 @@ BEGIN
                    LATERAL pg_catalog.aclexplode(
                        COALESCE(p.proacl, pg_catalog.acldefault('f'::pg_catalog."char", p.proowner))) a
              WHERE a.grantee OPERATOR(pg_catalog.<>) p.proowner
+            UNION
+            SELECT pg_catalog.format('TYPE %s', t.oid::pg_catalog.regtype), a.grantee
+              FROM member m
+              JOIN pg_catalog.pg_type t
+                ON m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+               AND t.oid OPERATOR(pg_catalog.=) m.objid,
+                   LATERAL pg_catalog.aclexplode(
+                       COALESCE(t.typacl, pg_catalog.acldefault('T'::pg_catalog."char", t.typowner))) a
+             WHERE t.typname OPERATOR(pg_catalog.=) '_service_marker'
+               AND a.grantee OPERATOR(pg_catalog.<>) t.typowner
         )
         SELECT pg_catalog.format('REVOKE ALL ON %s FROM %s', object,
                    CASE WHEN grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
@@ -62,6 +72,22 @@ BEGIN
     PERFORM @extschema@._grant_usage('pg_monitor'::pg_catalog.regrole);
 END
 $monitor$;
+
+-- The owner of the database, whoever that is: a service that may let others in.
+DO LANGUAGE plpgsql $database_owner$
+BEGIN
+    -- Before PostgreSQL 14 there is no such role.
+    IF pg_catalog.to_regrole('pg_database_owner') IS NOT NULL THEN
+        PERFORM @extschema@.grant_service('pg_database_owner'::pg_catalog.regrole);
+        GRANT EXECUTE ON FUNCTION
+            @extschema@.grant_holder(pg_catalog.regrole),
+            @extschema@.grant_client(pg_catalog.regrole),
+            @extschema@.grant_reader(pg_catalog.regrole),
+            @extschema@.grant_service(pg_catalog.regrole)
+            TO pg_database_owner;
+    END IF;
+END
+$database_owner$;
 
 -- The roles of Supabase, if they exist.
 DO LANGUAGE plpgsql $supabase$

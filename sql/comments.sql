@@ -30,6 +30,8 @@ COMMENT ON TYPE @extschema@.presence_cleanup IS 'Numbers of sessions, as returne
 COMMENT ON COLUMN @extschema@.presence_cleanup.deactivated IS 'Number of sessions marked as not active';
 COMMENT ON COLUMN @extschema@.presence_cleanup.deleted IS 'Number of sessions deleted';
 
+COMMENT ON DOMAIN @extschema@._service_marker IS 'A role with the USAGE privilege on it is a service';
+
 COMMENT ON TYPE @extschema@._stats_row IS 'Statistics, as returned by _stats()';
 COMMENT ON COLUMN @extschema@._stats_row.live_sessions IS 'Number of live sessions';
 COMMENT ON COLUMN @extschema@._stats_row.known_sessions IS 'Number of sessions in shared memory that have not ended';
@@ -105,6 +107,14 @@ COMMENT ON TRIGGER presence_capture ON @extschema@.user_sessions
     IS 'Applies writes to shared memory at commit; must be ENABLE ALWAYS';
 COMMENT ON TRIGGER presence_capture_truncate ON @extschema@.user_sessions
     IS 'Applies TRUNCATE to shared memory at commit; must be ENABLE ALWAYS';
+COMMENT ON TRIGGER presence_before_truncate ON @extschema@.user_sessions
+    IS 'Lets only the owner and services truncate the table';
+COMMENT ON TRIGGER presence_before_truncate ON @extschema@.user_presence
+    IS 'Lets only the owner and services truncate the table';
+COMMENT ON TRIGGER presence_before_truncate ON @extschema@.presence_changes
+    IS 'Lets only the owner and services truncate the table';
+COMMENT ON TRIGGER presence_before_truncate ON @extschema@._feed_state
+    IS 'Lets only the owner and services truncate the table';
 COMMENT ON POLICY own_or_service_select ON @extschema@.user_sessions
     IS 'Clients can select their own sessions, services all sessions';
 COMMENT ON POLICY own_or_service_insert ON @extschema@.user_sessions
@@ -281,11 +291,18 @@ COMMENT ON FUNCTION @extschema@.presence_health()
 -- Internal functions
 
 COMMENT ON FUNCTION @extschema@._stats() IS 'Returns the statistics for the view presence_stats';
-COMMENT ON FUNCTION @extschema@._service_marker()
-    IS 'Does nothing; a role with the EXECUTE privilege on it is a service';
 COMMENT ON FUNCTION @extschema@._grant_usage(pg_catalog.regrole)
-    IS 'Grants USAGE on the schema, for the functions grant_holder() to grant_service()';
+    IS 'Grants USAGE on the schema and the functions that everybody may call, for the functions grant_holder() to grant_service()';
+COMMENT ON FUNCTION @extschema@._grant_holder(pg_catalog.regrole)
+    IS 'Grants the privileges of a holder, for grant_holder()';
+COMMENT ON FUNCTION @extschema@._grant_client(pg_catalog.regrole)
+    IS 'Grants the privileges of a client, for grant_client()';
+COMMENT ON FUNCTION @extschema@._grant_reader(pg_catalog.regrole)
+    IS 'Grants the privileges of a reader, for grant_reader()';
+COMMENT ON FUNCTION @extschema@._grant_service(pg_catalog.regrole)
+    IS 'Grants the privileges of a service, for grant_service()';
 COMMENT ON FUNCTION @extschema@._start_worker() IS 'Requests a worker at commit, for the install';
+COMMENT ON FUNCTION @extschema@._before_truncate() IS 'Trigger function of presence_before_truncate';
 COMMENT ON FUNCTION @extschema@._before_write() IS 'Trigger function of presence_before_write';
 COMMENT ON FUNCTION @extschema@._capture() IS 'Trigger function of presence_capture and presence_capture_truncate';
 COMMENT ON FUNCTION @extschema@._restore() IS 'Trigger function of presence_restore';

@@ -1,9 +1,9 @@
--- Functions with which the owner makes a role a holder, client, reader or service. They issue ordinary grants, which
--- pg_dump dumps and REVOKE revokes.
+-- The privileges of a holder, client, reader and service: ordinary grants, which pg_dump dumps and REVOKE revokes. Called
+-- by grant_holder() and its like, which check the caller, with the rights of the owner of these functions.
 --
 -- Each reads the name of the schema from the catalogs, as the schema may have been renamed since the install.
 
--- Called by the others first: grants USAGE on the schema.
+-- Called by the others first: grants USAGE on the schema, and what PUBLIC has been granted.
 CREATE FUNCTION @extschema@._grant_usage(role pg_catalog.regrole) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -18,13 +18,23 @@ BEGIN
             MESSAGE = 'role must not be null',
             HINT = 'Pass the name of a role, for example: SELECT grant_client(''authenticated'');';
     END IF;
-    IF NOT has_schema_privilege(role, home, 'USAGE') THEN
+    -- Not only where the role lacks them: a privilege that it has through PUBLIC may be revoked from there.
+    IF has_schema_privilege(home, 'USAGE WITH GRANT OPTION') OR NOT has_schema_privilege(role, home, 'USAGE') THEN
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', home, role);
     END IF;
+    -- Policies and column defaults call the first three.
+    EXECUTE format('GRANT EXECUTE ON FUNCTION
+        %1$I.is_service(),
+        %1$I.presence_user_id(),
+        %1$I.presence_auth_id(),
+        %1$I.presence_id(text),
+        %1$I.presence_id(bigint),
+        %1$I.token_digest(text)
+        TO %2$s', home, role);
 END
 $function$;
 
-CREATE FUNCTION @extschema@.grant_holder(role pg_catalog.regrole) RETURNS pg_catalog.void
+CREATE FUNCTION @extschema@._grant_holder(role pg_catalog.regrole) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -41,7 +51,7 @@ END
 $function$;
 
 -- Grants UPDATE on columns only, and neither DELETE nor TRUNCATE: any of these on the table would allow the role to lock it.
-CREATE FUNCTION @extschema@.grant_client(role pg_catalog.regrole) RETURNS pg_catalog.void
+CREATE FUNCTION @extschema@._grant_client(role pg_catalog.regrole) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -70,7 +80,7 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION @extschema@.grant_reader(role pg_catalog.regrole) RETURNS pg_catalog.void
+CREATE FUNCTION @extschema@._grant_reader(role pg_catalog.regrole) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -92,16 +102,16 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION @extschema@.grant_service(role pg_catalog.regrole) RETURNS pg_catalog.void
+CREATE FUNCTION @extschema@._grant_service(role pg_catalog.regrole) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     home text := (SELECT e.extnamespace::regnamespace::text FROM pg_extension e WHERE e.extname = 'pg_presence');
 BEGIN
-    EXECUTE format('SELECT %1$s.grant_holder(%2$L), %1$s.grant_client(%2$L), %1$s.grant_reader(%2$L)', home, role);
+    EXECUTE format('SELECT %1$s._grant_holder(%2$L), %1$s._grant_client(%2$L), %1$s._grant_reader(%2$L)', home, role);
+    EXECUTE format('GRANT USAGE ON TYPE %1$s._service_marker TO %2$s', home, role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION
-        %1$s._service_marker(),
         %1$s.start_sessions(uuid[], text[], text[], jsonb[]),
         %1$s.forget_user(uuid),
         %1$s.cleanup_sessions(),

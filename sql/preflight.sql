@@ -28,6 +28,27 @@ BEGIN
       JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
      WHERE e.extname OPERATOR(pg_catalog.=) 'pg_presence';
 
+    -- Its owner could replace everything in the schema.
+    IF target_owner OPERATOR(pg_catalog.<>) database_owner
+       AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_roles r
+            WHERE r.oid OPERATOR(pg_catalog.=) target_owner
+              AND (r.rolsuper
+                   OR r.rolname OPERATOR(pg_catalog.=) 'pg_database_owner'
+                   OR r.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
+       )
+    THEN
+        RAISE EXCEPTION USING
+            ERRCODE = '55000',
+            MESSAGE = pg_catalog.format('schema %s is not safe to install into', target),
+            DETAIL = pg_catalog.format(
+                'Its owner, role %I, could replace the extension''s functions.', pg_catalog.pg_get_userbyid(target_owner)),
+            HINT = pg_catalog.format(
+                'Use a separate schema: CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence; '
+                'or change the owner first: ALTER SCHEMA %s OWNER TO %I;', target,
+                pg_catalog.pg_get_userbyid(database_owner));
+    END IF;
+
     -- A role with the CREATE privilege could create functions and operators that shadow those that ours call.
     SELECT pg_catalog.string_agg(
                CASE

@@ -17,6 +17,16 @@ CREATE TRIGGER presence_capture_truncate
 ALTER TABLE @extschema@.user_sessions ENABLE ALWAYS TRIGGER presence_capture;
 ALTER TABLE @extschema@.user_sessions ENABLE ALWAYS TRIGGER presence_capture_truncate;
 
+-- Row-level security does not apply to TRUNCATE, so these check who truncates.
+CREATE TRIGGER presence_before_truncate BEFORE TRUNCATE ON @extschema@.user_sessions
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@._before_truncate();
+CREATE TRIGGER presence_before_truncate BEFORE TRUNCATE ON @extschema@.user_presence
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@._before_truncate();
+CREATE TRIGGER presence_before_truncate BEFORE TRUNCATE ON @extschema@.presence_changes
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@._before_truncate();
+CREATE TRIGGER presence_before_truncate BEFORE TRUNCATE ON @extschema@._feed_state
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@._before_truncate();
+
 -- Skips the dumped row of a user if, by the time it is restored, the worker has written a newer one.
 CREATE TRIGGER presence_restore
     BEFORE INSERT ON @extschema@.user_presence
@@ -28,3 +38,7 @@ ALTER TRIGGER presence_before_write ON @extschema@.user_sessions DEPENDS ON EXTE
 ALTER TRIGGER presence_capture ON @extschema@.user_sessions DEPENDS ON EXTENSION pg_presence;
 ALTER TRIGGER presence_capture_truncate ON @extschema@.user_sessions DEPENDS ON EXTENSION pg_presence;
 ALTER TRIGGER presence_restore ON @extschema@.user_presence DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_before_truncate ON @extschema@.user_sessions DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_before_truncate ON @extschema@.user_presence DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_before_truncate ON @extschema@.presence_changes DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_before_truncate ON @extschema@._feed_state DEPENDS ON EXTENSION pg_presence;

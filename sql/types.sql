@@ -29,6 +29,10 @@ CREATE TYPE @extschema@.presence_feed_cursor AS (
     seq pg_catalog.int8
 );
 
+-- A role with the USAGE privilege on this type is a service. It is a type, as GRANT ... ON ALL TABLES, ALL ROUTINES or ALL
+-- SEQUENCES IN SCHEMA does not reach it. No value is ever of this type.
+CREATE DOMAIN @extschema@._service_marker AS pg_catalog.bool;
+
 -- Returned by _stats(), for the view presence_stats.
 CREATE TYPE @extschema@._stats_row AS (
     live_sessions pg_catalog.int8,

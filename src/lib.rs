@@ -48,6 +48,7 @@ mod benches;
     name = "triggers",
     requires = [
         "tables",
+        triggers::before_truncate::_before_truncate,
         triggers::before_write::_before_write,
         triggers::restore::_restore,
         triggers::capture::_capture
@@ -85,10 +86,13 @@ mod benches;
         api::end::end_session_by_token,
         api::end::end_sessions,
         api::end::end_user_sessions,
+        api::grants::grant_client,
+        api::grants::grant_holder,
+        api::grants::grant_reader,
+        api::grants::grant_service,
         api::heartbeat::heartbeat,
         api::heartbeat::heartbeat_by_token,
         api::heartbeat::heartbeat_many,
-        api::identity::_service_marker,
         api::identity::is_service,
         api::identity::presence_auth_id,
         api::identity::presence_user_id,

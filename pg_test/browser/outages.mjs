@@ -155,7 +155,7 @@ alone('the dashboard did not run as superuser, and did not panic', async () => {
   assert.deepEqual(names ?? ['dashboard'], ['dashboard'])
   const [{ rights }] = await sql(
     `SELECT rolsuper OR rolbypassrls OR pg_has_role('dashboard', 'pg_write_all_data', 'member')
-         OR has_function_privilege('dashboard', 'presence._service_marker()', 'execute') AS rights
+         OR has_type_privilege('dashboard', 'presence._service_marker', 'usage') AS rights
      FROM pg_roles WHERE rolname = 'dashboard'`,
   )
   assert.equal(rights, false)

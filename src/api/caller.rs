@@ -1,5 +1,6 @@
 //! What a call checks first: the server, the caller's rights, and the user it acts for.
 
+use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
@@ -29,6 +30,17 @@ pub fn require_preload() {
 pub fn require_service() {
     if !identity::is_service() {
         errors::service_only();
+    }
+}
+
+/// Checks that the caller is a service or a member of pg_monitor: EXECUTE alone, as GRANT ... ON ALL ROUTINES gives it,
+/// is not enough. Errors: 42501 where it is not.
+pub fn require_monitor() {
+    // SAFETY: a catalog lookup by OID.
+    let is_monitor =
+        unsafe { pg_sys::has_privs_of_role(compat::current_role(), pg_sys::Oid::from(pg_sys::ROLE_PG_MONITOR)) };
+    if !is_monitor {
+        require_service();
     }
 }
 

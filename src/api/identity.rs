@@ -27,7 +27,3 @@ pub fn presence_auth_id() -> Option<pgrx::Uuid> {
     require_preload();
     identity::auth_id().map(|id| pgrx::Uuid::from_bytes(id.into_bytes()))
 }
-
-/// Does nothing. A role with EXECUTE on it is a service.
-#[pg_extern(stable, parallel_safe)]
-fn _service_marker() {}

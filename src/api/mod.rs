@@ -7,6 +7,7 @@ mod cleanup;
 mod end;
 mod epoch;
 pub mod fast_path;
+mod grants;
 mod heartbeat;
 pub mod identity;
 mod new_session;

@@ -2,7 +2,7 @@
 
 use pgrx::pg_extern;
 
-use super::result::ResultSet;
+use super::{caller, result::ResultSet};
 use crate::{
     pg::compat,
     roster,
@@ -10,7 +10,8 @@ use crate::{
     store::value::Value,
 };
 
-/// Returns one row: the roster's and the worker's figures for this database. Errors: 55000 where the library is not
+/// Returns one row: the roster's and the worker's figures for this database. Errors: 42501 where the caller is neither a
+/// service nor a member of pg_monitor, 55000 where the library is not
 /// preloaded.
 #[pg_extern(
     requires = ["types"],
@@ -21,6 +22,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#
 )]
 pub fn _stats(mut rows: ResultSet) -> ResultSet {
+    caller::require_monitor();
     let tenant = roster::tenant();
     let (stats, worker) = (tenant.stats(), tenant.worker());
     let (beats, rejected_beats) = tenant.beat_counts();

@@ -6,7 +6,7 @@ use pgrx::pg_sys::{self, InvalidOid, Oid};
 
 use crate::pg::process_local::ProcessLocal;
 
-/// Whether a role is a service, where the extension has this owner and this marker function.
+/// Whether a role is a service, where the extension has this owner and this marker type.
 pub static SERVICE: RoleCache<(Oid, Oid)> = RoleCache::new((InvalidOid, InvalidOid));
 /// Whether a role is a reader, where the extension has this table of sessions.
 pub static READER: RoleCache<Oid> = RoleCache::new(InvalidOid);
@@ -15,6 +15,8 @@ pub static CALL_RIGHT: RoleCache<Oid> = RoleCache::new(InvalidOid);
 
 /// Counts invalidations, so that an answer is not cached if one arrives while it is being found.
 static GENERATION: ProcessLocal<Cell<u64>> = ProcessLocal::new(Cell::new(0));
+/// The hash value of the marker type in the cache of types: others come and go with each table.
+static MARKER_HASH: ProcessLocal<Cell<Option<u32>>> = ProcessLocal::new(Cell::new(None));
 static REGISTERED: ProcessLocal<Cell<bool>> = ProcessLocal::new(Cell::new(false));
 
 /// One answer for one role, the last that it was needed for. `K` is what the answer depends on besides the role.
@@ -66,9 +68,25 @@ impl<K: Copy + PartialEq> RoleCache<K> {
     }
 }
 
+/// Empties the caches from now on when the privileges on a type change.
+pub fn watch_type(id: Oid) {
+    let nothing = pg_sys::Datum::from(0);
+    // SAFETY: computes a hash value.
+    let hash = unsafe {
+        pg_sys::GetSysCacheHashValue(
+            pg_sys::SysCacheIdentifier::TYPEOID as i32,
+            pg_sys::Datum::from(id),
+            nothing,
+            nothing,
+            nothing,
+        )
+    };
+    MARKER_HASH.set(Some(hash));
+}
+
 /// Registers for invalidations, once per backend: PostgreSQL cannot unregister a callback.
 fn register() {
-    use pg_sys::SysCacheIdentifier::{AUTHMEMMEMROLE, AUTHOID, DATABASEOID, PROCOID};
+    use pg_sys::SysCacheIdentifier::{AUTHMEMMEMROLE, AUTHOID, DATABASEOID, PROCOID, TYPEOID};
     if REGISTERED.replace(true) {
         return;
     }
@@ -77,6 +95,8 @@ fn register() {
         // SAFETY: the callback only writes to cells and never raises.
         unsafe { pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(invalidate), pg_sys::Datum::from(0)) };
     }
+    // SAFETY: as above.
+    unsafe { pg_sys::CacheRegisterSyscacheCallback(TYPEOID as i32, Some(invalidate_type), pg_sys::Datum::from(0)) };
 }
 
 unsafe extern "C-unwind" fn invalidate(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
@@ -84,4 +104,12 @@ unsafe extern "C-unwind" fn invalidate(_arg: pg_sys::Datum, _cache: i32, _hash: 
     SERVICE.clear();
     READER.clear();
     CALL_RIGHT.clear();
+}
+
+/// Types change with each table that is created or dropped; only the marker matters. The hash 0 stands for all types.
+unsafe extern "C-unwind" fn invalidate_type(arg: pg_sys::Datum, cache: i32, hash: u32) {
+    if hash == 0 || MARKER_HASH.get() == Some(hash) {
+        // SAFETY: may be called at any time.
+        unsafe { invalidate(arg, cache, hash) };
+    }
 }

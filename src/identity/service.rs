@@ -2,14 +2,14 @@
 
 use pgrx::pg_sys;
 
-use super::role_cache::SERVICE;
+use super::role_cache::{self, SERVICE};
 use crate::pg::{
-    compat,
+    catalog, compat,
     installed::{self, Installed},
 };
 
-/// Returns whether the role whose rights now apply is a service: superuser, BYPASSRLS, member of the tables' owner, or
-/// granted EXECUTE on the marker function. Errors: 55000 where the extension is not installed.
+/// Returns whether the role whose rights now apply is a service: superuser, BYPASSRLS, member of the tables' owner or of
+/// the database's, or granted USAGE on the marker type, other than by a grant to PUBLIC. Errors: 55000 where the extension is not installed.
 ///
 /// Inside a function with SECURITY DEFINER that role is the definer, as for every other right.
 #[inline(always)]
@@ -25,9 +25,14 @@ pub fn is_service() -> bool {
 #[cold]
 fn look_up(role: pg_sys::Oid, installed: Installed) -> bool {
     SERVICE.fill(role, (installed.owner, installed.marker), || {
-        // SAFETY: catalog look-ups by OID; has_bypassrls_privilege is true for a superuser too.
-        let is_trusted =
-            unsafe { pg_sys::has_bypassrls_privilege(role) || pg_sys::has_privs_of_role(role, installed.owner) };
-        is_trusted || compat::may_execute(role, installed.marker)
+        role_cache::watch_type(installed.marker);
+        // SAFETY: catalog look-ups by OID.
+        let is_member = |of: pg_sys::Oid| unsafe { pg_sys::has_privs_of_role(role, of) };
+        // SAFETY: as above; true for a superuser too.
+        let bypasses_rls = unsafe { pg_sys::has_bypassrls_privilege(role) };
+        bypasses_rls
+            || is_member(installed.owner)
+            || catalog::database_owner().is_some_and(is_member)
+            || catalog::usage_grantees(installed.marker).into_iter().any(is_member)
     })
 }

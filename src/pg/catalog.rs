@@ -57,6 +57,18 @@ pub fn relation_owner(relation: Oid) -> Option<Oid> {
     }
 }
 
+/// Returns the owner of this database.
+pub fn database_owner() -> Option<Oid> {
+    // SAFETY: rows of pg_database; reads a global of this process.
+    unsafe {
+        fixed_columns(
+            pg_sys::SysCacheIdentifier::DATABASEOID,
+            pg_sys::MyDatabaseId,
+            |row: &pg_sys::FormData_pg_database| row.datdba,
+        )
+    }
+}
+
 /// Returns the owner of an operator, and its function.
 pub fn operator(operator: Oid) -> Option<(Oid, Oid)> {
     // SAFETY: rows of pg_operator.
@@ -88,6 +100,39 @@ unsafe fn fixed_columns<T, R>(
         pg_sys::ReleaseSysCache(row);
         Some(found)
     }
+}
+
+/// Returns the roles that have been granted USAGE on a type, without PUBLIC.
+pub fn usage_grantees(id: Oid) -> Vec<Oid> {
+    const HEADER: usize = size_of::<pg_sys::ArrayType>() + 2 * size_of::<i32>();
+    let mut grantees = Vec::new();
+    // SAFETY: the row stays pinned until ReleaseSysCache, and is read only before. An access list is an array of one
+    // dimension without nulls; its elements follow the header, aligned to 8 bytes.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::TYPEOID as i32;
+        let row = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(id));
+        if row.is_null() {
+            return grantees;
+        }
+        let mut is_null = false;
+        let list = pg_sys::SysCacheGetAttr(cache, row, pg_sys::Anum_pg_type_typacl as i16, &mut is_null);
+        if !is_null {
+            let array = pg_sys::pg_detoast_datum(list.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+            if (*array).ndim == 1 && (*array).dataoffset == 0 && (*array).elemtype == pg_sys::ACLITEMOID {
+                let count = *array.add(1).cast::<i32>() as usize;
+                let items = array.byte_add(HEADER.next_multiple_of(8)).cast::<pg_sys::AclItem>();
+                for position in 0..count {
+                    let item = items.add(position).read_unaligned();
+                    let may_use = item.ai_privs & pg_sys::ACL_USAGE as pg_sys::AclMode != 0;
+                    if may_use && item.ai_grantee != pg_sys::InvalidOid {
+                        grantees.push(item.ai_grantee);
+                    }
+                }
+            }
+        }
+        pg_sys::ReleaseSysCache(row);
+    }
+    grantees
 }
 
 /// Calls `f` with the catalog and the OID of each object that an object depends on.

@@ -133,6 +133,16 @@ pub fn reader_only() -> ! {
     )
 }
 
+/// 42501: TRUNCATE of one of our tables by a role that has the privilege only.
+pub fn truncate_refused() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "permission denied to truncate a table of pg_presence",
+        "",
+        "Only the owner and services can truncate it. To end all sessions of a user, call end_user_sessions().",
+    )
+}
+
 /// 42501: a trigger on one of our tables that is not the owner's.
 pub fn untrusted_trigger() -> ! {
     raise(
@@ -163,6 +173,16 @@ pub fn service_only() -> ! {
         "must be a service to call this function",
         "",
         "The owner of the extension can make a role a service with SELECT grant_service('its role').",
+    )
+}
+
+/// 42501: the caller is neither the owner of the extension nor of the database.
+pub fn owner_only() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "must be owner of the extension or of the database to call this function",
+        "",
+        "Call it as the owner of the database.",
     )
 }
 

@@ -30,7 +30,7 @@ pub struct Installed {
     pub state: pg_sys::Oid,
     /// The role that owns `user_sessions`.
     pub owner: pg_sys::Oid,
-    /// Function `_service_marker()`: a role with the EXECUTE privilege on it is a service.
+    /// Type `_service_marker`: a role with the USAGE privilege on it is a service.
     pub marker: pg_sys::Oid,
 }
 
@@ -154,7 +154,7 @@ fn find() -> Option<Installed> {
         changes: relation(c"presence_changes")?,
         state: relation(c"_feed_state")?,
         owner: owner_of(sessions)?,
-        marker: function(c"_service_marker", &[], schema)?,
+        marker: type_named(c"_service_marker", schema)?,
     })
 }
 
@@ -202,6 +202,22 @@ fn owner_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
         pg_sys::ReleaseSysCache(tuple);
         Some(owner)
     }
+}
+
+/// Returns the type with this name, if it exists in `schema`.
+fn type_named(name: &CStr, schema: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: the key of TYPENAMENSP is name and schema.
+    let oid = unsafe {
+        pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
+            pg_sys::Anum_pg_type_oid as i16,
+            pg_sys::Datum::from(name.as_ptr()),
+            pg_sys::Datum::from(schema),
+            pg_sys::Datum::from(0),
+            pg_sys::Datum::from(0),
+        )
+    };
+    (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
 /// Returns the function with this name and these argument types, if it exists in `schema`.

@@ -9,7 +9,7 @@ pub mod feed_state;
 pub mod flush;
 pub mod load;
 pub mod own_write;
-mod owner_rights;
+pub mod owner_rights;
 mod planning;
 pub mod rows;
 pub mod session;

@@ -70,6 +70,22 @@ pub fn as_owner<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Runs `f` with the rights of a role, as a security-restricted operation, as PostgreSQL runs a function with SECURITY
+/// DEFINER. What `f` runs sets its own search path.
+pub fn as_role<R>(role: pg_sys::Oid, f: impl FnOnce() -> R) -> R {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: plain calls; restored below, or by the abort if an error gets past it.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+        pg_sys::SetUserIdAndSecContext(role, context | restricted as i32);
+    }
+    let result = f();
+    // SAFETY: restores what was found.
+    unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
+    result
+}
+
 /// Returns whether a statement of ours is in progress.
 #[inline(always)]
 pub fn are_in_force() -> bool {

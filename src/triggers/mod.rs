@@ -4,6 +4,7 @@
 //! records until the transaction ends, and [`commit`] applies them to the roster or discards them. [`restore`] is for
 //! `user_presence` alone. [`ddl`] refuses triggers and foreign keys of others.
 
+pub mod before_truncate;
 pub mod before_write;
 mod call;
 pub mod capture;

@@ -86,7 +86,7 @@ fn a_schema_filled_with_traps_before_the_install_harms_nobody() {
     plant(&database, "presence");
     let mut service = database.connect();
     service
-        .batch_execute("CREATE EXTENSION pg_presence SCHEMA presence")
+        .batch_execute("ALTER SCHEMA presence OWNER TO postgres; CREATE EXTENSION pg_presence SCHEMA presence")
         .unwrap();
     service.start(Uuid::new_v4());
     database.wait_for_seq(1);
@@ -102,7 +102,7 @@ fn an_existing_object_of_the_same_name_is_not_adopted() {
         "CREATE VIEW presence.presence_stats AS SELECT 1",
         "CREATE TYPE presence.presence_status AS ENUM ('active')",
         "CREATE FUNCTION presence.heartbeat(session_id uuid) RETURNS text LANGUAGE sql AS 'SELECT ''ok'''",
-        "CREATE FUNCTION presence._service_marker() RETURNS void LANGUAGE sql AS ''",
+        "CREATE DOMAIN presence._service_marker AS bool",
         "CREATE FUNCTION presence.grant_client(role regrole) RETURNS void LANGUAGE sql AS ''",
     ] {
         let database = Cluster::shared().database_with(Install::None);

@@ -78,7 +78,7 @@ fn privileges_beyond_the_documented_ones_are_found() {
 #[test]
 fn a_service_granted_to_public_is_found() {
     let database = healthy(Cluster::shared());
-    database.run("GRANT EXECUTE ON FUNCTION presence._service_marker() TO PUBLIC");
+    database.run("GRANT USAGE ON TYPE presence._service_marker TO PUBLIC");
     assert_only("services", &mut database.connect());
 }
 
@@ -230,9 +230,7 @@ fn roles_are_granted_by_the_owner_only_and_revoked_as_usual() {
     let is_service =
         |client: &mut Client| -> bool { client.query_one("SELECT presence.is_service()", &[]).unwrap().get(0) };
     assert!(is_service(&mut client));
-    database.run(&format!(
-        "REVOKE EXECUTE ON FUNCTION presence._service_marker() FROM {service}"
-    ));
+    database.run(&format!("REVOKE USAGE ON TYPE presence._service_marker FROM {service}"));
     assert!(!is_service(&mut client));
 }
 

@@ -179,12 +179,15 @@ fn database_role(database: &pg_presence_test::Database, what: &str) -> String {
 }
 
 #[test]
-fn a_schema_owned_by_another_role_is_accepted() {
+fn a_schema_owned_by_the_owner_of_the_database_is_accepted() {
     let database = Cluster::shared().database_with(Install::None);
     let owner = database_role(&database, "owner");
     let mut client = database.connect();
     client
-        .batch_execute(&format!("CREATE SCHEMA theirs AUTHORIZATION {owner}"))
+        .batch_execute(&format!(
+            "ALTER DATABASE {} OWNER TO {owner}; CREATE SCHEMA theirs AUTHORIZATION {owner}",
+            database.name
+        ))
         .unwrap();
     client
         .batch_execute("CREATE EXTENSION pg_presence SCHEMA theirs")

@@ -79,6 +79,7 @@ fn a_revoked_service_is_none_from_the_next_statement_on() {
             FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'presence'::regnamespace LOOP
                 EXECUTE format('REVOKE ALL ON FUNCTION %s FROM {role}', f);
             END LOOP;
+            REVOKE USAGE ON TYPE presence._service_marker FROM {role};
         END $$"
     ));
     assert!(

@@ -89,7 +89,15 @@ fn it_names_every_function_and_table() {
             &[],
         )
         .unwrap();
-    let internal = ["_grant_usage", "_service_marker", "_start_worker", "_stats"];
+    let internal = [
+        "_grant_client",
+        "_grant_holder",
+        "_grant_reader",
+        "_grant_service",
+        "_grant_usage",
+        "_start_worker",
+        "_stats",
+    ];
     let undocumented: Vec<&str> = rows
         .iter()
         .map(|row| row.get(0))
