@@ -6,12 +6,16 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys, pg_sys::panic::ErrorReport};
 
 use super::{
     handle::WorkerHandle,
-    locks,
+    locks::DatabaseWatch,
     slots::{WorkerSlot, WorkerStatus},
 };
 
 /// A worker that has served for this long resets the count of failures.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// Back-off after a worker was terminated, which is no failure.
+const TERMINATED_BACKOFF: Duration = Duration::from_millis(200);
+/// The time between two checks whether one transaction keeps the database locked.
+const LOCK_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Back-off after yielding to DROP, RENAME or TEMPLATE.
 const YIELD_BACKOFF: Duration = Duration::from_secs(1);
 /// Back-off after another worker was found, which may still be writing.
@@ -45,6 +49,7 @@ pub struct Database {
     refusals: u32,
     /// Whether a worker was requested since the last one was started.
     requested: bool,
+    watch: DatabaseWatch,
     /// Whether it may have a worker: it exists, is no template and allows connections.
     pub open: bool,
     /// Its name, for the log.
@@ -60,6 +65,7 @@ impl Database {
             failures: 0,
             refusals: 0,
             requested: false,
+            watch: DatabaseWatch::default(),
             open: true,
             name: String::new(),
         }
@@ -142,8 +148,11 @@ impl Database {
     /// Starts a worker, if a slot is free.
     pub fn start_worker(&mut self, now: Instant) {
         // A DROP, RENAME or copy of the database is in progress: a worker would wait for it, perhaps to find it gone.
-        if locks::is_database_locked(pg_sys::Oid::from(self.oid)) {
-            self.state = State::Backoff(now + YIELD_BACKOFF);
+        // Whoever tries these again and again without being allowed to keeps no worker away.
+        let must_wait = self.watch.must_leave(pg_sys::Oid::from(self.oid));
+        if self.watch.may_have_to_leave() {
+            let backoff = if must_wait { YIELD_BACKOFF } else { LOCK_CHECK_INTERVAL };
+            self.state = State::Backoff(now + backoff);
             return;
         }
         self.requested = false;
@@ -190,6 +199,7 @@ impl Database {
             WorkerStatus::Yielded => State::Backoff(now + YIELD_BACKOFF),
             WorkerStatus::AlreadyRunning => State::Backoff(now + ALREADY_RUNNING_BACKOFF),
             WorkerStatus::Recreated => State::Untried,
+            WorkerStatus::Terminated => State::Backoff(now + TERMINATED_BACKOFF),
             WorkerStatus::Starting | WorkerStatus::Serving => {
                 self.failures = if served >= STABLE_AFTER { 0 } else { self.failures };
                 let backoff = doubled(FAILURE_BACKOFF, self.failures, MAX_FAILURE_BACKOFF);

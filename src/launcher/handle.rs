@@ -12,7 +12,7 @@ use super::{
     slots::{WorkerSlot, slots},
 };
 
-/// How long an adopted slot without an attached worker counts as that of a worker that is still starting.
+/// How long an adopted slot that no worker has attached to counts as that of a worker that is still starting.
 const STARTUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A worker that was started, and the slot assigned to it.
@@ -87,7 +87,9 @@ impl WorkerHandle {
                 let status = unsafe { pg_sys::GetBackgroundWorkerPid(handle, &mut pid) };
                 status != pg_sys::BgwHandleStatus::BGWH_STOPPED
             }
-            Origin::Adopted(since) => self.slot.is_attached() || since.elapsed() < STARTUP_LIMIT,
+            Origin::Adopted(since) => {
+                self.slot.is_attached() || !self.slot.has_exited() && since.elapsed() < STARTUP_LIMIT
+            }
         }
     }
 

@@ -28,6 +28,8 @@ pub enum WorkerStatus {
     AlreadyRunning = 4,
     /// The extension was created again: a new worker is to start at once.
     Recreated = 5,
+    /// It was terminated, by an administrator or because the server stops.
+    Terminated = 6,
 }
 
 impl WorkerStatus {
@@ -38,6 +40,7 @@ impl WorkerStatus {
             3 => WorkerStatus::Yielded,
             4 => WorkerStatus::AlreadyRunning,
             5 => WorkerStatus::Recreated,
+            6 => WorkerStatus::Terminated,
             _ => WorkerStatus::Starting,
         }
     }
@@ -50,6 +53,8 @@ pub struct WorkerSlot {
     pid: AtomicI32,
     status: AtomicU32,
     stop_requested: AtomicBool,
+    /// A worker was attached, and has exited.
+    has_exited: AtomicBool,
 }
 
 impl WorkerSlot {
@@ -63,6 +68,11 @@ impl WorkerSlot {
         self.pid.load(SeqCst) != 0
     }
 
+    /// Whether a worker was attached since the slot was assigned, and has exited.
+    pub fn has_exited(&self) -> bool {
+        self.has_exited.load(SeqCst)
+    }
+
     /// Returns the status that the worker set last.
     pub fn status(&self) -> WorkerStatus {
         WorkerStatus::from_number(self.status.load(SeqCst))
@@ -72,6 +82,7 @@ impl WorkerSlot {
     pub fn assign(&self, database: u32) {
         self.status.store(WorkerStatus::Starting as u32, SeqCst);
         self.stop_requested.store(false, SeqCst);
+        self.has_exited.store(false, SeqCst);
         self.database.store(database, SeqCst);
     }
 
@@ -102,8 +113,14 @@ impl WorkerSlot {
         self.pid.store(std::process::id() as i32, SeqCst);
     }
 
+    /// Sets the status of a worker that has received SIGTERM. Safe in a signal handler.
+    pub fn note_termination(&self) {
+        self.status.store(WorkerStatus::Terminated as u32, SeqCst);
+    }
+
     /// Detaches the worker, and wakes the launcher. Cannot fail: it runs when the process exits.
     pub fn detach(&self) {
+        self.has_exited.store(true, SeqCst);
         self.pid.store(0, SeqCst);
         wake::wake_launcher();
     }

@@ -229,6 +229,25 @@ pub fn try_again() -> ! {
     )
 }
 
+/// 55P03: other processes have kept a row or a table locked for too long.
+pub fn lock_not_available(pids: &[i32]) -> ! {
+    let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
+    let detail = match pids.as_slice() {
+        [] => "Another transaction holds a lock on the row or table.".to_owned(),
+        [pid] => format!("Process {pid} holds a lock on the row or table."),
+        _ => format!("Processes {} hold locks on the table or its rows.", pids.join(", ")),
+    };
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+        "could not obtain lock on a session or user in time",
+        pgrx::function_name!(),
+    )
+    .set_detail(detail)
+    .set_hint("Try again once that transaction has ended; pg_stat_activity shows it, pg_terminate_backend() ends it.")
+    .report(PgLogLevel::ERROR);
+    unreachable!("an error report returned")
+}
+
 /// 25006: a heartbeat or another write on a standby.
 pub fn on_standby() -> ! {
     raise(

@@ -15,6 +15,7 @@ use pgrx::{
 };
 
 use super::{
+    lock_wait,
     owner_rights::as_owner,
     planning::{self, Access},
     rows::{Row, Rows},
@@ -93,10 +94,10 @@ impl Statement {
     }
 
     /// Executes a statement that writes, and passes its result to `f`. It sees all that is committed before it, also in a
-    /// transaction that keeps one snapshot. Errors
-    /// with 25006 where nothing can be written.
+    /// transaction that keeps one snapshot. Errors: 25006 where nothing can be written, 55P03 where others keep a lock for
+    /// too long.
     pub fn write<R>(&self, values: &[Value], f: impl FnOnce(Rows) -> R) -> R {
-        self.run(values, |execution| f(execution.execute(false)))
+        lock_wait::bounded(|| self.run(values, |execution| f(execution.execute(false))))
     }
 
     /// Reads with [`Snapshot::Latest`], and calls `f` with each row. After each `batch` rows it calls `goes_on`, and
