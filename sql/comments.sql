@@ -66,6 +66,10 @@ COMMENT ON COLUMN @extschema@._stats_row.flush_ms IS 'Duration of the last flush
 COMMENT ON COLUMN @extschema@._stats_row.cleanup_ms IS 'Duration of the last cleanup, in milliseconds';
 COMMENT ON COLUMN @extschema@._stats_row.oldest_unflushed_ms
     IS 'Age of the oldest activity that is yet to be flushed, in milliseconds';
+COMMENT ON COLUMN @extschema@._stats_row.set_aside
+    IS 'Number of rows and users that wait because they could not be written';
+COMMENT ON COLUMN @extschema@._stats_row.last_error IS 'Last error that the worker met: what it was doing, SQLSTATE, message';
+COMMENT ON COLUMN @extschema@._stats_row.last_error_at IS 'Time of the last error that the worker met';
 
 -- Table user_sessions
 
@@ -208,6 +212,10 @@ COMMENT ON COLUMN @extschema@.presence_stats.flush_ms IS 'Duration of the last f
 COMMENT ON COLUMN @extschema@.presence_stats.cleanup_ms IS 'Duration of the last cleanup, in milliseconds';
 COMMENT ON COLUMN @extschema@.presence_stats.oldest_unflushed_ms
     IS 'Age of the oldest activity that is yet to be flushed, in milliseconds';
+COMMENT ON COLUMN @extschema@.presence_stats.set_aside
+    IS 'Number of rows and users that wait because they could not be written';
+COMMENT ON COLUMN @extschema@.presence_stats.last_error IS 'Last error that the worker met: what it was doing, SQLSTATE, message';
+COMMENT ON COLUMN @extschema@.presence_stats.last_error_at IS 'Time of the last error that the worker met';
 COMMENT ON COLUMN @extschema@.presence_stats.notification_queue_usage
     IS 'Fraction of the notification queue that is in use, from 0 to 1';
 COMMENT ON COLUMN @extschema@.presence_stats.epoch IS 'Epoch of the feed';

@@ -144,6 +144,16 @@ BEGIN
         hint := CASE WHEN NOT ok
             THEN 'A listening session keeps a transaction open. Check pg_stat_activity for long transactions.' END;
         RETURN NEXT;
+
+        check_name := 'unwritable';
+        ok := stats.set_aside = 0;
+        detail := CASE WHEN ok THEN 'Everything that the worker has to write can be written.'
+                       ELSE format('The worker could not write and will retry: %s. Last error: %s (%s).',
+                                   stats.set_aside, stats.last_error, stats.last_error_at) END;
+        hint := CASE WHEN NOT ok
+            THEN 'Remove what the error names: a trigger, constraint, foreign key, publication with a row filter, or lock. '
+                 'The worker writes the rest meanwhile.' END;
+        RETURN NEXT;
     END IF;
 
     -- Tables, privileges and logging

@@ -62,7 +62,10 @@ CREATE TYPE @extschema@._stats_row AS (
     tick_ms pg_catalog.float8,
     flush_ms pg_catalog.float8,
     cleanup_ms pg_catalog.float8,
-    oldest_unflushed_ms pg_catalog.int8
+    oldest_unflushed_ms pg_catalog.int8,
+    set_aside pg_catalog.int8,
+    last_error pg_catalog.text,
+    last_error_at pg_catalog.timestamptz
 );
 
 -- Returned by cleanup_sessions().

@@ -29,6 +29,7 @@ pub fn _stats(mut rows: ResultSet) -> ResultSet {
     let unflushed = tenant
         .oldest_unflushed()
         .map(|at| (compat::now() - at).max(0) / USECS_PER_MSEC);
+    let error = tenant.worker_error();
     rows.push(&[
         count(stats.live_sessions),
         count(stats.known_sessions),
@@ -61,6 +62,9 @@ pub fn _stats(mut rows: ResultSet) -> ResultSet {
         milliseconds(worker.flush_us.get()),
         milliseconds(worker.cleanup_us.get()),
         unflushed.map_or(Value::Null, Value::Bigint),
+        count(worker.set_aside.get()),
+        error.as_ref().map_or(Value::Null, |(text, _)| Value::Text(text)),
+        error.as_ref().map_or(Value::Null, |(_, at)| time(*at)),
     ]);
     rows
 }

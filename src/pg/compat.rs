@@ -298,6 +298,23 @@ pub fn timeline() -> u32 {
     }
 }
 
+/// Returns how many rows have been inserted into a table and deleted from it, as far as backends have reported that:
+/// they do at the end of a transaction, or some seconds later. Needs no transaction.
+#[cfg(not(any(feature = "pg13", feature = "pg14")))]
+pub fn rows_come_and_gone(table: pg_sys::Oid) -> i64 {
+    // SAFETY: reads statistics in shared memory into a copy, which is valid until the next call.
+    unsafe {
+        pg_sys::pgstat_clear_snapshot();
+        pg_sys::pgstat_fetch_stat_tabentry(table)
+            .as_ref()
+            .map_or(0, |entry| entry.tuples_inserted + entry.tuples_deleted)
+    }
+}
+#[cfg(any(feature = "pg13", feature = "pg14"))]
+pub fn rows_come_and_gone(_table: pg_sys::Oid) -> i64 {
+    0
+}
+
 /// The condition that a row is on a page from `$1` to `$2`, exclusive, as a TID range scan: PostgreSQL reads these
 /// pages only.
 #[cfg(not(feature = "pg13"))]

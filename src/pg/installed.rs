@@ -42,6 +42,8 @@ impl Installed {
 }
 
 static CACHE: ProcessLocal<Cell<Option<Installed>>> = ProcessLocal::new(Cell::new(None));
+/// Counts invalidations of the four tables.
+static CHANGES: ProcessLocal<Cell<u32>> = ProcessLocal::new(Cell::new(0));
 /// Counts invalidations, so that a lookup during which one arrives is not cached.
 static GENERATION: ProcessLocal<Cell<u64>> = ProcessLocal::new(Cell::new(0));
 /// Whether the callback for invalidations is registered.
@@ -135,7 +137,14 @@ unsafe extern "C-unwind" fn on_relcache(_arg: pg_sys::Datum, relid: pg_sys::Oid)
             || [cached.sessions, cached.presence, cached.changes, cached.state].contains(&relid))
     {
         CACHE.set(None);
+        CHANGES.set(CHANGES.get().wrapping_add(1));
     }
+}
+
+/// Returns a number that changes whenever something about the extension may have changed, once this backend has
+/// received the invalidation.
+pub fn changes() -> u32 {
+    CHANGES.get()
 }
 
 fn find() -> Option<Installed> {

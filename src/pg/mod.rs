@@ -11,3 +11,4 @@ pub mod process_local;
 pub mod random;
 pub mod shmem;
 pub mod text;
+pub mod timeout;

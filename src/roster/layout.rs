@@ -146,6 +146,9 @@ pub struct WorkerEntry {
     pub deactivated_rows: SharedU64,
     pub deleted_rows: SharedU64,
     pub seq: SharedU64,
+    /// Rows and users that wait because they could not be written.
+    pub set_aside: SharedU64,
+    pub error: WorkerError,
 }
 
 /// The bound of a process that writes without a slot, or loads; see [`super::stamp`].
@@ -155,6 +158,18 @@ pub struct InFlight {
     pub stamp: SharedU64,
     pub database: SharedU32,
 }
+
+/// The last error of a worker. The worker alone writes it; `version` is odd meanwhile, so that readers read again.
+#[repr(C, align(64))]
+pub struct WorkerError {
+    pub version: SharedU64,
+    pub at: SharedTime,
+    pub length: SharedU32,
+    pub text: SharedWords<ERROR_WORDS>,
+}
+
+/// Words of the text of an error.
+pub const ERROR_WORDS: usize = 40;
 
 /// The start of the block.
 #[repr(C, align(64))]

@@ -89,6 +89,8 @@ impl TenantEntry {
         self.worker.pid.set(0);
         self.worker.asleep.set(0);
         self.worker.last_tick.set(0);
+        self.worker.set_aside.set(0);
+        self.worker.error.length.set(0);
         for count in [
             &self.counts.slow_paths,
             &self.counts.overflowed,

@@ -1,8 +1,14 @@
 //! What the worker of a tenant publishes about itself, for everybody to read.
 
-use std::{ptr::null_mut, sync::atomic::Ordering::SeqCst};
+use std::{
+    ptr::null_mut,
+    sync::atomic::{Ordering::SeqCst, fence},
+};
 
-use super::{layout::WorkerEntry, tenant::Tenant};
+use super::{
+    layout::{ERROR_WORDS, WorkerEntry},
+    tenant::Tenant,
+};
 use crate::{
     pg::compat,
     rules::time::{Micros, USECS_PER_SEC},
@@ -49,6 +55,38 @@ impl Tenant {
     /// queues something after this sets the latch.
     pub fn set_worker_asleep(&self, asleep: bool) {
         self.worker().asleep.swap_fenced(u32::from(asleep));
+    }
+
+    /// Notes an error of the worker, cut to what there is room for. For the worker alone.
+    pub fn set_worker_error(&self, text: &str, now: Micros) {
+        let mut bytes = [0u8; ERROR_WORDS * 8];
+        let length = text.floor_char_boundary(bytes.len());
+        bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+        let (words, _) = bytes.as_chunks::<8>();
+        let error = &self.worker().error;
+        error.version.publish(error.version.get() | 1);
+        fence(SeqCst);
+        error.text.set(std::array::from_fn(|at| u64::from_ne_bytes(words[at])));
+        error.length.set(length as u32);
+        error.at.set(now);
+        fence(SeqCst);
+        error.version.publish((error.version.get() | 1) + 1);
+    }
+
+    /// Returns the last error of the worker, and when it was; `None` if there has been none, or it is being written.
+    pub fn worker_error(&self) -> Option<(String, Micros)> {
+        let error = &self.worker().error;
+        let read = || {
+            let before = error.version.get();
+            fence(SeqCst);
+            let (words, length, at) = (error.text.get(), error.length.get(), error.at.get());
+            fence(SeqCst);
+            (before.is_multiple_of(2) && error.version.get() == before).then_some((words, length, at))
+        };
+        let (words, length, at) = (0..100).find_map(|_| read())?;
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let text = bytes.get(..length as usize)?;
+        (length > 0).then(|| (String::from_utf8_lossy(text).into_owned(), at))
     }
 
     /// Notes that the worker has handled everything that was due at `now`.

@@ -63,20 +63,35 @@ thread_local! {
         ),
         &[pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
     ) };
+    static OLD_USERS: Statement = const { Statement::on_many(
+        |schema| format!(
+            "SELECT user_id FROM {schema}.user_presence p WHERE {} AND {}",
+            compat::PAGE_RANGE,
+            is_old_user(schema, "$3")
+        ),
+        &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID],
+    ) };
     static DELETE_USERS: Statement = const { Statement::on_many(
         |schema| format!(
             "WITH available AS MATERIALIZED (
                  SELECT ctid AS row_ctid FROM {schema}.user_presence p
-                 WHERE {} AND NOT is_online AND greatest(last_seen, changed_at) < $3
-                     AND NOT EXISTS (SELECT FROM {schema}.user_sessions s WHERE s.user_id = p.user_id)
+                 WHERE user_id = ANY ($1) AND {}
                  FOR UPDATE OF p SKIP LOCKED
              )
              DELETE FROM {schema}.user_presence p USING available a WHERE p.ctid = a.row_ctid
              RETURNING p.user_id",
-            compat::PAGE_RANGE
+            is_old_user(schema, "$2")
         ),
-        &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID],
+        &[pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
     ) };
+}
+
+/// The condition that user `p` has been offline since before `cutoff` and has no session left.
+fn is_old_user(schema: &str, cutoff: &str) -> String {
+    format!(
+        "NOT p.is_online AND greatest(p.last_seen, p.changed_at) < {cutoff}
+         AND NOT EXISTS (SELECT FROM {schema}.user_sessions s WHERE s.user_id = p.user_id)"
+    )
 }
 
 /// Returns the number of pages of a table.
@@ -88,12 +103,33 @@ pub fn page_count(table: pg_sys::Oid) -> i64 {
     })
 }
 
-/// Cleans up the sessions on pages `from..to` of `user_sessions`, in the caller's transaction.
+/// What one row needs.
+#[derive(Clone, Copy, Debug)]
+pub enum Cleaning {
+    /// A session that is over.
+    Update { update: SessionUpdate, was_active: bool },
+    /// An old session.
+    DeleteSession(Uuid),
+    /// An old user.
+    DeleteUser(Uuid),
+}
+
+impl Cleaning {
+    /// Returns the id of the row.
+    pub fn id(&self) -> Uuid {
+        match self {
+            Cleaning::Update { update, .. } => update.id,
+            Cleaning::DeleteSession(id) | Cleaning::DeleteUser(id) => *id,
+        }
+    }
+}
+
+/// Finds the sessions to clean up on pages `from..to` of `user_sessions`.
 ///
 /// Sessions that have timed out become `is_active = false`, expired ones end, and those that are not active and have
 /// been silent for longer than `presence.retention` are deleted. Where the roster knows a session, it decides whether
 /// the session is live, as the table lags behind.
-pub fn clean_sessions(tenant: Tenant, from: i64, to: i64) -> Cleaned {
+pub fn find_sessions(tenant: Tenant, from: i64, to: i64) -> Vec<Cleaning> {
     let now = compat::now();
     let timeout = settings::active_timeout();
     // In the grace period after a restart, the silence of a session that the roster does not know proves nothing.
@@ -107,8 +143,7 @@ pub fn clean_sessions(tenant: Tenant, from: i64, to: i64) -> Cleaned {
                 .collect()
         })
     });
-    let mut cleaned = Cleaned::default();
-    let updates: Vec<(SessionUpdate, bool)> = overdue
+    let updates = overdue
         .into_iter()
         .filter_map(|(id, last_activity, expires_at, was_active)| {
             let known = tenant.session(&Key::Id(id), now, timeout);
@@ -117,55 +152,95 @@ pub fn clean_sessions(tenant: Tenant, from: i64, to: i64) -> Cleaned {
                 return None;
             }
             let last_activity = known.map_or(last_activity, |session| session.last_activity.max(last_activity));
-            let ended_at = expired.then_some(expires_at);
-            Some((
-                SessionUpdate {
-                    id,
-                    last_activity,
-                    is_active: false,
-                    ended_at,
-                },
-                was_active,
-            ))
-        })
-        .collect();
-    for batch in updates.chunks(BATCH) {
-        let rows: Vec<SessionUpdate> = batch.iter().map(|(update, _)| *update).collect();
-        let written = flush::write(&rows);
-        let deactivated = batch
-            .iter()
-            .filter(|(update, was_active)| *was_active && written.contains(&update.id));
-        cleaned.deactivated += deactivated.count() as i64;
-    }
-
-    let cutoff = now.saturating_sub(settings::retention());
-    let mut old: Vec<_> = OLD_SESSIONS.with(|statement| {
-        statement.read(Snapshot::Latest, &[from, to, Value::Time(cutoff)], |rows| {
+            let update = SessionUpdate {
+                id,
+                last_activity,
+                is_active: false,
+                ended_at: expired.then_some(expires_at),
+            };
+            Some(Cleaning::Update { update, was_active })
+        });
+    let mut found: Vec<Cleaning> = updates.collect();
+    let old: Vec<Uuid> = OLD_SESSIONS.with(|statement| {
+        let values = [from, to, Value::Time(session_cutoff(now))];
+        statement.read(Snapshot::Latest, &values, |rows| {
             rows.iter().filter_map(|row| row.uuid(1)).collect()
         })
     });
-    old.retain(|id| {
-        !tenant
-            .session(&Key::Id(*id), now, timeout)
-            .is_some_and(|session| session.live)
-    });
-    for batch in old.chunks(BATCH) {
-        cleaned.deleted += delete_sessions(batch, cutoff);
+    let is_live = |id: &Uuid| {
+        let session = tenant.session(&Key::Id(*id), now, timeout);
+        session.is_some_and(|session| session.live)
+    };
+    found.extend(old.into_iter().filter(|id| !is_live(id)).map(Cleaning::DeleteSession));
+    found
+}
+
+/// Finds on pages `from..to` of `user_presence` the users who have been offline for longer than `retention` and have no
+/// session left.
+pub fn find_users(from: i64, to: i64, retention: Micros) -> Vec<Cleaning> {
+    let cutoff = compat::now().saturating_sub(retention);
+    let values = [Value::Bigint(from), Value::Bigint(to), Value::Time(cutoff)];
+    OLD_USERS.with(|statement| {
+        statement.read(Snapshot::Latest, &values, |rows| {
+            rows.iter()
+                .filter_map(|row| row.uuid(1))
+                .map(Cleaning::DeleteUser)
+                .collect()
+        })
+    })
+}
+
+fn session_cutoff(now: Micros) -> Micros {
+    now.saturating_sub(settings::retention())
+}
+
+/// Cleans up rows that were found, in the caller's transaction, except those that are locked or no longer need it.
+/// Without any row, it only executes the statements.
+pub fn clean(found: &[Cleaning]) -> Cleaned {
+    let now = compat::now();
+    let mut cleaned = Cleaned::default();
+    for batch in batches(found) {
+        let rows: Vec<SessionUpdate> = batch
+            .iter()
+            .filter_map(|cleaning| match cleaning {
+                Cleaning::Update { update, .. } => Some(*update),
+                _ => None,
+            })
+            .collect();
+        if !rows.is_empty() || found.is_empty() {
+            let written = flush::write(&rows);
+            let deactivated = batch.iter().filter(|cleaning| match cleaning {
+                Cleaning::Update { update, was_active } => *was_active && written.contains(&update.id),
+                _ => false,
+            });
+            cleaned.deactivated += deactivated.count() as i64;
+        }
+        let ids = |wanted: fn(&Cleaning) -> Option<Uuid>| batch.iter().filter_map(wanted).collect::<Vec<Uuid>>();
+        let sessions = ids(|cleaning| match cleaning {
+            Cleaning::DeleteSession(id) => Some(*id),
+            _ => None,
+        });
+        if !sessions.is_empty() || found.is_empty() {
+            let values = [Value::Uuids(&sessions), Value::Time(session_cutoff(now))];
+            cleaned.deleted += DELETE_SESSIONS.with(|statement| statement.write(&values, |rows| rows.count() as i64));
+        }
+        let users = ids(|cleaning| match cleaning {
+            Cleaning::DeleteUser(id) => Some(*id),
+            _ => None,
+        });
+        if let Some(retention) = settings::user_retention()
+            && !users.is_empty()
+        {
+            let values = [Value::Uuids(&users), Value::Time(now.saturating_sub(retention))];
+            DELETE_USERS.with(|statement| statement.write(&values, |_| ()));
+        }
     }
     cleaned
 }
 
-fn delete_sessions(ids: &[Uuid], cutoff: Micros) -> i64 {
-    let values = [Value::Uuids(ids), Value::Time(cutoff)];
-    DELETE_SESSIONS.with(|statement| statement.write(&values, |rows| rows.count() as i64))
-}
-
-/// Deletes from pages `from..to` of `user_presence` the users who have been offline for longer than `retention` and
-/// have no session left. Returns how many.
-pub fn delete_users(from: i64, to: i64, retention: Micros) -> i64 {
-    let cutoff = compat::now().saturating_sub(retention);
-    let values = [Value::Bigint(from), Value::Bigint(to), Value::Time(cutoff)];
-    DELETE_USERS.with(|statement| statement.write(&values, |rows| rows.count() as i64))
+fn batches(found: &[Cleaning]) -> impl Iterator<Item = &[Cleaning]> {
+    let none = found.is_empty().then_some(found);
+    found.chunks(BATCH).chain(none)
 }
 
 /// Cleans up all sessions in the caller's transaction, for `cleanup_sessions()`.
@@ -173,7 +248,7 @@ pub fn clean_all_sessions(tenant: Tenant) -> Cleaned {
     let mut total = Cleaned::default();
     let end = page_count(installed::get().sessions);
     for from in (0..end).step_by(PAGES_PER_STEP as usize) {
-        let cleaned = clean_sessions(tenant, from, from + PAGES_PER_STEP);
+        let cleaned = clean(&find_sessions(tenant, from, from + PAGES_PER_STEP));
         total.deactivated += cleaned.deactivated;
         total.deleted += cleaned.deleted;
     }

@@ -12,8 +12,8 @@ use crate::{
     roster,
 };
 
-/// The state of the feed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The state of the feed. By default, of none: no table has an empty epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedState {
     /// Names one unbroken line of sequence numbers.
     pub epoch: String,

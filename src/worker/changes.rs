@@ -7,7 +7,11 @@ use std::{
 
 use uuid::Uuid;
 
-use super::transaction::{Aborted, Durability, RETRY_AFTER, run_transaction};
+use super::{
+    set_aside::{MAX_TABLE_PAUSE, Pause, SetAside},
+    transaction::{Aborted, Durability, Failure, RETRY_AFTER, run_transaction, write_limit},
+    trouble::{self, Work},
+};
 use crate::{
     pg::{compat, fault_point},
     roster::Tenant,
@@ -22,6 +26,10 @@ use crate::{
 
 /// Users per batch.
 const BATCH: usize = 5000;
+/// Users in a row that could not be written alone before the others of their batches are postponed.
+const MAX_SINGLE_FAILURES: u32 = 16;
+/// Attempts to write users that are set aside take at most 1 / `SET_ASIDE_SHARE` of the time.
+const SET_ASIDE_SHARE: u32 = 10;
 
 /// The outcome of a batch.
 pub enum Batch {
@@ -33,12 +41,17 @@ pub enum Batch {
     StateChanged,
     /// A lock conflict; these users are tried again.
     Blocked,
+    /// An error; what it concerns is being found out, or waits.
+    Failed,
     /// The extension was dropped, or created again.
     Dropped,
 }
 
 /// Writes changes of status in batches, and keeps the users whose batch was not written.
-#[derive(Default)]
+///
+/// A batch that fails is halved until the user whose row cannot be written is alone. That one is set aside, and tried
+/// again after a pause. Where even no users at all cannot be written, as after a change to a table, nothing is halved,
+/// and everybody waits for the next attempt.
 pub struct ChangeWriter {
     /// Users to compare besides those in the roster's queue.
     deferred: HashMap<Uuid, UserUpdate>,
@@ -46,29 +59,115 @@ pub struct ChangeWriter {
     retry_at: Option<Instant>,
     /// Whether the next batch leaves out locked rows, because the last one met some.
     skip_locked: bool,
+    /// Parts of batches that have failed, to be written one by one.
+    suspects: Vec<Vec<UserUpdate>>,
+    /// Users who cannot be written.
+    set_aside: SetAside,
+    /// What to write of them.
+    set_aside_updates: HashMap<Uuid, UserUpdate>,
+    /// Those who are set aside are not tried before this.
+    set_aside_at: Option<Instant>,
+    /// How many users in a row have failed alone.
+    single_failures: u32,
+    /// The rest of batches in which one user after the other has failed.
+    postponed: Vec<UserUpdate>,
+    postponed_until: Option<Pause>,
+    /// Set where nothing at all can be written.
+    stopped: Option<Pause>,
+    /// Users per batch. Smaller where triggers of others take too long.
+    batch_size: usize,
+    turn: u32,
+}
+
+impl Default for ChangeWriter {
+    fn default() -> ChangeWriter {
+        ChangeWriter {
+            deferred: HashMap::new(),
+            retry_at: None,
+            skip_locked: false,
+            suspects: Vec::new(),
+            set_aside: SetAside::default(),
+            set_aside_updates: HashMap::new(),
+            set_aside_at: None,
+            single_failures: 0,
+            postponed: Vec::new(),
+            postponed_until: None,
+            stopped: None,
+            batch_size: BATCH,
+            turn: 0,
+        }
+    }
+}
+
+/// Where a batch comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Queue,
+    Suspects,
+    SetAside,
 }
 
 impl ChangeWriter {
-    /// Returns when to write users that are not in the roster's queue, if there are any.
-    pub fn due(&self) -> Option<Instant> {
-        (!self.deferred.is_empty()).then(|| self.retry_at.unwrap_or_else(Instant::now))
+    /// Returns when to write, if there is anything to write.
+    pub fn due(&self, tenant: Tenant) -> Option<Instant> {
+        let now = Instant::now();
+        let is_pending = tenant.dirty_users() > 0 || !self.suspects.is_empty();
+        let set_aside = self
+            .set_aside
+            .due()
+            .map(|due| due.max(self.set_aside_at.unwrap_or(due)));
+        let postponed = self.postponed_until.map(|pause| pause.until);
+        let deferred = (!self.deferred.is_empty()).then(|| self.retry_at.unwrap_or(now));
+        let due = [is_pending.then_some(now), deferred, set_aside, postponed]
+            .into_iter()
+            .flatten()
+            .min()?;
+        Some(self.stopped.map_or(due, |pause| pause.until))
+    }
+
+    /// Returns how many users wait because they could not be written.
+    pub fn waiting(&self, tenant: Tenant) -> usize {
+        let mut waiting = self.set_aside.len() + self.postponed.len();
+        if self.stopped.is_some() {
+            waiting += self.deferred.len() + tenant.dirty_users() as usize;
+        }
+        // Where nobody waits, but nothing could be written.
+        waiting.max(usize::from(self.stopped.is_some()))
     }
 
     /// Adds users to those in the roster's queue.
     pub fn add(&mut self, updates: impl IntoIterator<Item = UserUpdate>) {
-        self.deferred
-            .extend(updates.into_iter().map(|update| (update.user.user_id, update)));
+        for update in updates {
+            let id = update.user.user_id;
+            match self.set_aside.contains(&id) {
+                true => self.set_aside_updates.insert(id, update),
+                false => self.deferred.insert(id, update),
+            };
+        }
     }
 
     /// Takes a batch of users and writes those whose status has changed. Advances `state` to the last change written.
     pub fn write(&mut self, tenant: Tenant, state: &mut FeedState) -> Batch {
-        let mut updates = self.next_batch(tenant);
+        if self.stopped.is_some() {
+            match self.try_nothing(tenant, state) {
+                Err(Aborted::Failed(failure)) => {
+                    self.stop(tenant, &failure);
+                    return Batch::Failed;
+                }
+                Err(Aborted::Dropped) => return Batch::Dropped,
+                Err(_) => return Batch::Blocked,
+                Ok(()) => self.stopped = None,
+            }
+        }
+        let start = Instant::now();
+        let (source, mut updates) = self.next_batch(tenant);
         if updates.is_empty() {
             return Batch::Empty;
         }
-        let skip_locked = self.skip_locked;
+        let skip_locked = self.skip_locked || source != Source::Queue;
         let mut locked = Vec::new();
-        let result = run_transaction(Some(tenant), Durability::Flushed, |_| {
+        let limit = Some(write_limit(updates.len()));
+        let result = run_transaction(Some(tenant), Durability::Flushed, limit, |_| {
             if !tenant.is_complete() {
                 check_table(tenant, &mut updates);
             }
@@ -79,9 +178,21 @@ impl ChangeWriter {
             fault_point::reach("write");
             written
         });
+        if source == Source::SetAside {
+            self.set_aside_at = Some(Instant::now() + start.elapsed() * SET_ASIDE_SHARE);
+        }
         match result {
             Ok(Written::Changes(changes)) => {
-                self.skip_locked = !locked.is_empty();
+                if source == Source::Queue {
+                    self.skip_locked = !locked.is_empty();
+                }
+                self.batch_size = (self.batch_size * 2).min(BATCH);
+                if source == Source::SetAside {
+                    self.written_after_all(updates.iter().chain(&locked), !changes.is_empty());
+                }
+                if !changes.is_empty() {
+                    self.single_failures = 0;
+                }
                 self.defer(locked);
                 if let Some(last) = changes.last() {
                     state.seq = last.seq;
@@ -95,20 +206,151 @@ impl ChangeWriter {
                 self.defer(updates);
                 Batch::StateChanged
             }
-            Err(Aborted::LockConflict | Aborted::QueueFull) => {
+            Err(Aborted::Failed(failure)) if skip_locked || !failure.is_lock_conflict() => {
+                updates.extend(locked);
+                self.failed(tenant, state, source, updates, &failure)
+            }
+            Err(Aborted::Dropped) => Batch::Dropped,
+            Err(_) => {
                 self.skip_locked = true;
                 updates.extend(locked);
                 self.defer(updates);
                 Batch::Blocked
             }
-            Err(Aborted::Dropped) => Batch::Dropped,
         }
     }
 
-    /// Takes the next users to compare, each once, with their status now.
-    fn next_batch(&mut self, tenant: Tenant) -> Vec<UserUpdate> {
+    /// Finds out what an error concerns: everything, or a part of the batch.
+    fn failed(
+        &mut self,
+        tenant: Tenant,
+        state: &FeedState,
+        source: Source,
+        mut updates: Vec<UserUpdate>,
+        failure: &Failure,
+    ) -> Batch {
+        if source == Source::Queue
+            && let Err(Aborted::Failed(failure)) = self.try_nothing(tenant, state)
+        {
+            self.defer(updates);
+            self.stop(tenant, &failure);
+            return Batch::Failed;
+        }
+        trouble::report_part(tenant, Work::Changes, failure, updates.len());
+        if failure.is_timeout() {
+            self.batch_size = (updates.len() / 2).max(1);
+        }
+        if let [update] = updates[..] {
+            let id = update.user.user_id;
+            self.set_aside.add(id, failure);
+            if self.set_aside.contains(&id) {
+                self.set_aside_updates.insert(id, update);
+            } else {
+                self.postponed.push(update);
+            }
+            if source != Source::SetAside {
+                self.single_failures += 1;
+            }
+        } else {
+            let second = updates.split_off(updates.len() / 2);
+            self.suspects.extend([second, updates]);
+        }
+        if self.single_failures >= MAX_SINGLE_FAILURES {
+            self.postponed.extend(self.suspects.drain(..).flatten());
+        }
+        if !self.postponed.is_empty() && (self.single_failures >= MAX_SINGLE_FAILURES || self.postponed_until.is_none())
+        {
+            self.single_failures = 0;
+            self.postponed_until = Some(Pause::after(self.postponed_until, MAX_TABLE_PAUSE));
+        }
+        Batch::Failed
+    }
+
+    /// Waits for longer before the next attempt to write anything.
+    fn stop(&mut self, tenant: Tenant, failure: &Failure) {
+        trouble::report(tenant, Work::Changes, failure);
+        self.stopped = Some(Pause::after(self.stopped, MAX_TABLE_PAUSE));
+    }
+
+    /// Executes the statement without any user: it fails where the tables, not rows, are the reason.
+    fn try_nothing(&self, tenant: Tenant, state: &FeedState) -> Result<(), Aborted> {
+        run_transaction(Some(tenant), Durability::Flushed, Some(write_limit(0)), |_| {
+            feed::write(state, &[]);
+        })
+    }
+
+    fn written_after_all<'a>(&mut self, updates: impl Iterator<Item = &'a UserUpdate>, has_changed: bool) {
+        for update in updates {
+            self.set_aside.remove(&update.user.user_id);
+            self.set_aside_updates.remove(&update.user.user_id);
+        }
+        // Nothing had to be written: that proves nothing.
+        if has_changed {
+            self.set_aside.retry_all();
+            self.set_aside_at = None;
+        }
+    }
+
+    /// Takes the next users to compare, each once, with their status now. The sources take turns.
+    fn next_batch(&mut self, tenant: Tenant) -> (Source, Vec<UserUpdate>) {
+        const SOURCES: [Source; 3] = [Source::Queue, Source::Suspects, Source::SetAside];
+        if let Some(pause) = self.postponed_until
+            && Instant::now() >= pause.until
+        {
+            match self.postponed.is_empty() {
+                true => self.postponed_until = None,
+                false => self.suspects.push(std::mem::take(&mut self.postponed)),
+            }
+        }
+        for _ in 0..SOURCES.len() {
+            let source = SOURCES[self.turn as usize % SOURCES.len()];
+            self.turn = self.turn.wrapping_add(1);
+            let updates = match source {
+                Source::Queue => self.next_of_queue(tenant),
+                Source::Suspects => self.next_suspects(tenant),
+                Source::SetAside => self.next_set_aside(tenant),
+            };
+            if !updates.is_empty() {
+                return (source, updates);
+            }
+        }
+        (Source::Queue, Vec::new())
+    }
+
+    fn next_suspects(&mut self, tenant: Tenant) -> Vec<UserUpdate> {
+        while let Some(group) = self.suspects.pop() {
+            let (waiting, group): (Vec<_>, Vec<_>) = group
+                .into_iter()
+                .partition(|update| self.set_aside.contains(&update.user.user_id));
+            self.add(waiting);
+            if !group.is_empty() {
+                return group.into_iter().map(|update| current(tenant, update)).collect();
+            }
+        }
+        Vec::new()
+    }
+
+    fn next_set_aside(&mut self, tenant: Tenant) -> Vec<UserUpdate> {
+        if self.set_aside_at.is_some_and(|at| Instant::now() < at) {
+            return Vec::new();
+        }
+        let due = self.set_aside.next_due();
+        let update = due.and_then(|id| self.set_aside_updates.get(&id).copied());
+        update.map(|update| current(tenant, update)).into_iter().collect()
+    }
+
+    fn next_of_queue(&mut self, tenant: Tenant) -> Vec<UserUpdate> {
         let (now, timeout) = (compat::now(), settings::active_timeout());
-        let dirty = tenant.take_dirty(BATCH, timeout, now);
+        let mut dirty = tenant.take_dirty(self.batch_size, timeout, now);
+        if self.set_aside.len() > 0 {
+            dirty.retain(|user| {
+                let is_set_aside = self.set_aside.contains(&user.user_id);
+                if is_set_aside {
+                    self.set_aside_updates.insert(user.user_id, (*user).into());
+                }
+                !is_set_aside
+            });
+        }
         let is_retry_due = self.retry_at.is_none_or(|at| Instant::now() >= at);
         if self.deferred.is_empty() {
             return dirty.into_iter().map(UserUpdate::from).collect();
@@ -121,20 +363,11 @@ impl ChangeWriter {
         }
         if is_retry_due {
             self.retry_at = None;
-            let room = BATCH.saturating_sub(updates.len());
+            let room = self.batch_size.saturating_sub(updates.len());
             let ids: Vec<Uuid> = self.deferred.keys().copied().take(room).collect();
             for id in ids {
                 if let Some(deferred) = self.deferred.remove(&id) {
-                    let mut user = tenant.dirty_user(&id, deferred.user.reason, now, timeout);
-                    user.last_seen = user.last_seen.max(deferred.user.last_seen);
-                    user.keyed |= deferred.user.keyed;
-                    updates.insert(
-                        id,
-                        UserUpdate {
-                            user,
-                            reason: deferred.reason,
-                        },
-                    );
+                    updates.insert(id, current(tenant, deferred));
                 }
             }
         }
@@ -146,6 +379,18 @@ impl ChangeWriter {
             self.retry_at = Some(Instant::now() + RETRY_AFTER);
             self.add(updates);
         }
+    }
+}
+
+/// Returns an update with the user's status now.
+fn current(tenant: Tenant, update: UserUpdate) -> UserUpdate {
+    let (now, timeout) = (compat::now(), settings::active_timeout());
+    let mut user = tenant.dirty_user(&update.user.user_id, update.user.reason, now, timeout);
+    user.last_seen = user.last_seen.max(update.user.last_seen);
+    user.keyed |= update.user.keyed;
+    UserUpdate {
+        user,
+        reason: update.reason,
     }
 }
 
@@ -201,5 +446,5 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Vec<UserUpdate> {
 
 /// Makes `_feed_state` one row that belongs here, in a transaction of its own, and returns its state.
 pub fn reconcile_state(tenant: Tenant) -> Result<FeedState, Aborted> {
-    run_transaction(Some(tenant), Durability::Flushed, |_| feed_state::reconcile())
+    run_transaction(Some(tenant), Durability::Flushed, None, |_| feed_state::reconcile())
 }

@@ -2,14 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::transaction::{Aborted, Durability, run_transaction};
+use super::{
+    set_aside::{Pause, SetAside},
+    transaction::{Aborted, Durability, Failure, run_transaction, write_limit},
+    trouble::{self, Work},
+};
 use crate::{
     pg::{compat, fault_point},
     roster::Tenant,
     rules::{intervals, time::Micros},
     settings,
     store::{
-        cleanup::{self, PAGES_PER_STEP},
+        cleanup::{self, Cleaned, Cleaning, PAGES_PER_STEP},
         feed,
         feed_state::FeedState,
     },
@@ -21,6 +25,12 @@ const CHANGES_PER_STEP: i64 = 5000;
 const MAX_PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest time from the worker's start to the first pass.
 const MAX_FIRST_DELAY: Duration = Duration::from_secs(10);
+/// The longest pause after an error.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// How long one step writes parts of a batch that has failed.
+const SUSPECTS_LIMIT: Duration = Duration::from_millis(50);
+/// Rows in a row that could not be written alone before the rest of their batches is left for the next pass.
+const MAX_SINGLE_FAILURES: u32 = 16;
 /// Retry delay after a lock conflict.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -30,6 +40,8 @@ struct TablePass {
     next_page: Option<i64>,
     started_at: Instant,
     due: Instant,
+    /// Set where no row at all could be written.
+    pause: Option<Pause>,
 }
 
 impl TablePass {
@@ -38,6 +50,7 @@ impl TablePass {
             next_page: None,
             started_at: now,
             due: now + delay,
+            pause: None,
         }
     }
 
@@ -49,9 +62,22 @@ impl TablePass {
         })
     }
 
+    /// Tries the same step again after an error or a lock conflict.
+    fn retry(&mut self, tenant: Tenant, work: Work, aborted: &Aborted) {
+        trouble::report_aborted(tenant, work, aborted);
+        self.pause = match aborted {
+            Aborted::Failed(_) => Some(Pause::after(self.pause, MAX_PAUSE)),
+            _ => None,
+        };
+        self.due = self
+            .pause
+            .map_or_else(|| Instant::now() + RETRY_AFTER, |pause| pause.until);
+    }
+
     /// Schedules the next step at once, or else the next pass an interval after the start of this one.
     fn schedule(&mut self, now: Instant, next_page: Option<i64>, interval: Duration) {
         self.next_page = next_page;
+        self.pause = None;
         self.due = if next_page.is_some() {
             now
         } else {
@@ -65,6 +91,19 @@ pub struct Cleaner {
     sessions: TablePass,
     users: TablePass,
     prune_due: Instant,
+    prune_pause: Option<Pause>,
+    /// Parts of batches that have failed, to be written one by one.
+    suspects: Vec<Vec<Cleaning>>,
+    /// In the past: they are due as long as there are any.
+    suspects_due: Instant,
+    /// Sessions, and users, that cannot be written.
+    set_aside: [SetAside; 2],
+    single_failures: u32,
+}
+
+/// Which of the sets a row belongs to.
+fn set_of(cleaning: &Cleaning) -> usize {
+    usize::from(matches!(cleaning, Cleaning::DeleteUser(_)))
 }
 
 impl Cleaner {
@@ -75,12 +114,29 @@ impl Cleaner {
             sessions: TablePass::new(now, delay),
             users: TablePass::new(now, delay),
             prune_due: now,
+            prune_pause: None,
+            suspects: Vec::new(),
+            suspects_due: now,
+            set_aside: Default::default(),
+            single_failures: 0,
         }
+    }
+
+    /// Returns how many rows wait because they could not be written.
+    pub fn waiting(&self) -> usize {
+        let suspects: usize = self.suspects.iter().map(Vec::len).sum();
+        let stopped = [self.sessions.pause, self.users.pause, self.prune_pause];
+        let rows: usize = self.set_aside.iter().map(SetAside::len).sum();
+        rows + suspects + stopped.iter().flatten().count()
     }
 
     /// Returns when the next step is due.
     pub fn due(&self) -> Instant {
-        self.sessions.due.min(self.prune_due).min(self.users.due)
+        let due = self.sessions.due.min(self.prune_due).min(self.users.due);
+        match self.suspects.is_empty() {
+            true => due,
+            false => due.min(self.suspects_due),
+        }
     }
 
     /// Reschedules after a reload of the settings, as intervals may be shorter now.
@@ -97,8 +153,10 @@ impl Cleaner {
     /// Takes one step of what is due.
     pub fn step(&mut self, tenant: Tenant, state: &mut FeedState) {
         let now = Instant::now();
-        if now >= self.prune_due {
-            self.prune_due = prune_changes(tenant, state, now);
+        if !self.suspects.is_empty() {
+            self.write_suspects(tenant);
+        } else if now >= self.prune_due {
+            self.prune(tenant, state, now);
         } else if now >= self.sessions.due {
             self.step_sessions(tenant, now);
         } else if now >= self.users.due {
@@ -108,25 +166,27 @@ impl Cleaner {
 
     fn step_sessions(&mut self, tenant: Tenant, now: Instant) {
         let from = self.sessions.page(now);
-        let result = run_transaction(Some(tenant), Durability::Lazy, |install| {
-            let cleaned = cleanup::clean_sessions(tenant, from, from + PAGES_PER_STEP);
-            fault_point::reach("cleanup");
-            let page_count = cleanup::page_count(install.sessions);
-            (cleaned, page_count)
+        let set_aside = &self.set_aside[0];
+        let found = run_transaction(Some(tenant), Durability::Lazy, None, |install| {
+            let found = cleanup::find_sessions(tenant, from, from + PAGES_PER_STEP);
+            (without(found, set_aside), cleanup::page_count(install.sessions))
+        });
+        let result = found.and_then(|(found, page_count)| {
+            self.write(tenant, Work::CleanSessions, found)?;
+            Ok(page_count)
         });
         let worker = tenant.worker();
         match result {
-            Ok((cleaned, page_count)) => {
-                worker.deactivated_rows.add(cleaned.deactivated as u64);
-                worker.deleted_rows.add(cleaned.deleted as u64);
+            Ok(page_count) => {
                 worker.cleanup_us.set(now.elapsed().as_micros() as u64);
                 let next = Some(from + PAGES_PER_STEP).filter(|&next| next < page_count);
                 if next.is_none() {
                     worker.last_cleanup.set(compat::now());
+                    self.set_aside[0].forget_overdue(session_interval() * 2 + MAX_PAUSE);
                 }
                 self.sessions.schedule(Instant::now(), next, session_interval());
             }
-            Err(_) => self.sessions.due = now + RETRY_AFTER,
+            Err(aborted) => self.sessions.retry(tenant, Work::CleanSessions, &aborted),
         }
     }
 
@@ -134,39 +194,147 @@ impl Cleaner {
         let Some(retention) = settings::user_retention() else {
             self.users.started_at = now;
             self.users.schedule(now, None, session_interval());
+            self.set_aside[1] = SetAside::default();
             return;
         };
         let from = self.users.page(now);
-        let result = run_transaction(Some(tenant), Durability::Lazy, |install| {
-            cleanup::delete_users(from, from + PAGES_PER_STEP, retention);
-            cleanup::page_count(install.presence)
+        let set_aside = &self.set_aside[1];
+        let found = run_transaction(Some(tenant), Durability::Lazy, None, |install| {
+            let found = cleanup::find_users(from, from + PAGES_PER_STEP, retention);
+            (without(found, set_aside), cleanup::page_count(install.presence))
+        });
+        let result = found.and_then(|(found, page_count)| {
+            self.write(tenant, Work::CleanUsers, found)?;
+            Ok(page_count)
         });
         match result {
             Ok(page_count) => {
                 let next = Some(from + PAGES_PER_STEP).filter(|&next| next < page_count);
+                if next.is_none() {
+                    self.set_aside[1].forget_overdue(user_interval(retention) * 2 + MAX_PAUSE);
+                }
                 self.users.schedule(Instant::now(), next, user_interval(retention));
             }
-            Err(_) => self.users.due = now + RETRY_AFTER,
+            Err(aborted) => self.users.retry(tenant, Work::CleanUsers, &aborted),
         }
+    }
+
+    /// Cleans up what was found. An error that concerns a part of it makes the parts suspects; one that concerns the
+    /// whole table is returned.
+    fn write(&mut self, tenant: Tenant, work: Work, found: Vec<Cleaning>) -> Result<(), Aborted> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        match clean(tenant, &found) {
+            Err(Aborted::Failed(failure)) => {
+                if let Err(aborted @ Aborted::Failed(_)) = clean(tenant, &[]) {
+                    return Err(aborted);
+                }
+                self.single_failures = 0;
+                self.suspect(tenant, work, found, &failure);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Halves rows that could not be written together, or sets a single one aside.
+    fn suspect(&mut self, tenant: Tenant, work: Work, mut rows: Vec<Cleaning>, failure: &Failure) {
+        trouble::report_part(tenant, work, failure, rows.len());
+        if let [row] = &rows[..] {
+            self.set_aside[set_of(row)].add(row.id(), failure);
+            self.single_failures += 1;
+            if self.single_failures >= MAX_SINGLE_FAILURES {
+                // The next pass finds them again.
+                self.suspects.clear();
+                self.single_failures = 0;
+            }
+        } else {
+            let second = rows.split_off(rows.len() / 2);
+            self.suspects.extend([second, rows]);
+        }
+    }
+
+    fn write_suspects(&mut self, tenant: Tenant) {
+        let start = Instant::now();
+        while start.elapsed() < SUSPECTS_LIMIT
+            && let Some(rows) = self.suspects.pop()
+        {
+            match clean(tenant, &rows) {
+                Ok(()) => {
+                    self.single_failures = 0;
+                    for row in &rows {
+                        let set_aside = &mut self.set_aside[set_of(row)];
+                        if set_aside.remove(&row.id()) {
+                            set_aside.retry_all();
+                        }
+                    }
+                }
+                Err(Aborted::Failed(failure)) => {
+                    let work = match set_of(&rows[0]) {
+                        0 => Work::CleanSessions,
+                        _ => Work::CleanUsers,
+                    };
+                    self.suspect(tenant, work, rows, &failure);
+                }
+                // The next pass finds them again.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Prunes the feed by one step.
+    fn prune(&mut self, tenant: Tenant, state: &mut FeedState, now: Instant) {
+        // Nothing to prune: no transaction.
+        if state.oldest_seq > state.seq {
+            self.prune_due = now + prune_interval();
+            self.prune_pause = None;
+            return;
+        }
+        let cutoff = compat::now().saturating_sub(settings::feed_retention());
+        let limit = Some(write_limit(CHANGES_PER_STEP as usize));
+        let result = run_transaction(Some(tenant), Durability::Lazy, limit, |_| {
+            feed::prune(state.oldest_seq, cutoff, CHANGES_PER_STEP)
+        });
+        if let Err(aborted) = &result {
+            trouble::report_aborted(tenant, Work::Prune, aborted);
+        }
+        self.prune_pause = match result {
+            Err(Aborted::Failed(_)) => Some(Pause::after(self.prune_pause, MAX_PAUSE)),
+            _ => None,
+        };
+        self.prune_due = match result {
+            Ok((oldest_seq, deleted)) => {
+                state.oldest_seq = oldest_seq;
+                match deleted == CHANGES_PER_STEP {
+                    true => now,
+                    false => now + prune_interval(),
+                }
+            }
+            Err(_) => self.prune_pause.map_or(now + RETRY_AFTER, |pause| pause.until),
+        };
     }
 }
 
-/// Prunes the feed by one step. Returns when the next one is due.
-fn prune_changes(tenant: Tenant, state: &mut FeedState, now: Instant) -> Instant {
-    let cutoff = compat::now().saturating_sub(settings::feed_retention());
-    let result = run_transaction(Some(tenant), Durability::Lazy, |_| {
-        feed::prune(state.oldest_seq, cutoff, CHANGES_PER_STEP)
-    });
-    match result {
-        Ok((oldest_seq, deleted)) => {
-            state.oldest_seq = oldest_seq;
-            match deleted == CHANGES_PER_STEP {
-                true => now,
-                false => now + prune_interval(),
-            }
-        }
-        Err(Aborted::LockConflict | Aborted::QueueFull | Aborted::Dropped) => now + RETRY_AFTER,
+/// Leaves out the rows that wait for their next attempt.
+fn without(mut found: Vec<Cleaning>, set_aside: &SetAside) -> Vec<Cleaning> {
+    if set_aside.len() > 0 {
+        found.retain(|cleaning| !set_aside.is_waiting(&cleaning.id()));
     }
+    found
+}
+
+/// Cleans up rows in a transaction of its own.
+fn clean(tenant: Tenant, rows: &[Cleaning]) -> Result<(), Aborted> {
+    let limit = Some(write_limit(rows.len()));
+    let Cleaned { deactivated, deleted } = run_transaction(Some(tenant), Durability::Lazy, limit, |_| {
+        let cleaned = cleanup::clean(rows);
+        fault_point::reach("cleanup");
+        cleaned
+    })?;
+    tenant.worker().deactivated_rows.add(deactivated as u64);
+    tenant.worker().deleted_rows.add(deleted as u64);
+    Ok(())
 }
 
 fn session_interval() -> Duration {

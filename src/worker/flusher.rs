@@ -7,7 +7,12 @@ use std::{
 
 use uuid::Uuid;
 
-use super::transaction::{Aborted, Durability, RETRY_AFTER, run_transaction};
+use super::{
+    set_aside::{MAX_TABLE_PAUSE, Pause, SetAside},
+    signals,
+    transaction::{Aborted, Durability, Failure, RETRY_AFTER, run_transaction, write_limit},
+    trouble::{self, Work},
+};
 use crate::{
     pg::{compat, fault_point},
     roster::{FlushRow, FlushScope, Tenant},
@@ -23,6 +28,12 @@ const STATE_INTERVAL: Duration = Duration::from_secs(1);
 const STATE_SHARE: u32 = 50;
 /// The time limit of the final flush.
 const FINAL_FLUSH_LIMIT: Duration = Duration::from_secs(10);
+/// The time limit of one of its batches: more than a few milliseconds only where somebody's trigger takes long.
+const FINAL_BATCH_LIMIT: Duration = Duration::from_secs(3);
+/// How long one step writes parts of a batch that has failed.
+const SUSPECTS_LIMIT: Duration = Duration::from_millis(50);
+/// Rows that are set aside and tried again, in one batch.
+const RETRIES_PER_BATCH: usize = 4;
 
 /// The progress of flushing.
 pub struct Flusher {
@@ -30,6 +41,13 @@ pub struct Flusher {
     activity: SlotScan,
     /// The start of the current scan for activity, or of the next one if none is in progress.
     activity_scan_start: Instant,
+    /// Parts of batches that have failed, to be written one by one.
+    suspects: Vec<Vec<FlushRow>>,
+    /// In the past: they are due as long as there are any.
+    suspects_due: Instant,
+    set_aside: SetAside,
+    /// Set where no row at all can be written.
+    stopped: Option<Pause>,
 }
 
 /// A scan of all slots of the roster, in batches.
@@ -49,12 +67,26 @@ impl Flusher {
             states: scan(),
             activity: scan(),
             activity_scan_start: now,
+            suspects: Vec::new(),
+            suspects_due: now,
+            set_aside: SetAside::default(),
+            stopped: None,
         }
     }
 
     /// Returns when the next batch is due.
     pub fn due(&self) -> Instant {
-        self.states.due.min(self.activity.due)
+        match self.stopped {
+            Some(pause) => pause.until,
+            None if !self.suspects.is_empty() => self.suspects_due,
+            None => self.states.due.min(self.activity.due),
+        }
+    }
+
+    /// Returns how many rows wait because they could not be written; at least 1 where none can.
+    pub fn waiting(&self) -> usize {
+        let suspects: usize = self.suspects.iter().map(Vec::len).sum();
+        (self.set_aside.len() + suspects).max(usize::from(self.stopped.is_some()))
     }
 
     /// Reschedules after a reload of the settings, as the interval may be shorter now.
@@ -70,21 +102,110 @@ impl Flusher {
         if self.due() > start {
             return;
         }
+        if self.stopped.is_some() {
+            match write_rows(tenant, &[], write_limit(0)) {
+                Err(Aborted::Failed(failure)) => return self.stop(tenant, &failure),
+                Err(_) => return,
+                Ok(()) => self.stopped = None,
+            }
+        }
+        if !self.suspects.is_empty() {
+            return self.write_suspects(tenant);
+        }
+        self.set_aside
+            .forget_overdue(flush_interval() + Duration::from_secs(60));
         // The one that has been due for longer, so that neither delays the other forever.
         if self.states.due <= self.activity.due {
-            let result = flush_batch(tenant, &mut self.states.cursor, FlushScope::States);
+            let mut cursor = self.states.cursor;
+            let result = self.flush_batch(tenant, &mut cursor, FlushScope::States);
+            self.states.cursor = cursor;
             self.states.due = match result {
                 Err(_) => start + RETRY_AFTER,
-                Ok(_) if self.states.cursor != 0 => start,
-                Ok(_) => start + STATE_INTERVAL.max(start.elapsed() * STATE_SHARE),
+                Ok(()) if self.states.cursor != 0 => start,
+                Ok(()) => start + STATE_INTERVAL.max(start.elapsed() * STATE_SHARE),
             };
         } else {
-            let result = flush_batch(tenant, &mut self.activity.cursor, FlushScope::All);
+            let mut cursor = self.activity.cursor;
+            let result = self.flush_batch(tenant, &mut cursor, FlushScope::All);
+            self.activity.cursor = cursor;
             self.activity.due = match result {
                 Err(_) => start + RETRY_AFTER,
-                Ok(_) => self.next_activity_batch(tenant, start),
+                Ok(()) => self.next_activity_batch(tenant, start),
             };
         }
+    }
+
+    /// Writes the next batch and advances `cursor`, which is 0 again after the last one. Rows that could not be written
+    /// before are tried alone.
+    fn flush_batch(&mut self, tenant: Tenant, cursor: &mut u32, scope: FlushScope) -> Result<(), Aborted> {
+        let start = Instant::now();
+        let from = *cursor;
+        let mut rows = tenant.flush_candidates(cursor, BATCH, scope);
+        rows.retain(|row| !self.set_aside.is_waiting(&row.id));
+        let (again, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.set_aside.contains(&row.id));
+        self.suspects
+            .extend(again.into_iter().take(RETRIES_PER_BATCH).map(|row| vec![row]));
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let result = write_rows(tenant, &rows, write_limit(rows.len()));
+        tenant.worker().flush_us.set(start.elapsed().as_micros() as u64);
+        match result {
+            Err(Aborted::Failed(failure)) => {
+                match write_rows(tenant, &[], write_limit(0)) {
+                    Err(Aborted::Failed(failure)) => {
+                        *cursor = from;
+                        self.stop(tenant, &failure);
+                    }
+                    _ => self.suspect(tenant, rows, &failure),
+                }
+                Ok(())
+            }
+            Err(aborted) => {
+                *cursor = from;
+                Err(aborted)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Halves rows that could not be written together, or sets a single one aside.
+    fn suspect(&mut self, tenant: Tenant, mut rows: Vec<FlushRow>, failure: &Failure) {
+        trouble::report_part(tenant, Work::Flush, failure, rows.len());
+        if let [row] = rows[..] {
+            self.set_aside.add(row.id, failure);
+        } else {
+            let second = rows.split_off(rows.len() / 2);
+            self.suspects.extend([second, rows]);
+        }
+    }
+
+    fn write_suspects(&mut self, tenant: Tenant) {
+        let start = Instant::now();
+        while start.elapsed() < SUSPECTS_LIMIT
+            && let Some(rows) = self.suspects.pop()
+        {
+            match write_rows(tenant, &rows, write_limit(rows.len())) {
+                Ok(()) => {
+                    let mut has_recovered = false;
+                    for row in &rows {
+                        has_recovered |= self.set_aside.remove(&row.id);
+                    }
+                    if has_recovered {
+                        self.set_aside.retry_all();
+                    }
+                }
+                Err(Aborted::Failed(failure)) => self.suspect(tenant, rows, &failure),
+                // They will be found again.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Waits for longer before the next attempt to write anything.
+    fn stop(&mut self, tenant: Tenant, failure: &Failure) {
+        trouble::report(tenant, Work::Flush, failure);
+        self.stopped = Some(Pause::after(self.stopped, MAX_TABLE_PAUSE));
     }
 
     /// Spreads the batches of a scan over the flush interval, and starts scans an interval apart.
@@ -100,14 +221,26 @@ impl Flusher {
         now + interval / (batches + batches / 4 + 1) as u32
     }
 
-    /// Writes all that is not written yet, the newest activity first, within the time limit.
+    /// Writes all that is not written yet, the newest activity first, within the time limit. What cannot be written is
+    /// left out.
     pub fn final_flush(tenant: Tenant) {
+        signals::finish();
         let start = Instant::now();
         let mut rows = tenant.flush_candidates(&mut 0, tenant.stats().used as usize, FlushScope::All);
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.last_activity));
-        for batch in rows.chunks(BATCH) {
-            if start.elapsed() >= FINAL_FLUSH_LIMIT || write_rows(tenant, batch) == Err(Aborted::Dropped) {
+        let mut batches: Vec<&[FlushRow]> = rows.chunks(BATCH).rev().collect();
+        while let Some(batch) = batches.pop() {
+            let left = FINAL_FLUSH_LIMIT.saturating_sub(start.elapsed());
+            if left.is_zero() {
                 return;
+            }
+            match write_rows(tenant, batch, left.min(FINAL_BATCH_LIMIT)) {
+                Err(Aborted::Dropped) => return,
+                Err(Aborted::Failed(_)) if batch.len() > 1 => {
+                    let (first, second) = batch.split_at(batch.len() / 2);
+                    batches.extend([second, first]);
+                }
+                _ => {}
             }
         }
     }
@@ -117,26 +250,10 @@ fn flush_interval() -> Duration {
     Duration::from_micros(settings::flush_interval() as u64)
 }
 
-/// Writes the next batch and advances `cursor`, which is 0 again after the last one.
-fn flush_batch(tenant: Tenant, cursor: &mut u32, scope: FlushScope) -> Result<(), Aborted> {
-    let start = Instant::now();
-    let from = *cursor;
-    let rows = tenant.flush_candidates(cursor, BATCH, scope);
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let result = write_rows(tenant, &rows);
-    if result.is_err() {
-        *cursor = from;
-    }
-    tenant.worker().flush_us.set(start.elapsed().as_micros() as u64);
-    result
-}
-
 /// Writes rows, and marks in the roster those that the table has now.
-fn write_rows(tenant: Tenant, rows: &[FlushRow]) -> Result<(), Aborted> {
+fn write_rows(tenant: Tenant, rows: &[FlushRow], limit: Duration) -> Result<(), Aborted> {
     let updates: Vec<SessionUpdate> = rows.iter().map(SessionUpdate::from).collect();
-    let (written, unwritten) = run_transaction(Some(tenant), Durability::Lazy, |_| {
+    let (written, unwritten) = run_transaction(Some(tenant), Durability::Lazy, Some(limit), |_| {
         let written = flush::write(&updates);
         fault_point::reach("flush");
         let missing: Vec<Uuid> = rows

@@ -8,7 +8,7 @@ use super::{
     transaction::{self, Aborted, Durability, run_transaction},
 };
 use crate::{
-    launcher::locks,
+    launcher::locks::DatabaseWatch,
     pg::{compat, fault_point},
     roster::{self, Tenant},
     rules::time::Micros,
@@ -27,12 +27,13 @@ const ROWS_PER_CHECK: u32 = 10_000;
 /// does not see is applied to the roster with a later stamp.
 pub fn load(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
     let (mut whole, mut rows) = (true, 0);
-    let result = run_transaction(Some(tenant), Durability::Flushed, |_| {
+    let mut watch = DatabaseWatch::default();
+    let result = run_transaction(Some(tenant), Durability::Flushed, None, |_| {
         let stamp = tenant.begin_load();
         store::load::active_sessions(compat::now(), |row| {
             rows += 1;
-            let has_to_stop = rows % ROWS_PER_CHECK == 0
-                && (signals::shutdown_requested() || locks::is_database_locked(tenant.database()));
+            let has_to_stop =
+                rows % ROWS_PER_CHECK == 0 && (signals::shutdown_requested() || watch.must_leave(tenant.database()));
             whole = !has_to_stop && tenant.load_row(row, false, stamp, timeout).is_ok();
             fault_point::reach("load");
             whole

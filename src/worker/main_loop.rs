@@ -16,15 +16,20 @@ use super::{
     loader,
     notifier::Notifier,
     schedule::{SWEEP_INTERVAL, Schedule},
+    set_aside::{MAX_TABLE_PAUSE, Pause},
     signals,
     transaction::{Aborted, Durability, run_transaction},
+    trouble::{self, Work},
 };
 use crate::{
     launcher::{
-        locks,
+        locks::{self, DatabaseWatch},
         slots::{WorkerSlot, WorkerStatus},
     },
-    pg::{compat, fault_point, installed::Installed},
+    pg::{
+        compat, fault_point,
+        installed::{self, Installed},
+    },
     roster::{self, Tenant},
     rules::{status::Reason, time::Micros},
     settings,
@@ -33,6 +38,8 @@ use crate::{
 
 /// The least time between two warnings that the roster is full.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+/// The longest time between two checks that extension and feed state are the same.
+const CHECK_INTERVAL: Duration = Duration::from_secs(40);
 /// Tombstones freed at once.
 const TOMBSTONES_PER_ROUND: usize = 10_000;
 
@@ -52,27 +59,34 @@ pub struct Worker {
     /// Why users will differ from the tables in the next comparison, if that is known.
     compare_reason: Option<Reason>,
     overflow_warned_at: Option<Instant>,
+    database_watch: DatabaseWatch,
+    /// Whether `state` is the table's. Until then, and after somebody else has changed the table, nothing is written to
+    /// the feed.
+    is_reconciled: bool,
+    /// Set after `_feed_state` could not be reconciled.
+    reconcile_pause: Option<Pause>,
+    /// When the tables were last checked, and what could be seen of changes without a transaction.
+    checked_at: Option<Instant>,
+    checked: Option<(u32, i64)>,
 }
 
 impl Worker {
-    /// Finds the extension, attaches to the roster and reconciles the feed state. Otherwise returns the status to exit
-    /// with.
+    /// Finds the extension and attaches to the roster. Otherwise returns the status to exit with.
     pub fn start(slot: &'static WorkerSlot, database: pg_sys::Oid) -> Result<Worker, WorkerStatus> {
+        let mut database_watch = DatabaseWatch::default();
         let (install, tenant) = loop {
-            match run_transaction(None, Durability::Flushed, |install| (install, roster::tenant())) {
+            match run_transaction(None, Durability::Flushed, None, |install| (install, roster::tenant())) {
                 Ok(found) => break found,
                 Err(Aborted::Dropped) => return Err(not_installed(database)),
-                Err(_) => wait_for_retry(slot, database)?,
+                Err(aborted) => {
+                    if let Aborted::Failed(failure) = &aborted {
+                        trouble::log(Work::State, failure);
+                    }
+                    wait_for_retry(slot, database, &mut database_watch)?;
+                }
             }
         };
-        let state = loop {
-            match changes::reconcile_state(tenant) {
-                Ok(state) => break state,
-                Err(Aborted::Dropped) => return Err(WorkerStatus::Recreated),
-                Err(_) => wait_for_retry(slot, database)?,
-            }
-        };
-        tenant.worker().seq.set(state.seq as u64);
+        tenant.worker().set_aside.set(0);
         tenant.attach_worker(std::process::id(), compat::now());
         tenant.take_compare();
         let timeout = settings::active_timeout();
@@ -83,8 +97,8 @@ impl Worker {
             database,
             install,
             tenant,
-            notifier: Notifier::new(&state),
-            state,
+            notifier: Notifier::new(&FeedState::default()),
+            state: FeedState::default(),
             changes: ChangeWriter::default(),
             flusher: Flusher::new(),
             cleaner: Cleaner::new(),
@@ -92,13 +106,16 @@ impl Worker {
             timeout,
             compare_reason: Some(Reason::Recovered),
             overflow_warned_at: None,
+            database_watch,
+            is_reconciled: false,
+            reconcile_pause: None,
+            checked_at: None,
+            checked: None,
         })
     }
 
     /// Serves until there is a reason to exit, and returns the status to exit with.
     pub fn serve(&mut self) -> WorkerStatus {
-        // Before anything is written, so that the changes from now on are sent as changes.
-        self.notifier.send(&self.state, self.tenant);
         loop {
             if let Some(status) = self.tick() {
                 report_activity(None);
@@ -107,11 +124,14 @@ impl Worker {
             report_activity(None);
             self.tenant.set_worker_asleep(true);
             let wake_at = match self.has_changes() {
-                true => self.schedule.write,
+                true => self.schedule.write.min(self.schedule.next()),
                 false => self.next_due(),
             };
             let wait = wake_at.saturating_duration_since(Instant::now());
-            let postmaster_alive = if wait.is_zero() && !signals::shutdown_requested() {
+            let postmaster_alive = if signals::shutdown_requested() {
+                // The latch that its handler has set may have been reset by code that waited in a statement.
+                true
+            } else if wait.is_zero() {
                 pgrx::check_for_interrupts!();
                 true
             } else {
@@ -120,18 +140,23 @@ impl Worker {
             };
             self.tenant.set_worker_asleep(false);
             if signals::shutdown_requested() {
-                // DROP DATABASE WITH (FORCE) terminates the worker, and then waits for a few seconds only.
-                if !locks::is_database_locked(self.database) {
-                    report_activity(Some(c"writing the last activity of sessions"));
-                    Flusher::final_flush(self.tenant);
-                }
-                return WorkerStatus::Starting;
+                return self.terminate();
             }
             if !postmaster_alive {
                 // Nothing may be written any more, as another server may be about to start.
                 return WorkerStatus::Starting;
             }
         }
+    }
+
+    /// Writes what would be lost, after SIGTERM.
+    fn terminate(&self) -> WorkerStatus {
+        // DROP DATABASE WITH (FORCE) terminates the worker, and then waits for a few seconds only.
+        if !locks::is_database_locked(self.database) {
+            report_activity(Some(c"writing the last activity of sessions"));
+            Flusher::final_flush(self.tenant);
+        }
+        WorkerStatus::Terminated
     }
 
     /// Does what is due. Returns the status to exit with, if there is a reason to exit.
@@ -141,10 +166,13 @@ impl Worker {
         }
         let start = Instant::now();
         let is_due = |due: Option<Instant>| due.is_some_and(|due| start >= due);
-        if start >= self.schedule.sweep {
-            if self.slot.is_stop_requested() || locks::is_database_locked(self.database) {
+        if start >= self.schedule.yield_check {
+            self.schedule.before_yield_check(start);
+            if self.slot.is_stop_requested() || self.database_watch.must_leave(self.database) {
                 return Some(WorkerStatus::Yielded);
             }
+        }
+        if start >= self.schedule.sweep {
             self.sweep();
         }
         if start >= self.schedule.housekeeping {
@@ -152,6 +180,12 @@ impl Worker {
             if let Some(status) = self.housekeeping() {
                 return Some(status);
             }
+        }
+        if !self.is_reconciled
+            && self.reconcile_pause.is_none_or(|pause| start >= pause.until)
+            && let Some(status) = self.reconcile_state()
+        {
+            return Some(status);
         }
         if is_due(self.schedule.load) {
             self.load();
@@ -168,7 +202,7 @@ impl Worker {
         {
             return Some(status);
         }
-        if self.notifier.due().is_some_and(|due| Instant::now() >= due) {
+        if self.is_reconciled && self.notifier.due().is_some_and(|due| Instant::now() >= due) {
             report_activity(Some(c"notifying"));
             self.notifier.send(&self.state, self.tenant);
         }
@@ -176,6 +210,11 @@ impl Worker {
         if !changes_pending || Instant::now() >= self.schedule.background {
             self.step_in_background();
         }
+        let waiting = self.changes.waiting(self.tenant)
+            + self.flusher.waiting()
+            + self.cleaner.waiting()
+            + usize::from(self.reconcile_pause.is_some());
+        self.tenant.worker().set_aside.set(waiting as u64);
         self.tenant.worker().tick_us.set(start.elapsed().as_micros() as u64);
         None
     }
@@ -197,7 +236,10 @@ impl Worker {
 
     /// Returns the next deadline, unless the worker is woken earlier.
     fn next_due(&self) -> Instant {
-        let optional = [self.changes.due(), self.notifier.due()];
+        let optional = match self.is_reconciled {
+            true => [self.changes.due(self.tenant), self.notifier.due()],
+            false => [self.reconcile_pause.map(|pause| pause.until), None],
+        };
         optional.into_iter().flatten().fold(
             self.schedule.next().min(self.flusher.due()).min(self.cleaner.due()),
             Instant::min,
@@ -205,7 +247,7 @@ impl Worker {
     }
 
     fn has_changes(&self) -> bool {
-        self.tenant.dirty_users() > 0 || self.changes.due().is_some_and(|due| Instant::now() >= due)
+        self.is_reconciled && self.changes.due(self.tenant).is_some_and(|due| Instant::now() >= due)
     }
 
     fn reload(&mut self) {
@@ -229,21 +271,24 @@ impl Worker {
 
     /// Checks that the extension and its feed state are the same as before, frees tombstones, and reports statistics.
     fn housekeeping(&mut self) -> Option<WorkerStatus> {
-        let expected = &self.state;
-        match run_transaction(None, Durability::Flushed, |install| {
-            (install, feed_state::matches(expected))
-        }) {
-            Ok((install, _)) if install.sessions != self.install.sessions => {
-                return Some(WorkerStatus::Recreated);
-            }
-            Ok((install, matches)) => {
-                self.install = install;
-                if !matches && let Some(status) = self.reconcile_state() {
-                    return Some(status);
+        if self.must_check_tables() {
+            let expected = &self.state;
+            match run_transaction(None, Durability::Flushed, None, |install| {
+                (install, feed_state::matches(expected))
+            }) {
+                Ok((install, _)) if install.sessions != self.install.sessions => {
+                    return Some(WorkerStatus::Recreated);
+                }
+                Ok((install, matches)) => {
+                    self.install = install;
+                    self.is_reconciled &= matches;
+                }
+                Err(Aborted::Dropped) => return Some(not_installed(self.database)),
+                Err(aborted) => {
+                    trouble::report_aborted(self.tenant, Work::State, &aborted);
+                    self.checked_at = None;
                 }
             }
-            Err(Aborted::Dropped) => return Some(not_installed(self.database)),
-            Err(_) => {}
         }
         self.tenant.free_tombstones(TOMBSTONES_PER_ROUND);
         loader::purge_dropped(self.database, self.install.sessions);
@@ -252,20 +297,48 @@ impl Worker {
         None
     }
 
-    /// Reconciles the feed state after somebody else has changed it, as a restore does. A new epoch means that
-    /// `user_presence` may have been changed as well.
+    /// Whether there is reason to read whether the extension and its feed state are the same as before: something about
+    /// our tables has changed, or rows of `_feed_state` may have come or gone. Every write of changes checks the state,
+    /// too. What nothing of this shows, as a plain UPDATE, is found out after a while.
+    fn must_check_tables(&mut self) -> bool {
+        // SAFETY: outside a transaction, as apply workers do that have nothing to apply.
+        unsafe { pg_sys::AcceptInvalidationMessages() };
+        let seen = (installed::changes(), compat::rows_come_and_gone(self.install.state));
+        let now = Instant::now();
+        let is_due = self.checked_at.is_none_or(|at| now - at >= CHECK_INTERVAL);
+        let has_reason = is_due || self.checked != Some(seen) || !self.is_reconciled;
+        if has_reason {
+            self.checked_at = Some(now);
+            self.checked = Some(seen);
+        }
+        has_reason
+    }
+
+    /// Reconciles the feed state, at the start and after somebody else has changed it, as a restore does. A new epoch
+    /// means that `user_presence` may have been changed as well.
     fn reconcile_state(&mut self) -> Option<WorkerStatus> {
         match changes::reconcile_state(self.tenant) {
             Ok(state) => {
                 if state.epoch != self.state.epoch {
                     self.notifier = Notifier::new(&state);
                     self.schedule.compare = Some(Instant::now());
+                    // Before anything is written, so that the changes from now on are sent as changes.
+                    self.notifier.send(&state, self.tenant);
                 }
+                self.tenant.worker().seq.set(state.seq as u64);
                 self.state = state;
+                self.is_reconciled = true;
+                self.reconcile_pause = None;
                 None
             }
             Err(Aborted::Dropped) => Some(WorkerStatus::Recreated),
-            Err(_) => None,
+            Err(aborted) => {
+                trouble::report_aborted(self.tenant, Work::State, &aborted);
+                let is_error = matches!(aborted, Aborted::Failed(_));
+                let previous = self.reconcile_pause.filter(|_| is_error);
+                self.reconcile_pause = Some(Pause::after(previous, MAX_TABLE_PAUSE));
+                None
+            }
         }
     }
 
@@ -274,6 +347,10 @@ impl Worker {
         match loader::load(self.tenant, self.timeout) {
             Ok(true) => self.schedule.after_complete_load(),
             Ok(false) => self.schedule.load_later(),
+            Err(aborted @ Aborted::Failed(_)) => {
+                trouble::report_aborted(self.tenant, Work::Load, &aborted);
+                self.schedule.load_later();
+            }
             Err(_) => self.schedule.retry_load(),
         }
     }
@@ -291,13 +368,17 @@ impl Worker {
         }
         self.tenant.reap_truncated();
         let (tenant, reason) = (self.tenant, self.compare_reason);
-        match run_transaction(Some(tenant), Durability::Flushed, |_| {
+        match run_transaction(Some(tenant), Durability::Flushed, None, |_| {
             changes::compare_all(tenant, reason)
         }) {
             Ok(updates) => {
                 self.changes.add(updates);
                 self.compare_reason = None;
                 self.schedule.after_compare(start, self.tenant.is_complete());
+            }
+            Err(aborted @ Aborted::Failed(_)) => {
+                trouble::report_aborted(tenant, Work::Compare, &aborted);
+                self.schedule.compare_later();
             }
             Err(_) => self.schedule.retry_compare(start),
         }
@@ -307,7 +388,7 @@ impl Worker {
         report_activity(Some(c"writing changes"));
         let start = Instant::now();
         match self.changes.write(self.tenant, &mut self.state) {
-            Batch::Empty => {}
+            Batch::Empty | Batch::Failed => {}
             Batch::Blocked => self.schedule.retry_write(),
             Batch::Written(changes) => {
                 fault_point::reach("written");
@@ -317,7 +398,10 @@ impl Worker {
                 let interval = Duration::from_micros(settings::notify_interval() as u64);
                 self.schedule.after_write(start, interval);
             }
-            Batch::StateChanged => return self.reconcile_state(),
+            Batch::StateChanged => {
+                self.is_reconciled = false;
+                return self.reconcile_state();
+            }
             Batch::Dropped => return Some(WorkerStatus::Recreated),
         }
         None
@@ -331,15 +415,17 @@ fn not_installed(database: pg_sys::Oid) -> WorkerStatus {
 }
 
 /// Waits for a moment after a lock conflict. Returns the status to exit with, if there is a reason to exit.
-fn wait_for_retry(slot: &WorkerSlot, database: pg_sys::Oid) -> Result<(), WorkerStatus> {
-    if slot.is_stop_requested() || locks::is_database_locked(database) {
+fn wait_for_retry(slot: &WorkerSlot, database: pg_sys::Oid, watch: &mut DatabaseWatch) -> Result<(), WorkerStatus> {
+    if slot.is_stop_requested() || watch.must_leave(database) {
         return Err(WorkerStatus::Yielded);
     }
-    if BackgroundWorker::wait_latch(Some(SWEEP_INTERVAL)) {
-        Ok(())
-    } else {
-        Err(WorkerStatus::Starting)
+    // It is no longer starting: other databases' workers may.
+    slot.set_status(WorkerStatus::Serving);
+    let postmaster_alive = BackgroundWorker::wait_latch(Some(SWEEP_INTERVAL));
+    if signals::shutdown_requested() {
+        return Err(WorkerStatus::Terminated);
     }
+    postmaster_alive.then_some(()).ok_or(WorkerStatus::Starting)
 }
 
 fn warn_overflow() {

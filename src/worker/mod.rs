@@ -13,5 +13,7 @@ mod main_loop;
 mod notifier;
 mod process;
 mod schedule;
+mod set_aside;
 mod signals;
 mod transaction;
+mod trouble;

@@ -10,9 +10,10 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys, pg_sys::panic::ErrorReport};
 
 use super::{
     schedule::MAX_WRITE_INTERVAL,
-    transaction::{self, Aborted},
+    transaction::{self, Aborted, Failure},
 };
 use crate::{
+    launcher::locks::{self, Holder},
     pg::{compat, fault_point, text},
     roster::Tenant,
     rules::{
@@ -28,8 +29,15 @@ unsafe extern "C-unwind" {
     fn Async_Notify(channel: *const c_char, payload: *const c_char);
 }
 
-/// Retry delay after the notification queue was full.
+/// Retry delay after the notification queue was full, or another error.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long the commit waits at first for the lock that all commits that notify take, in any database. Nothing is swept
+/// or written meanwhile.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// How long it waits at most, where that lock goes from hand to hand and so the queue for it moves.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// The longest delay between two attempts where one transaction keeps the lock, such as one that waits for a standby.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The changes that are committed and not yet sent.
 pub struct Notifier {
@@ -42,6 +50,10 @@ pub struct Notifier {
     last_sent_at: Option<Instant>,
     /// Set where the last message could not be sent: the next one is not sent before this.
     retry_at: Option<Instant>,
+    /// How long the next commit waits for others that notify.
+    wait: Duration,
+    /// The delay after the last attempt that gave up.
+    retry_delay: Duration,
 }
 
 impl Notifier {
@@ -53,6 +65,8 @@ impl Notifier {
             must_wake: true,
             last_sent_at: None,
             retry_at: None,
+            wait: FIRST_WAIT,
+            retry_delay: Duration::ZERO,
         }
     }
 
@@ -91,17 +105,46 @@ impl Notifier {
         self.last_sent_at = Some(now);
         self.retry_at = None;
         let count = messages.len() as u64;
-        if count > 0 && !notify(messages) {
-            // Listeners will not get these changes: the next message must not claim to follow them.
-            self.must_wake = true;
-            self.unsent.clear();
-            self.retry_at = Some(now + RETRY_AFTER);
-            return;
+        if count > 0 {
+            let holder = locks::notification_lock_holder();
+            match notify(self.wait, messages) {
+                Ok(()) => {}
+                Err(Aborted::Failed(failure)) if failure.is_lock_conflict() => {
+                    // They are sent later, with what has changed until then.
+                    self.wait_for_others(holder);
+                    return;
+                }
+                Err(aborted) => {
+                    if let Aborted::Failed(failure) = &aborted {
+                        warn_not_sent(failure);
+                    }
+                    // Listeners will not get these changes: the next message must not claim to follow them.
+                    self.must_wake = true;
+                    self.unsent.clear();
+                    self.retry_at = Some(now + RETRY_AFTER);
+                    return;
+                }
+            }
         }
+        self.wait = (self.wait / 2).max(FIRST_WAIT);
+        self.retry_delay = Duration::ZERO;
         tenant.worker().notifications.add(count);
         self.last_seq = state.seq;
         self.must_wake = false;
         self.unsent.clear();
+    }
+
+    /// Chooses when to try again after others have kept the lock for as long as the last attempt has waited. `holder` is
+    /// who had it before. In a queue that moves, a longer wait gets there; otherwise it would only hold up the rest.
+    fn wait_for_others(&mut self, holder: Option<Holder>) {
+        if holder.is_some() && holder == locks::notification_lock_holder() {
+            self.wait = FIRST_WAIT;
+            self.retry_delay = (self.retry_delay * 2).clamp(FIRST_WAIT, MAX_RETRY_DELAY);
+        } else {
+            self.retry_delay = self.wait / 2;
+            self.wait = (self.wait * 2).min(MAX_WAIT);
+        }
+        self.retry_at = Some(Instant::now() + self.retry_delay);
     }
 
     fn messages(&self, state: &FeedState) -> Vec<String> {
@@ -121,14 +164,14 @@ impl Notifier {
     }
 }
 
-/// Notifies in a transaction of its own. Returns false if the notification queue is full.
-fn notify(messages: Vec<String>) -> bool {
+/// Notifies in a transaction of its own, whose commit waits for others for at most `wait`.
+fn notify(wait: Duration, messages: Vec<String>) -> Result<(), Aborted> {
     let channel = settings::channel();
     let messages: Vec<CString> = messages
         .into_iter()
         .filter_map(|text| CString::new(text).ok())
         .collect();
-    let result = transaction::run_notify(|| {
+    transaction::run_notify(wait, || {
         for message in &messages {
             // SAFETY: in a transaction; both are C strings, owned by the caller, so that an error leaks nothing.
             unsafe {
@@ -136,15 +179,11 @@ fn notify(messages: Vec<String>) -> bool {
             }
         }
         fault_point::reach("notify");
-    });
-    if result == Err(Aborted::QueueFull) {
-        warn_queue_full();
-    }
-    result.is_ok()
+    })
 }
 
-/// Logs that the notification queue is full, at most once a minute.
-fn warn_queue_full() {
+/// Logs that notifications could not be sent, at most once a minute.
+fn warn_not_sent(failure: &Failure) {
     thread_local! {
         static LAST_WARNED_AT: Cell<i64> = const { Cell::new(i64::MIN) };
     }
@@ -153,6 +192,13 @@ fn warn_queue_full() {
         return;
     }
     LAST_WARNED_AT.set(now);
+    // What the commit of a transaction that notifies raises when the queue is full.
+    if failure.code != PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED {
+        ErrorReport::new(failure.code, "could not send notifications", pgrx::function_name!())
+            .set_detail(failure.message.clone())
+            .report(PgLogLevel::WARNING);
+        return;
+    }
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_WARNING,
         "could not send notifications: notification queue is full",

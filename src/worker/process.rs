@@ -55,12 +55,14 @@ pub extern "C-unwind" fn pg_presence_worker(argument: pg_sys::Datum) {
     unsafe { pg_sys::before_shmem_exit(Some(detach_slot), pg_sys::Datum::from(number)) };
 
     // Connecting may wait for a DROP DATABASE; meanwhile SIGTERM ends the process, as in any background worker.
+    signals::attach(slot);
     // SAFETY: the first use of signals and of a database in this process.
     unsafe {
         pg_sys::BackgroundWorkerUnblockSignals();
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
     }
-    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    signals::attach_connected();
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP);
     // A SIGHUP before the handlers were attached was missed.
     signals::reload_configuration();
     pin_settings();
@@ -72,7 +74,11 @@ pub extern "C-unwind" fn pg_presence_worker(argument: pg_sys::Datum) {
                 // released.
                 unsafe { pg_sys::before_shmem_exit(Some(detach_tenant), pg_sys::Datum::from(0)) };
                 slot.set_status(WorkerStatus::Serving);
-                worker.serve()
+                if signals::shutdown_requested() {
+                    WorkerStatus::Terminated
+                } else {
+                    worker.serve()
+                }
             }
             Err(status) => status,
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::transaction::RETRY_AFTER;
 
-/// The time between two sweeps of the deadlines, with each of which the catalog lock is tried. A change is published at
+/// The time between two sweeps of the deadlines, and between two attempts to lock the catalog entry. A change is published at
 /// most a second after it is due: a fifth of that leaves room for a slow commit, and a sweep of a million sessions
 /// takes a hundredth of this.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
@@ -20,7 +20,7 @@ const COMPARE_INTERVAL: Duration = Duration::from_secs(1);
 const COMPARE_SHARE: u32 = 3;
 /// While changes are pending, background work gets 1 / (1 + `BACKGROUND_SHARE`) of the time.
 const BACKGROUND_SHARE: u32 = 7;
-/// The time until the next load while the roster is full.
+/// The time until the next load while the roster is full, or after an error.
 const RELOAD_AFTER: Duration = Duration::from_secs(5);
 /// The longest time that changes wait to be written, even if `presence.notify_interval` is longer.
 pub const MAX_WRITE_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,6 +28,8 @@ pub const MAX_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// When each part of the main loop is due.
 pub struct Schedule {
     pub sweep: Instant,
+    /// The next check whether somebody is about to drop, rename or copy the database.
+    pub yield_check: Instant,
     pub housekeeping: Instant,
     /// Changes are not written before this.
     pub write: Instant,
@@ -44,6 +46,7 @@ impl Schedule {
     pub fn new(now: Instant, needs_load: bool) -> Schedule {
         Schedule {
             sweep: now,
+            yield_check: now,
             housekeeping: now,
             write: now,
             background: now,
@@ -58,7 +61,7 @@ impl Schedule {
         optional
             .into_iter()
             .flatten()
-            .fold(self.sweep.min(self.housekeeping), Instant::min)
+            .fold(self.sweep.min(self.yield_check).min(self.housekeeping), Instant::min)
     }
 
     /// To be called at the end of a sweep.
@@ -66,6 +69,11 @@ impl Schedule {
         let took = start.elapsed();
         let interval = SWEEP_INTERVAL.max(took * SWEEP_SHARE).min(MAX_SWEEP_INTERVAL);
         self.sweep = start + interval.max(took * 2);
+    }
+
+    /// To be called at a check for a reason to yield.
+    pub fn before_yield_check(&mut self, now: Instant) {
+        self.yield_check = now + SWEEP_INTERVAL;
     }
 
     /// To be called at the start of housekeeping.
@@ -97,6 +105,11 @@ impl Schedule {
     /// Loads again after the roster was full.
     pub fn load_later(&mut self) {
         self.load = Some(Instant::now() + RELOAD_AFTER);
+    }
+
+    /// Compares again after an error.
+    pub fn compare_later(&mut self) {
+        self.compare = Some(Instant::now() + RELOAD_AFTER);
     }
 
     /// Tries to load again after a lock conflict.

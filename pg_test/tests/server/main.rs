@@ -41,5 +41,6 @@ mod token_randomness;
 mod tokens;
 mod transactions;
 mod untrusted_triggers;
+mod unwritable;
 mod users;
 mod worker;

@@ -1,0 +1,425 @@
+//! What the worker cannot write, or is made to wait for: it delays itself alone, and `presence_health()` names it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pg_presence_test::{Cluster, Database, Presence, Shutdown, StopOnDrop, signal, wait_for, wait_until};
+use postgres::Client;
+use uuid::Uuid;
+
+/// The time in which everybody else is told, on a busy machine.
+const SOON: Duration = Duration::from_secs(8);
+
+const STATS: &str = "SELECT set_aside, coalesce(last_error, '') FROM presence.presence_stats";
+
+fn set_aside(client: &mut Client) -> (i64, String) {
+    let row = client.query_one(STATS, &[]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+/// Returns whether the health check passes, and its detail.
+fn unwritable(client: &mut Client) -> (bool, String) {
+    let sql = "SELECT ok, detail FROM presence.presence_health() WHERE check_name = 'unwritable'";
+    let row = client.query_one(sql, &[]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+/// Makes a trigger of the owner's that executes `body` for each row of a table, where `condition` holds for it.
+fn add_trigger(client: &mut Client, table: &str, condition: &str, body: &str) {
+    let sql = format!(
+        "CREATE FUNCTION presence.hurdle() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN {body}; RETURN coalesce(NEW, OLD); END $$;
+         CREATE TRIGGER hurdle BEFORE INSERT OR UPDATE ON presence.{table} FOR EACH ROW WHEN ({condition})
+         EXECUTE FUNCTION presence.hurdle()"
+    );
+    client.batch_execute(&sql).unwrap();
+}
+
+fn written_soon(client: &mut Client, users: &[Uuid], online: bool) {
+    let start = Instant::now();
+    for user in users {
+        client.wait_for_written(*user, online);
+    }
+    assert!(start.elapsed() < SOON, "written after {:?}", start.elapsed());
+}
+
+#[test]
+fn a_user_whom_a_trigger_refuses_delays_nobody_else() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let worker = database.worker();
+    database.assert_served();
+    let refused = Uuid::new_v4();
+    let condition = format!("NEW.user_id = '{refused}'");
+    add_trigger(&mut service, "user_presence", &condition, "RAISE 'not this one'");
+    let users: Vec<Uuid> = (0..20).map(|_| Uuid::new_v4()).collect();
+    let mut transaction = service.transaction().unwrap();
+    for (n, user) in users.iter().enumerate() {
+        transaction.start(*user);
+        if n == 10 {
+            transaction.start(refused);
+        }
+    }
+    transaction.commit().unwrap();
+    written_soon(&mut service, &users, true);
+    assert_eq!(service.written(refused), None);
+    assert!(service.is_online(refused));
+    wait_until("it is counted", || set_aside(&mut service).0 == 1);
+    let (_, error) = set_aside(&mut service);
+    assert!(error.contains("P0001: not this one"), "{error}");
+    let (ok, detail) = unwritable(&mut service);
+    assert!(!ok && detail.contains("not this one"), "{detail}");
+    service
+        .batch_execute("DROP TRIGGER hurdle ON presence.user_presence")
+        .unwrap();
+    service.wait_for_written(refused, true);
+    wait_until("nobody waits", || unwritable(&mut service).0);
+    assert_eq!(database.worker(), worker);
+    service.assert_no_gaps();
+}
+
+#[test]
+fn a_user_whose_trigger_takes_long_delays_nobody_else() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let worker = database.worker();
+    database.assert_served();
+    let slow = Uuid::new_v4();
+    let condition = format!("NEW.user_id = '{slow}'");
+    add_trigger(&mut service, "user_presence", &condition, "PERFORM pg_sleep(3600)");
+    service.start(slow);
+    std::thread::sleep(Duration::from_millis(500));
+    let users: Vec<Uuid> = (0..5).map(|_| Uuid::new_v4()).collect();
+    for user in &users {
+        service.start(*user);
+    }
+    written_soon(&mut service, &users, true);
+    assert_eq!(database.worker(), worker);
+    service
+        .batch_execute("DROP TRIGGER hurdle ON presence.user_presence")
+        .unwrap();
+    service.wait_for_written(slow, true);
+}
+
+#[test]
+fn a_session_that_violates_a_constraint_delays_nobody_else() {
+    let database = Cluster::shared_short_timeout().database();
+    let mut service = database.connect();
+    let worker = database.worker();
+    let bad = service.start(Uuid::new_v4());
+    service.update_session("metadata = '{\"bad\": true}'", bad.id);
+    let others: Vec<Uuid> = (0..10).map(|_| service.start(Uuid::new_v4()).id).collect();
+    let sql = "ALTER TABLE presence.user_sessions ADD CONSTRAINT no_bad CHECK (NOT metadata ? 'bad') NOT VALID";
+    service.batch_execute(sql).unwrap();
+    let sql = "SELECT count(*) FROM presence.user_sessions WHERE is_active AND id = ANY ($1)";
+    let active = |client: &mut Client, ids: &[Uuid]| -> i64 { client.query_one(sql, &[&ids]).unwrap().get(0) };
+    wait_until("the others are deactivated", || active(&mut service, &others) == 0);
+    assert_eq!(active(&mut service, &[bad.id]), 1);
+    wait_until("health names it", || unwritable(&mut service).1.contains("no_bad"));
+    database.assert_served();
+    service
+        .batch_execute("ALTER TABLE presence.user_sessions DROP CONSTRAINT no_bad")
+        .unwrap();
+    wait_until("it follows", || active(&mut service, &[bad.id]) == 0);
+    assert_eq!(database.worker(), worker);
+}
+
+#[test]
+fn a_session_that_another_table_references_is_kept_and_the_others_are_deleted() {
+    let cluster = Cluster::private(&[("presence.retention", "1s")]);
+    let database = cluster.database();
+    let mut service = database.connect();
+    let worker = database.worker();
+    service
+        .batch_execute("CREATE TABLE login_audit (session_id uuid REFERENCES presence.user_sessions (id))")
+        .unwrap();
+    let sessions: Vec<Uuid> = (0..30).map(|_| service.start(Uuid::new_v4()).id).collect();
+    service
+        .execute("INSERT INTO login_audit VALUES ($1)", &[&sessions[7]])
+        .unwrap();
+    for session in &sessions {
+        service.end(*session);
+    }
+    let left = |client: &mut Client| -> Vec<Uuid> {
+        let rows = client.query("SELECT id FROM presence.user_sessions WHERE ended_at IS NOT NULL", &[]);
+        rows.unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    wait_until("the others are deleted", || left(&mut service) == [sessions[7]]);
+    wait_until("health names it", || unwritable(&mut service).1.contains("login_audit"));
+    database.assert_served();
+    assert_eq!(database.worker(), worker);
+    service.batch_execute("DROP TABLE login_audit").unwrap();
+    wait_until("it is deleted", || left(&mut service).is_empty());
+    wait_until("health is fine", || unwritable(&mut service).0);
+}
+
+#[test]
+fn a_publication_that_forbids_updates_of_one_table_stops_nothing_else() {
+    let cluster = Cluster::private(&[
+        ("wal_level", "logical"),
+        ("presence.active_timeout", "2s"),
+        ("presence.heartbeat_interval", "1s"),
+        ("presence.flush_interval", "1s"),
+    ]);
+    let database = cluster.database();
+    let mut service = database.connect();
+    let worker = database.worker();
+    database.assert_served();
+    service
+        .batch_execute("CREATE PUBLICATION p FOR TABLE presence.user_presence WHERE (is_online)")
+        .unwrap();
+    let users: Vec<Uuid> = (0..8).map(|_| Uuid::new_v4()).collect();
+    let sessions: Vec<Uuid> = users.iter().map(|user| service.start(*user).id).collect();
+    wait_until("health names it", || {
+        let (ok, detail) = unwritable(&mut service);
+        !ok && detail.contains("user_presence")
+    });
+    let sql = "SELECT count(*) FROM presence.user_sessions WHERE is_active";
+    wait_until("the sessions are deactivated all the same", || {
+        service.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 0
+    });
+    assert_eq!(service.written(users[0]), None);
+    assert_eq!(cluster.log().matches("could not write changes").count(), 1);
+    service.batch_execute("DROP PUBLICATION p").unwrap();
+    for session in &sessions {
+        service.beat(*session);
+    }
+    wait_until("they are told", || {
+        users.iter().all(|user| service.written(*user).is_some())
+    });
+    wait_until("health is fine", || unwritable(&mut service).0);
+    assert_eq!(database.worker(), worker);
+    service.assert_no_gaps();
+}
+
+/// Starts sessions again and again, and asserts that they are written in time and the worker stays.
+fn assert_serves(database: &Database, time: Duration) {
+    let mut service = database.connect();
+    let worker = database.worker();
+    let start = Instant::now();
+    while start.elapsed() < time {
+        let user = Uuid::new_v4();
+        let session = service.start(user);
+        written_soon(&mut service, &[user], true);
+        service.end(session.id);
+        written_soon(&mut service, &[user], false);
+    }
+    assert_eq!(database.worker(), worker);
+}
+
+/// Lets commits no longer wait for a standby when it is dropped.
+struct Release<'a>(&'a Cluster);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.0.set("synchronous_standby_names", "");
+    }
+}
+
+#[test]
+fn a_commit_that_notifies_and_waits_for_a_standby_keeps_nobody_from_being_written() {
+    let cluster = Cluster::private(&[("synchronous_commit", "local")]);
+    let database = cluster.database();
+    let mut listener = database.listen();
+    database.assert_served();
+    cluster.set("synchronous_standby_names", "nobody");
+    let told = std::thread::scope(|scope| {
+        // On a panic too, as the scope waits for the commit.
+        let release = Release(&cluster);
+        let blocker = scope.spawn(|| {
+            let mut client = database.connect();
+            client
+                .batch_execute(
+                    "CREATE TABLE t (); SET synchronous_commit = on; BEGIN; INSERT INTO t DEFAULT VALUES; NOTIFY x",
+                )
+                .unwrap();
+            client.batch_execute("COMMIT").unwrap();
+        });
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        let mut client = database.connect();
+        wait_until("the commit waits", || {
+            client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 1
+        });
+        assert_serves(&database, Duration::from_secs(4));
+        let user = Uuid::new_v4();
+        client.start(user);
+        client.wait_for_written(user, true);
+        drop(release);
+        blocker.join().unwrap();
+        user
+    });
+    listener.wait_for(told, &["active"]);
+}
+
+#[test]
+fn a_queue_of_commits_that_notify_delays_messages_and_no_more() {
+    let cluster = Cluster::private(&[("commit_delay", "20000"), ("commit_siblings", "0"), ("fsync", "on")]);
+    let database = cluster.database();
+    let mut listener = database.listen();
+    database.assert_served();
+    database.run("CREATE TABLE t (n int)");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stop = StopOnDrop(&over);
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut client = database.connect();
+                while !over.load(Ordering::Relaxed) {
+                    client
+                        .batch_execute("BEGIN; INSERT INTO t VALUES (1); NOTIFY x; COMMIT")
+                        .unwrap();
+                }
+            });
+        }
+        assert_serves(&database, Duration::from_secs(6));
+        let user = Uuid::new_v4();
+        database.connect().start(user);
+        listener.wait_for(user, &["active"]);
+        drop(stop);
+    });
+}
+
+#[test]
+fn attempts_to_rename_the_database_do_not_keep_the_worker_away() {
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database();
+    let role = database.client();
+    database.assert_served();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stop = StopOnDrop(&over);
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut client = database.connect_as(&role);
+                let sql = format!("ALTER DATABASE {} RENAME TO other", database.name);
+                while !over.load(Ordering::Relaxed) {
+                    client.batch_execute(&sql).unwrap_err();
+                }
+            });
+        }
+        assert_serves(&database, Duration::from_secs(5));
+        let worker = database.worker();
+        let start = Instant::now();
+        signal("TERM", worker);
+        database.new_worker(worker);
+        assert!(start.elapsed() < SOON, "a new worker after {:?}", start.elapsed());
+        drop(stop);
+    });
+}
+
+#[test]
+fn a_worker_inside_somebodys_trigger_can_be_terminated_and_the_server_stopped() {
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database();
+    let mut service = database.connect();
+    database.assert_served();
+    add_trigger(&mut service, "user_presence", "true", "PERFORM pg_sleep(3600)");
+    for stops in [false, true] {
+        let worker = database.worker();
+        service.start(Uuid::new_v4());
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'";
+        wait_until("the worker sleeps", || {
+            service.query_one(sql, &[&worker]).unwrap().get::<_, i64>(0) == 1
+        });
+        let start = Instant::now();
+        if stops {
+            cluster.stop(Shutdown::Fast);
+        } else {
+            signal("TERM", worker);
+            database.new_worker(worker);
+        }
+        assert!(start.elapsed() < SOON, "after {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn a_canceled_statement_of_the_worker_is_tried_again() {
+    let database = Cluster::shared().database();
+    let worker = database.worker();
+    for _ in 0..50 {
+        signal("INT", worker);
+        std::thread::sleep(Duration::from_millis(7));
+    }
+    database.assert_served();
+    assert_eq!(database.worker(), worker);
+}
+
+#[test]
+fn launcher_and_workers_terminated_together_are_back_soon() {
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database();
+    let worker = database.worker();
+    database.assert_served();
+    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type LIKE 'pg\\_presence%'";
+    let mut client = cluster.connect("postgres");
+    client.execute(sql, &[]).unwrap();
+    let start = Instant::now();
+    database.new_worker(worker);
+    database.assert_served();
+    assert!(start.elapsed() < SOON, "after {:?}", start.elapsed());
+}
+
+#[test]
+fn a_young_worker_that_is_terminated_is_no_failure() {
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database();
+    let mut worker = database.worker();
+    for _ in 0..8 {
+        database.assert_served();
+        signal("TERM", worker);
+        let start = Instant::now();
+        worker = database.new_worker(worker);
+        assert!(
+            start.elapsed() < Duration::from_secs(4),
+            "a new worker after {:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[test]
+fn an_idle_worker_runs_two_transactions_a_minute_at_most() {
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database();
+    database.assert_served();
+    let sql = format!(
+        "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = '{}'",
+        database.name
+    );
+    let mut client = cluster.connect("postgres");
+    let mut transactions = || -> i64 { client.query_one(&sql, &[]).unwrap().get(0) };
+    wait_for("ten quiet seconds", || {
+        let before = transactions();
+        std::thread::sleep(Duration::from_secs(10));
+        (transactions() - before <= 1).then_some(())
+    });
+}
+
+#[test]
+fn a_call_that_waits_for_somebodys_lock_gives_up_and_names_the_process() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    let mut client = database.connect();
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let mut transaction = client.transaction().unwrap();
+    let lock = "SELECT FROM presence.user_sessions WHERE id = $1 FOR UPDATE";
+    transaction.query_one(lock, &[&session.id]).unwrap();
+    let assert_refused = |service: &mut Client, sql: &str, id: Uuid, bounds: std::ops::Range<f64>| {
+        let start = Instant::now();
+        let error = service.query_one(sql, &[&id]).unwrap_err();
+        let error = error.as_db_error().expect("an error of the server");
+        assert_eq!(error.code().code(), "55P03");
+        let detail = error.detail().unwrap_or_default();
+        assert!(detail.contains(&format!("Process {pid} ")), "{detail}");
+        assert!(bounds.contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+    };
+    let (end, forget) = ("SELECT presence.end_session($1)", "SELECT presence.forget_user($1)");
+    assert_refused(&mut service, end, session.id, 9.0..20.0);
+    service.batch_execute("SET lock_timeout = '300ms'").unwrap();
+    assert_refused(&mut service, end, session.id, 0.3..5.0);
+    assert_refused(&mut service, forget, user, 0.3..5.0);
+    transaction.rollback().unwrap();
+    assert!(service.end(session.id));
+}
