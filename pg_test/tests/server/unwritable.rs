@@ -423,3 +423,39 @@ fn a_call_that_waits_for_somebodys_lock_gives_up_and_names_the_process() {
     transaction.rollback().unwrap();
     assert!(service.end(session.id));
 }
+
+#[test]
+fn a_trigger_that_meets_a_lock_of_its_own_table_delays_one_user() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let worker = database.worker();
+    database.assert_served();
+    let slow = Uuid::new_v4();
+    service
+        .batch_execute("CREATE TABLE presence.locked (n int); INSERT INTO presence.locked VALUES (1)")
+        .unwrap();
+    let mut client = database.connect();
+    let mut transaction = client.transaction().unwrap();
+    transaction
+        .query_one("SELECT FROM presence.locked FOR UPDATE", &[])
+        .unwrap();
+    let condition = format!("NEW.user_id = '{slow}'");
+    add_trigger(
+        &mut service,
+        "user_presence",
+        &condition,
+        "UPDATE presence.locked SET n = n + 1",
+    );
+    let users: Vec<Uuid> = (0..10).map(|_| Uuid::new_v4()).collect();
+    let mut together = service.transaction().unwrap();
+    together.start(slow);
+    for user in &users {
+        together.start(*user);
+    }
+    together.commit().unwrap();
+    written_soon(&mut service, &users, true);
+    assert_eq!(service.written(slow), None);
+    transaction.rollback().unwrap();
+    service.wait_for_written(slow, true);
+    assert_eq!(database.worker(), worker);
+}
