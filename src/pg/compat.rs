@@ -3,6 +3,8 @@
 //! pgrx guards each call into PostgreSQL with a `sigsetjmp`, which costs more than the calls below. As used here they
 //! cannot raise an error, or their callers can be jumped over, so they are declared again without the guard.
 
+use std::ffi::CStr;
+
 use pgrx::pg_sys;
 
 use crate::rules::time::Micros;
@@ -257,7 +259,7 @@ pub unsafe fn for_each_result_relation(state: *mut pg_sys::EState, mut f: impl F
 }
 
 /// Splits a name such as `schema.function` into its parts. Errors with 42602 if its syntax is invalid.
-pub fn qualified_name(name: &std::ffi::CStr) -> *mut pg_sys::List {
+pub fn qualified_name(name: &CStr) -> *mut pg_sys::List {
     #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
     // SAFETY: copies the name into a list in the current memory context.
     unsafe {
@@ -330,6 +332,25 @@ pub const PAGE_RANGE: &str = "ctid = ANY (ARRAY(SELECT format('(%s,%s)', page, i
 /// `descriptor` is a valid tuple descriptor that does not change during the call.
 #[inline]
 pub unsafe fn column_type(descriptor: pg_sys::TupleDesc, column: usize) -> Option<pg_sys::Oid> {
+    // SAFETY: as the caller promises.
+    unsafe { attribute(descriptor, column).map(|attribute| attribute.atttypid) }
+}
+
+/// Returns whether a column has this name. It does not if it does not exist or has been dropped.
+///
+/// # Safety
+/// `descriptor` is a valid tuple descriptor that does not change during the call.
+pub unsafe fn is_column_named(descriptor: pg_sys::TupleDesc, column: usize, name: &CStr) -> bool {
+    // SAFETY: as the caller promises; a name ends with a zero byte.
+    unsafe {
+        attribute(descriptor, column).is_some_and(|attribute| CStr::from_ptr(attribute.attname.data.as_ptr()) == name)
+    }
+}
+
+/// # Safety
+/// `descriptor` is a valid tuple descriptor that does not change for `'a`.
+#[inline]
+unsafe fn attribute<'a>(descriptor: pg_sys::TupleDesc, column: usize) -> Option<&'a pg_sys::FormData_pg_attribute> {
     // SAFETY: as the caller promises; there are `natts` attributes, which in 18 follow as many compact ones.
     unsafe {
         let count = (*descriptor).natts as usize;
@@ -345,7 +366,7 @@ pub unsafe fn column_type(descriptor: pg_sys::TupleDesc, column: usize) -> Optio
             .add(count)
             .cast::<pg_sys::FormData_pg_attribute>();
         let attribute = &*attributes.add(column - 1);
-        (!attribute.attisdropped).then_some(attribute.atttypid)
+        (!attribute.attisdropped).then_some(attribute)
     }
 }
 

@@ -27,9 +27,19 @@ pub fn damaged_install() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         "extension objects of pg_presence are incomplete",
-        "The library is newer than the objects, or a table or function of the extension was dropped or altered.",
-        "Run ALTER EXTENSION pg_presence UPDATE. If that does not help, run DROP EXTENSION pg_presence, which deletes \
-         all sessions, and CREATE EXTENSION pg_presence.",
+        "A table or function of the extension was dropped or altered, or the library is newer than the objects.",
+        "SELECT * FROM presence_health() WHERE NOT ok returns what differs, with the statements that restore it. After an \
+         update of the library, run ALTER EXTENSION pg_presence UPDATE.",
+    )
+}
+
+/// 55000: a trigger function of the extension is attached to another table, or fires for another event.
+pub fn misplaced_trigger() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "trigger function of pg_presence was called for another table or event",
+        "Its triggers are on the tables of the extension, and fire only as the extension has created them.",
+        "SELECT * FROM presence_health() WHERE NOT ok returns such triggers, with the statements that drop them.",
     )
 }
 

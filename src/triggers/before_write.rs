@@ -32,7 +32,7 @@ pub fn _before_write(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     let (old, new, set) = match call.operation {
         Operation::Insert(new) if call.timing == Timing::Before => (None, new, Default::default()),
         Operation::Update { old, new, set } if call.timing == Timing::Before => (Some(old), new, set),
-        _ => errors::not_permitted(),
+        _ => errors::misplaced_trigger(),
     };
     if own_write::is_running() {
         return TriggerResult::unchanged(&new);
@@ -41,7 +41,7 @@ pub fn _before_write(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
         errors::not_preloaded();
     }
     if table != installed::get().sessions {
-        errors::not_permitted();
+        errors::misplaced_trigger();
     }
     let context = WriteContext {
         now: compat::now(),

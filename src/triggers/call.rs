@@ -21,6 +21,7 @@ use crate::pg::errors;
 pub enum Timing {
     Before,
     After,
+    InsteadOf,
 }
 
 /// The operation that fired a trigger.
@@ -44,7 +45,7 @@ pub struct TriggerCall {
 }
 
 impl TriggerCall {
-    /// Reads the call from its frame. Errors: 42501 where the function is not called by a trigger, or neither for a row
+    /// Reads the call from its frame. Errors: 55000 where the function is not called by a trigger, or neither for a row
     /// nor for TRUNCATE.
     ///
     /// # Safety
@@ -52,20 +53,22 @@ impl TriggerCall {
     pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> TriggerCall {
         // SAFETY: as the caller promises; from_fcinfo checks that a trigger calls.
         let Ok(trigger) = (unsafe { PgTrigger::from_fcinfo(&*fcinfo) }) else {
-            errors::not_permitted();
+            errors::misplaced_trigger();
         };
         let (event, data) = (trigger.event(), trigger.trigger_data());
         // SAFETY: the relation is open, and the tuples are valid, for as long as the trigger runs.
         let row = |tuple| unsafe { TriggerRow::new(tuple, (*data.tg_relation).rd_att) };
         let timing = if event.fired_before() {
             Timing::Before
-        } else {
+        } else if event.fired_after() {
             Timing::After
+        } else {
+            Timing::InsteadOf
         };
         let operation = if event.fired_by_truncate() {
             Operation::Truncate
         } else if !event.fired_for_row() {
-            errors::not_permitted();
+            errors::misplaced_trigger();
         } else if event.fired_by_insert() {
             Operation::Insert(row(data.tg_trigtuple))
         } else if event.fired_by_update() {
@@ -93,7 +96,9 @@ impl TriggerCall {
 
 fn updated_columns(data: &pg_sys::TriggerData) -> ColumnSet {
     let columns = Column::ALL.into_iter().filter(|&column| {
-        let member = column as i32 - pg_sys::FirstLowInvalidHeapAttributeNumber;
+        // SAFETY: the relation is open for as long as the trigger runs.
+        let number = unsafe { column.number((*data.tg_relation).rd_att) } as i32;
+        let member = number - pg_sys::FirstLowInvalidHeapAttributeNumber;
         // SAFETY: the set is PostgreSQL's; an empty one is null, which bms_is_member accepts.
         unsafe { pg_sys::bms_is_member(member, data.tg_updatedcols) }
     });

@@ -20,21 +20,21 @@ use crate::{
 };
 
 /// Captures a write to `user_sessions`, which is applied to the roster at commit. Errors: 53200 where there is no
-/// memory to keep it, 42501 where the function is not the trigger of that table.
+/// memory to keep it, 55000 where the function is not the trigger of that table.
 #[pg_extern]
 pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     // SAFETY: PostgreSQL calls a trigger function with a valid call frame, and keeps the tuples until the function
     // returns.
     let call = unsafe { TriggerCall::of(fcinfo) };
     if call.timing != Timing::After {
-        errors::not_permitted();
+        errors::misplaced_trigger();
     }
     // Where the library is not preloaded there is no roster. One that is made later is loaded from the table.
     let Some(tenant) = roster::try_tenant() else {
         return TriggerResult::none();
     };
     if call.table() != installed::get().sessions {
-        errors::not_permitted();
+        errors::misplaced_trigger();
     }
     match call.operation {
         Operation::Truncate => {

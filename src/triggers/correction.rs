@@ -52,10 +52,10 @@ pub fn correct(
     replacements.into_result(row)
 }
 
-/// New values of columns, as `heap_modify_tuple_by_cols` takes them.
+/// New values of the first `count` of `columns`.
 struct Replacements {
     count: usize,
-    columns: [i32; COLUMNS],
+    columns: [Column; COLUMNS],
     values: [pg_sys::Datum; COLUMNS],
     nulls: [bool; COLUMNS],
 }
@@ -64,7 +64,7 @@ impl Default for Replacements {
     fn default() -> Replacements {
         Replacements {
             count: 0,
-            columns: [0; COLUMNS],
+            columns: Column::ALL,
             values: [pg_sys::Datum::null(); COLUMNS],
             nulls: [false; COLUMNS],
         }
@@ -85,7 +85,7 @@ impl Replacements {
     }
 
     fn replace(&mut self, column: Column, value: Option<pg_sys::Datum>) {
-        self.columns[self.count] = column as i32;
+        self.columns[self.count] = column;
         self.values[self.count] = value.unwrap_or(pg_sys::Datum::null());
         self.nulls[self.count] = value.is_none();
         self.count += 1;
@@ -96,7 +96,8 @@ impl Replacements {
         if n == 0 {
             return TriggerResult::unchanged(row);
         }
+        let mut columns = self.columns.map(|column| row.number(column) as i32);
         // SAFETY: the first `n` columns, values and nulls are set, and each value is of its column's type.
-        unsafe { TriggerResult::replaced(row, &mut self.columns[..n], &mut self.values[..n], &mut self.nulls[..n]) }
+        unsafe { TriggerResult::replaced(row, &mut columns[..n], &mut self.values[..n], &mut self.nulls[..n]) }
     }
 }

@@ -1,11 +1,12 @@
 //! The columns of a row of `user_sessions` as Rust values, and the set of those that a statement sets.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ffi::CStr};
 
+use pgrx::pg_sys;
 use uuid::Uuid;
 
 use crate::{
-    pg::errors,
+    pg::{compat, errors},
     rules::{
         presence_id::{integer_of, presence_id_text},
         time::Micros,
@@ -13,7 +14,7 @@ use crate::{
     },
 };
 
-/// A column, by its attribute number. New columns are added at the end, so these numbers do not change.
+/// A column, by its attribute number when created. New columns are added at the end, so these numbers do not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Column {
@@ -44,6 +45,39 @@ impl Column {
         Column::EndedAt,
         Column::UserKey,
     ];
+
+    fn name(self) -> &'static CStr {
+        match self {
+            Column::Id => c"id",
+            Column::UserId => c"user_id",
+            Column::AuthId => c"auth_id",
+            Column::SessionToken => c"session_token",
+            Column::IsActive => c"is_active",
+            Column::LastActivity => c"last_activity",
+            Column::CreatedAt => c"created_at",
+            Column::ExpiresAt => c"expires_at",
+            Column::Metadata => c"metadata",
+            Column::EndedAt => c"ended_at",
+            Column::UserKey => c"user_key",
+        }
+    }
+
+    /// Returns the attribute number that the column has. Another than its own is that of a column that was dropped and
+    /// added again. One that was renamed keeps its number.
+    ///
+    /// # Safety
+    /// `descriptor` describes rows of `user_sessions`.
+    pub unsafe fn number(self, descriptor: pg_sys::TupleDesc) -> usize {
+        // SAFETY: as the caller promises.
+        let is_named = |&number: &usize| unsafe { compat::is_column_named(descriptor, number, self.name()) };
+        let own = self as usize;
+        if is_named(&own) {
+            return own;
+        }
+        // SAFETY: as the caller promises.
+        let count = unsafe { (*descriptor).natts } as usize;
+        (1..=count).find(is_named).unwrap_or(own)
+    }
 }
 
 /// The times that a row is corrected by, in microseconds.

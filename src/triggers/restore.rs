@@ -26,7 +26,7 @@ thread_local! {
 }
 
 /// Skips the row of a user who already has one, as that is newer. Rows that the worker writes are not skipped. Errors:
-/// 42501 where the function is not the trigger of `user_presence`.
+/// 55000 where the function is not the trigger of `user_presence`.
 #[pg_extern]
 pub fn _restore(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     // SAFETY: PostgreSQL calls a trigger function with a valid call frame, and keeps the tuples until the function
@@ -35,13 +35,13 @@ pub fn _restore(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     let table = call.table();
     let row = match call.operation {
         Operation::Insert(row) if call.timing == Timing::Before => row,
-        _ => errors::not_permitted(),
+        _ => errors::misplaced_trigger(),
     };
     if compat::is_background_worker() {
         return TriggerResult::unchanged(&row);
     }
     if table != installed::get().presence {
-        errors::not_permitted();
+        errors::misplaced_trigger();
     }
     match row.uuid(USER_ID) {
         Some(user_id) if has_row(&user_id) => TriggerResult::skip_row(),

@@ -40,9 +40,9 @@ impl TriggerRow {
     /// converted.
     pub fn fields(&self, before: Option<&TriggerRow>) -> SessionFields<'_> {
         SessionFields {
-            id: self.uuid(Column::Id as usize),
-            user_id: self.uuid(Column::UserId as usize),
-            auth_id: self.uuid(Column::AuthId as usize),
+            id: self.uuid(self.number(Column::Id)),
+            user_id: self.uuid(self.number(Column::UserId)),
+            auth_id: self.uuid(self.number(Column::AuthId)),
             session_token: self.bytes(Column::SessionToken).map(text::decode).map(Cow::Borrowed),
             is_active: self.bool(Column::IsActive),
             last_activity: self.time(Column::LastActivity),
@@ -55,11 +55,11 @@ impl TriggerRow {
 
     /// Returns what the roster keeps of the row; `None` where a value is NULL or `session_token` is not a digest.
     pub fn image(&self) -> Option<RowImage> {
-        let user_id = self.uuid(Column::UserId as usize)?;
+        let user_id = self.uuid(self.number(Column::UserId))?;
         Some(RowImage {
-            id: self.uuid(Column::Id as usize)?,
+            id: self.uuid(self.number(Column::Id))?,
             user_id,
-            auth_id: self.uuid(Column::AuthId as usize)?,
+            auth_id: self.uuid(self.number(Column::AuthId))?,
             digest: Digest::parse(str::from_utf8(self.bytes(Column::SessionToken)?).ok()?)?,
             is_active: self.bool(Column::IsActive)?,
             last_activity: self.time(Column::LastActivity)?,
@@ -95,7 +95,7 @@ impl TriggerRow {
 
     /// Returns the value of `metadata`; `None` for NULL.
     pub fn metadata(&self) -> Option<pg_sys::Datum> {
-        self.datum(Column::Metadata as usize, pg_sys::JSONBOID)
+        self.datum(self.number(Column::Metadata), pg_sys::JSONBOID)
     }
 
     /// Returns the value of a uuid column, by its attribute number; `None` for NULL.
@@ -116,19 +116,25 @@ impl TriggerRow {
 
     /// Returns a text in the encoding of the database.
     fn bytes(&self, column: Column) -> Option<&[u8]> {
-        let datum = self.datum(column as usize, pg_sys::TEXTOID)?;
+        let datum = self.datum(self.number(column), pg_sys::TEXTOID)?;
         // SAFETY: a text, as checked; the tuple is valid for as long as the trigger runs.
         Some(unsafe { text::bytes(datum) })
     }
 
     fn time(&self, column: Column) -> Option<Micros> {
-        self.datum(column as usize, pg_sys::TIMESTAMPTZOID)
+        self.datum(self.number(column), pg_sys::TIMESTAMPTZOID)
             .map(|datum| datum.value() as Micros)
     }
 
     fn bool(&self, column: Column) -> Option<bool> {
         // SAFETY: a boolean, as checked.
-        unsafe { bool::from_datum(self.datum(column as usize, pg_sys::BOOLOID)?, false) }
+        unsafe { bool::from_datum(self.datum(self.number(column), pg_sys::BOOLOID)?, false) }
+    }
+
+    /// Returns the attribute number of a column of `user_sessions`.
+    pub fn number(&self, column: Column) -> usize {
+        // SAFETY: the descriptor is that of `user_sessions`, or checked column by column.
+        unsafe { column.number(self.descriptor) }
     }
 
     /// Returns the value of a column; `None` for NULL. Errors: 55000 where the column is not of the expected type, as
