@@ -25,7 +25,10 @@ pub fn is_service() -> bool {
 #[cold]
 fn look_up(role: pg_sys::Oid, installed: Installed) -> bool {
     SERVICE.fill(role, (installed.owner, installed.marker), || {
-        role_cache::watch_type(installed.marker);
+        let has_marker = installed.marker != pg_sys::InvalidOid;
+        if has_marker {
+            role_cache::watch_type(installed.marker);
+        }
         // SAFETY: catalog look-ups by OID.
         let is_member = |of: pg_sys::Oid| unsafe { pg_sys::has_privs_of_role(role, of) };
         // SAFETY: as above; true for a superuser too.
@@ -33,6 +36,6 @@ fn look_up(role: pg_sys::Oid, installed: Installed) -> bool {
         bypasses_rls
             || is_member(installed.owner)
             || catalog::database_owner().is_some_and(is_member)
-            || catalog::usage_grantees(installed.marker).into_iter().any(is_member)
+            || has_marker && catalog::usage_grantees(installed.marker).into_iter().any(is_member)
     })
 }

@@ -9,7 +9,7 @@ use std::{cell::Cell, ffi::CStr};
 
 use pgrx::pg_sys;
 
-use crate::pg::{errors, process_local::ProcessLocal, text};
+use crate::pg::{errors, members, process_local::ProcessLocal, text};
 
 const EXTENSION: &CStr = c"pg_presence";
 
@@ -30,7 +30,7 @@ pub struct Installed {
     pub state: pg_sys::Oid,
     /// The role that owns `user_sessions`.
     pub owner: pg_sys::Oid,
-    /// Type `_service_marker`: a role with the USAGE privilege on it is a service.
+    /// Type `_service_marker`: a role with the USAGE privilege on it is a service. Invalid if it is missing.
     pub marker: pg_sys::Oid,
 }
 
@@ -147,24 +147,45 @@ pub fn changes() -> u32 {
     CHANGES.get()
 }
 
+/// The four tables, in the order in which the install script creates them.
+const TABLES: [&CStr; 4] = [c"user_sessions", c"user_presence", c"presence_changes", c"_feed_state"];
+
 fn find() -> Option<Installed> {
     let (extension, schema) = extension_row()?;
-    let relation = |name: &CStr| {
-        // SAFETY: the name is a valid C string; the result for an unknown one is InvalidOid.
-        let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
-        (oid != pg_sys::InvalidOid).then_some(oid)
-    };
-    let sessions = relation(c"user_sessions")?;
+    // SAFETY: the names are valid C strings; the result for an unknown one is InvalidOid.
+    let mut tables = TABLES.map(|name| unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) });
+    if tables.contains(&pg_sys::InvalidOid) {
+        find_renamed(extension, &mut tables);
+    }
+    if tables.contains(&pg_sys::InvalidOid) {
+        return None;
+    }
+    let [sessions, presence, changes, state] = tables;
     Some(Installed {
         extension,
         schema,
         sessions,
-        presence: relation(c"user_presence")?,
-        changes: relation(c"presence_changes")?,
-        state: relation(c"_feed_state")?,
+        presence,
+        changes,
+        state,
         owner: owner_of(sessions)?,
-        marker: type_named(c"_service_marker", schema)?,
+        marker: type_named(c"_service_marker", schema).unwrap_or(pg_sys::InvalidOid),
     })
+}
+
+/// Fills in tables that were renamed, or moved to another schema, so that what needs only memory goes on. They belong to
+/// the extension all the same, and their OIDs are in the order of their creation.
+fn find_renamed(extension: pg_sys::Oid, tables: &mut [pg_sys::Oid; 4]) {
+    let members = members::tables(extension);
+    if members.len() < tables.len() {
+        return;
+    }
+    let known = *tables;
+    for (table, member) in tables.iter_mut().zip(members) {
+        if *table == pg_sys::InvalidOid && !known.contains(&member) {
+            *table = member;
+        }
+    }
 }
 
 /// Returns the OID and the schema of the extension. Before PostgreSQL 18, pg_extension has no syscache, hence the scan.

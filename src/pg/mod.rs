@@ -7,6 +7,7 @@ pub mod fault_point;
 pub mod installed;
 pub mod lineage;
 pub mod memory;
+mod members;
 pub mod process_local;
 pub mod random;
 pub mod shmem;

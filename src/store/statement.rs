@@ -6,12 +6,16 @@
 use std::{
     cell::Cell,
     ffi::{CString, c_char},
+    panic::AssertUnwindSafe,
     ptr::{NonNull, null, null_mut},
 };
 
 use pgrx::{
     PgSqlErrorCode, PgTryBuilder, Spi,
-    pg_sys::{self, Oid},
+    pg_sys::{
+        self, Oid,
+        panic::{CaughtError, ErrorReportWithLevel},
+    },
 };
 
 use super::{
@@ -144,10 +148,13 @@ impl Statement {
         as_owner(|| {
             Spi::connect(|_| {
                 let plan = self.plan();
+                let is_planned = self.is_planned();
                 // A plan made for an empty table must not be kept for a large one. For batches the cost of the settings
                 // is paid each time, as the plan may be made again, for example because the table was just analyzed.
-                let _settings =
-                    (self.access != Access::Few || !self.is_planned()).then(|| planning::force_plan(self.access));
+                let _settings = (self.access != Access::Few || !is_planned).then(|| planning::force_plan(self.access));
+                if !is_planned {
+                    make_plan(plan);
+                }
                 let _depth = DepthGuard::enter(&self.depth);
                 let result = f(&Execution {
                     plan: plan.as_ptr(),
@@ -178,13 +185,9 @@ impl Statement {
         let generic = pg_sys::CURSOR_OPT_GENERIC_PLAN as i32;
         // SAFETY: we are connected to SPI, and `types` outlives the call.
         let plan = unsafe {
-            let prepare = std::panic::AssertUnwindSafe(|| {
+            let plan = with_definitions_checked(|| {
                 pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), generic)
             });
-            // The library is newer than the extension's SQL objects.
-            let plan = PgTryBuilder::new(prepare)
-                .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, |_| errors::damaged_install())
-                .execute();
             if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
                 errors::damaged_install();
             }
@@ -265,6 +268,56 @@ impl Execution<'_> {
 fn keeps_one_snapshot() -> bool {
     // SAFETY: reads a variable of this backend.
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// Plans a statement before it is executed, so that what keeps it from being planned is told from what its execution
+/// raises, as in a trigger. The execution uses this plan, as the tables stay locked.
+fn make_plan(plan: NonNull<pg_sys::_SPI_plan>) {
+    // SAFETY: a kept plan of one statement, inside a connection to SPI; its reference is given back to the owner it was
+    // taken for, here or by the abort.
+    unsafe {
+        let cached = with_definitions_checked(|| pg_sys::SPI_plan_get_cached_plan(plan.as_ptr()));
+        if !cached.is_null() {
+            pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
+        }
+    }
+}
+
+/// Runs `f`, which parses or plans a statement of ours. Errors: 55000 where the tables or functions that it names are
+/// missing or of another type, or lack the index that it needs: the library is newer than they are, or somebody has
+/// altered them.
+fn with_definitions_checked<R>(f: impl FnOnce() -> R) -> R {
+    PgTryBuilder::new(AssertUnwindSafe(f))
+        .catch_others(|error| match error {
+            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) if is_definition(&report) => {
+                errors::damaged_install()
+            }
+            other => other.rethrow(),
+        })
+        .execute()
+}
+
+/// Whether an error is about an object that a statement names.
+fn is_definition(report: &ErrorReportWithLevel) -> bool {
+    matches!(
+        report.sql_error_code(),
+        PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE
+            | PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN
+            | PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION
+            | PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT
+            | PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME
+            | PgSqlErrorCode::ERRCODE_AMBIGUOUS_COLUMN
+            | PgSqlErrorCode::ERRCODE_AMBIGUOUS_FUNCTION
+            | PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH
+            | PgSqlErrorCode::ERRCODE_CANNOT_COERCE
+            | PgSqlErrorCode::ERRCODE_INDETERMINATE_DATATYPE
+            | PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION
+            | PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE
+            | PgSqlErrorCode::ERRCODE_GENERATED_ALWAYS
+            | PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE
+            | PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED
+            | PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+    )
 }
 
 /// Runs one execution under `snapshot`.
