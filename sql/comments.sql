@@ -66,6 +66,8 @@ COMMENT ON COLUMN @extschema@._stats_row.flush_ms IS 'Duration of the last flush
 COMMENT ON COLUMN @extschema@._stats_row.cleanup_ms IS 'Duration of the last cleanup, in milliseconds';
 COMMENT ON COLUMN @extschema@._stats_row.oldest_unflushed_ms
     IS 'Age of the oldest activity that is yet to be flushed, in milliseconds';
+COMMENT ON COLUMN @extschema@._stats_row.oldest_unwritten_ms
+    IS 'Time for which the oldest change of status has waited to be written, in milliseconds; null if none waits';
 COMMENT ON COLUMN @extschema@._stats_row.set_aside
     IS 'Number of rows and users that wait because they could not be written';
 COMMENT ON COLUMN @extschema@._stats_row.last_error IS 'Last error that the worker met: what it was doing, SQLSTATE, message';
@@ -212,6 +214,8 @@ COMMENT ON COLUMN @extschema@.presence_stats.flush_ms IS 'Duration of the last f
 COMMENT ON COLUMN @extschema@.presence_stats.cleanup_ms IS 'Duration of the last cleanup, in milliseconds';
 COMMENT ON COLUMN @extschema@.presence_stats.oldest_unflushed_ms
     IS 'Age of the oldest activity that is yet to be flushed, in milliseconds';
+COMMENT ON COLUMN @extschema@.presence_stats.oldest_unwritten_ms
+    IS 'Time for which the oldest change of status has waited to be written, in milliseconds; null if none waits';
 COMMENT ON COLUMN @extschema@.presence_stats.set_aside
     IS 'Number of rows and users that wait because they could not be written';
 COMMENT ON COLUMN @extschema@.presence_stats.last_error IS 'Last error that the worker met: what it was doing, SQLSTATE, message';

@@ -63,6 +63,7 @@ CREATE TYPE @extschema@._stats_row AS (
     flush_ms pg_catalog.float8,
     cleanup_ms pg_catalog.float8,
     oldest_unflushed_ms pg_catalog.int8,
+    oldest_unwritten_ms pg_catalog.int8,
     set_aside pg_catalog.int8,
     last_error pg_catalog.text,
     last_error_at pg_catalog.timestamptz

@@ -26,9 +26,10 @@ pub fn _stats(mut rows: ResultSet) -> ResultSet {
     let tenant = roster::tenant();
     let (stats, worker) = (tenant.stats(), tenant.worker());
     let (beats, rejected_beats) = tenant.beat_counts();
-    let unflushed = tenant
-        .oldest_unflushed()
-        .map(|at| (compat::now() - at).max(0) / USECS_PER_MSEC);
+    let age = |at: Option<Micros>| match at {
+        Some(at) => Value::Bigint((compat::now() - at).max(0) / USECS_PER_MSEC),
+        None => Value::Null,
+    };
     let error = tenant.worker_error();
     rows.push(&[
         count(stats.live_sessions),
@@ -61,7 +62,8 @@ pub fn _stats(mut rows: ResultSet) -> ResultSet {
         milliseconds(worker.tick_us.get()),
         milliseconds(worker.flush_us.get()),
         milliseconds(worker.cleanup_us.get()),
-        unflushed.map_or(Value::Null, Value::Bigint),
+        age(tenant.oldest_unflushed()),
+        age(tenant.oldest_unwritten()),
         count(worker.set_aside.get()),
         error.as_ref().map_or(Value::Null, |(text, _)| Value::Text(text)),
         error.as_ref().map_or(Value::Null, |(_, at)| time(*at)),

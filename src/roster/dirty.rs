@@ -6,7 +6,10 @@
 use uuid::Uuid;
 
 use super::{atomic::words_uuid, layout::NONE, state::UserFlag, sweep::BATCH, tenant::Tenant, writer::Writer};
-use crate::rules::{status::Reason, time::Micros};
+use crate::{
+    pg::compat,
+    rules::{status::Reason, time::Micros},
+};
 
 /// A user whose status may have changed, with the status as it is now.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +45,9 @@ impl Writer {
         }
         queue.tail.set(user_at);
         queue.length.add(1);
+        if queue.since.get() == 0 {
+            queue.since.set(compat::now());
+        }
         self.wake_worker_of(tenant);
     }
 
@@ -112,6 +118,24 @@ impl Tenant {
             }
         }
         dirty
+    }
+
+    /// Notes that every change that was queued before `at` is written.
+    pub fn set_written(&self, at: Micros) {
+        let queue = &self.entry().dirty;
+        queue.since.set(0);
+        // What was queued meanwhile found a time, and did not set its own.
+        if queue.length.get() > 0 {
+            queue.since.set(at);
+        }
+    }
+
+    /// Returns since when the oldest change has waited to be written, if there is one.
+    pub fn oldest_unwritten(&self) -> Option<Micros> {
+        match self.entry().dirty.since.get() {
+            0 => None,
+            since => Some(since),
+        }
     }
 
     /// How many users wait for the worker.

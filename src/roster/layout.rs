@@ -108,6 +108,8 @@ pub struct DirtyQueue {
     pub head: SharedU32,
     pub tail: SharedU32,
     pub length: SharedU32,
+    /// Since when a change has waited: not later than the oldest that is queued, or taken but not written. 0: none has.
+    pub since: SharedTime,
 }
 
 /// Counts that are kept as sessions come and go.

@@ -86,6 +86,7 @@ impl TenantEntry {
         self.dirty.head.set(NONE);
         self.dirty.tail.set(NONE);
         self.dirty.length.set(0);
+        self.dirty.since.set(0);
         self.worker.pid.set(0);
         self.worker.asleep.set(0);
         self.worker.last_tick.set(0);

@@ -135,6 +135,11 @@ impl ChangeWriter {
         waiting.max(usize::from(self.stopped.is_some()))
     }
 
+    /// Whether users whom it has taken from the queue are still to be written; those set aside do not count.
+    pub fn holds_back(&self) -> bool {
+        !(self.deferred.is_empty() && self.suspects.is_empty() && self.postponed.is_empty())
+    }
+
     /// Adds users to those in the roster's queue.
     pub fn add(&mut self, updates: impl IntoIterator<Item = UserUpdate>) {
         for update in updates {
@@ -159,11 +164,12 @@ impl ChangeWriter {
                 Ok(()) => self.stopped = None,
             }
         }
-        let start = Instant::now();
+        let (start, taken_at) = (Instant::now(), compat::now());
         let (source, mut updates) = self.next_batch(tenant);
         if updates.is_empty() {
             return Batch::Empty;
         }
+        let takes_all = source == Source::Queue && updates.len() < self.batch_size;
         let skip_locked = self.skip_locked || source != Source::Queue;
         let mut locked = Vec::new();
         let limit = Some(write_limit(updates.len()));
@@ -194,6 +200,9 @@ impl ChangeWriter {
                     self.single_failures = 0;
                 }
                 self.defer(locked);
+                if takes_all && !self.holds_back() {
+                    tenant.set_written(taken_at);
+                }
                 if let Some(last) = changes.last() {
                     state.seq = last.seq;
                 }

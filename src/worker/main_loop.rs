@@ -266,6 +266,9 @@ impl Worker {
         let now = compat::now();
         self.tenant.sweep(now, self.timeout);
         self.tenant.tick_done(now);
+        if self.is_reconciled && self.tenant.dirty_users() == 0 && !self.changes.holds_back() {
+            self.tenant.set_written(now);
+        }
         self.schedule.after_sweep(start);
     }
 
