@@ -65,11 +65,10 @@ GRANT EXECUTE ON FUNCTION
     TO PUBLIC;
 
 -- pg_monitor: health and statistics.
-GRANT EXECUTE ON FUNCTION @extschema@.presence_health(), @extschema@._stats() TO pg_monitor;
 GRANT SELECT ON TABLE @extschema@.presence_stats TO pg_monitor;
 DO LANGUAGE plpgsql $monitor$
 BEGIN
-    PERFORM @extschema@._grant_usage('pg_monitor'::pg_catalog.regrole);
+    PERFORM @extschema@._grant_health('pg_monitor'::pg_catalog.regrole);
 END
 $monitor$;
 

@@ -73,6 +73,17 @@ COMMENT ON COLUMN @extschema@._stats_row.set_aside
 COMMENT ON COLUMN @extschema@._stats_row.last_error IS 'Last error that the worker met: what it was doing, SQLSTATE, message';
 COMMENT ON COLUMN @extschema@._stats_row.last_error_at IS 'Time of the last error that the worker met';
 
+COMMENT ON TYPE @extschema@._definition IS 'Definition of an object, as returned by _definitions()';
+COMMENT ON COLUMN @extschema@._definition.relation IS 'Name of the table';
+COMMENT ON COLUMN @extschema@._definition.relid IS 'OID of the table; null if it does not exist';
+COMMENT ON COLUMN @extschema@._definition.name IS 'Name of the object';
+COMMENT ON COLUMN @extschema@._definition.place IS 'Number of the object among those of its kind; of a column, in its table';
+COMMENT ON COLUMN @extschema@._definition.definition
+    IS 'Definition; of a column, its type; of a table, its replica identity';
+COMMENT ON COLUMN @extschema@._definition.required
+    IS 'Whether a column is NOT NULL, an index is unique, or a trigger is enabled ALWAYS';
+COMMENT ON COLUMN @extschema@._definition.fallback IS 'Default of a column, or function of a trigger';
+
 -- Table user_sessions
 
 COMMENT ON TABLE @extschema@.user_sessions
@@ -298,7 +309,7 @@ COMMENT ON FUNCTION @extschema@.cleanup_sessions()
 COMMENT ON FUNCTION @extschema@.renew_epoch()
     IS 'Gives the feed a new epoch, for a copy of a server that was shut down cleanly; clients start over';
 COMMENT ON FUNCTION @extschema@.presence_health()
-    IS 'Checks worker, settings and privileges; returns one row per check, with a hint if it fails';
+    IS 'Checks worker, settings, definitions and privileges; returns one row per check, with a hint if it fails';
 
 -- Internal functions
 
@@ -318,3 +329,25 @@ COMMENT ON FUNCTION @extschema@._before_truncate() IS 'Trigger function of prese
 COMMENT ON FUNCTION @extschema@._before_write() IS 'Trigger function of presence_before_write';
 COMMENT ON FUNCTION @extschema@._capture() IS 'Trigger function of presence_capture and presence_capture_truncate';
 COMMENT ON FUNCTION @extschema@._restore() IS 'Trigger function of presence_restore';
+COMMENT ON FUNCTION @extschema@._grant_health(pg_catalog.regrole) IS 'Grants what presence_health() calls';
+COMMENT ON FUNCTION @extschema@._definitions(pg_catalog.text) IS 'Returns the objects of one kind as the extension creates them';
+COMMENT ON FUNCTION @extschema@._renamed_columns() IS 'Returns the columns of the extension that have another name';
+COMMENT ON FUNCTION @extschema@._comparable(pg_catalog.text, pg_catalog.oid) IS 'Returns a definition in the form of those of _definitions()';
+COMMENT ON FUNCTION @extschema@._health_worker() IS 'Health checks of the worker and the capacity';
+COMMENT ON FUNCTION @extschema@._health_changes() IS 'Health check of how long changes wait, and for whom';
+COMMENT ON FUNCTION @extschema@._health_settings() IS 'Health check of the settings';
+COMMENT ON FUNCTION @extschema@._health_identity() IS 'Health check of presence.user_id_function';
+COMMENT ON FUNCTION @extschema@._health_tables() IS 'Health check of the tables';
+COMMENT ON FUNCTION @extschema@._health_columns() IS 'Health checks of the columns';
+COMMENT ON FUNCTION @extschema@._health_constraints() IS 'Health check of the constraints';
+COMMENT ON FUNCTION @extschema@._health_indexes() IS 'Health check of the indexes';
+COMMENT ON FUNCTION @extschema@._health_triggers() IS 'Health check of the triggers';
+COMMENT ON FUNCTION @extschema@._health_policies() IS 'Health checks of the policies and of row-level security';
+COMMENT ON FUNCTION @extschema@._health_owner() IS 'Health check of the owner of the tables';
+COMMENT ON FUNCTION @extschema@._health_services() IS 'Health check of who is a service';
+COMMENT ON FUNCTION @extschema@._health_grants() IS 'Health check of the privileges';
+COMMENT ON FUNCTION @extschema@._health_schema() IS 'Health check of who may create objects in the schema';
+COMMENT ON FUNCTION @extschema@._health_logging() IS 'Health check of what the server logs';
+COMMENT ON FUNCTION @extschema@._health_locked_out() IS 'Health check of roles that lack what grant_*() gave them';
+COMMENT ON FUNCTION @extschema@._health_other_triggers() IS 'Health check of triggers and foreign keys that others have added';
+COMMENT ON FUNCTION @extschema@._health_schema_owner() IS 'Health check of who owns the schema';

@@ -34,6 +34,43 @@ BEGIN
 END
 $function$;
 
+-- Called for pg_monitor and services: grants what presence_health() calls.
+CREATE FUNCTION @extschema@._grant_health(role pg_catalog.regrole) RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    home text := (SELECT e.extnamespace::regnamespace::text FROM pg_extension e WHERE e.extname = 'pg_presence');
+BEGIN
+    EXECUTE format('SELECT %s._grant_usage(%L)', home, role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION
+        %1$s.presence_health(),
+        %1$s._stats(),
+        %1$s._definitions(text),
+        %1$s._renamed_columns(),
+        %1$s._comparable(text, oid),
+        %1$s._health_worker(),
+        %1$s._health_changes(),
+        %1$s._health_settings(),
+        %1$s._health_identity(),
+        %1$s._health_tables(),
+        %1$s._health_columns(),
+        %1$s._health_constraints(),
+        %1$s._health_indexes(),
+        %1$s._health_triggers(),
+        %1$s._health_policies(),
+        %1$s._health_owner(),
+        %1$s._health_services(),
+        %1$s._health_grants(),
+        %1$s._health_schema(),
+        %1$s._health_locked_out(),
+        %1$s._health_other_triggers(),
+        %1$s._health_schema_owner(),
+        %1$s._health_logging()
+        TO %2$s', home, role);
+END
+$function$;
+
 CREATE FUNCTION @extschema@._grant_holder(role pg_catalog.regrole) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -114,10 +151,9 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION
         %1$s.start_sessions(uuid[], text[], text[], jsonb[]),
         %1$s.forget_user(uuid),
-        %1$s.cleanup_sessions(),
-        %1$s._stats(),
-        %1$s.presence_health()
+        %1$s.cleanup_sessions()
         TO %2$s', home, role);
+    EXECUTE format('SELECT %s._grant_health(%L)', home, role);
     EXECUTE format('GRANT SELECT ON TABLE %1$s.presence_stats TO %2$s', home, role);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %1$s.user_sessions TO %2$s', home, role);
 END

@@ -74,3 +74,14 @@ CREATE TYPE @extschema@.presence_cleanup AS (
     deactivated pg_catalog.int8,
     deleted pg_catalog.int8
 );
+
+-- Returned by _definitions(), for presence_health(). What `definition`, `required` and `fallback` mean depends on the kind.
+CREATE TYPE @extschema@._definition AS (
+    relation pg_catalog.text,
+    relid pg_catalog.oid,
+    name pg_catalog.text,
+    place pg_catalog.int4,
+    definition pg_catalog.text,
+    required pg_catalog.bool,
+    fallback pg_catalog.text
+);

@@ -65,7 +65,53 @@ mod benches;
     name = "views",
     requires = ["tables", api::stats::_stats]
 );
-::pgrx::extension_sql_file!("../sql/health.sql", name = "health", requires = ["views"]);
+::pgrx::extension_sql_file!(
+    "../sql/health/definitions.sql",
+    name = "health_definitions",
+    requires = ["types"]
+);
+::pgrx::extension_sql_file!("../sql/health/tables.sql", name = "health_tables", requires = ["types"]);
+::pgrx::extension_sql_file!(
+    "../sql/health/indexes.sql",
+    name = "health_indexes",
+    requires = ["types"]
+);
+::pgrx::extension_sql_file!(
+    "../sql/health/policies.sql",
+    name = "health_policies",
+    requires = ["types"]
+);
+::pgrx::extension_sql_file!(
+    "../sql/health/triggers.sql",
+    name = "health_triggers",
+    requires = ["types"]
+);
+::pgrx::extension_sql_file!(
+    "../sql/health/settings.sql",
+    name = "health_settings",
+    requires = ["types"]
+);
+::pgrx::extension_sql_file!(
+    "../sql/health/privileges.sql",
+    name = "health_privileges",
+    requires = ["types"]
+);
+::pgrx::extension_sql_file!("../sql/health/worker.sql", name = "health_worker", requires = ["types"]);
+::pgrx::extension_sql_file!(
+    "../sql/health.sql",
+    name = "health",
+    requires = [
+        "views",
+        "health_definitions",
+        "health_tables",
+        "health_indexes",
+        "health_policies",
+        "health_privileges",
+        "health_triggers",
+        "health_settings",
+        "health_worker"
+    ]
+);
 // The comments name every function, so they must come after all of them. "closing" comes last, as pgrx allows one `finalize`.
 ::pgrx::extension_sql_file!(
     "../sql/comments.sql",

@@ -17,12 +17,12 @@ pub fn _before_truncate(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     let call = unsafe { TriggerCall::of(fcinfo) };
     match call.operation {
         Operation::Truncate if call.timing == Timing::Before => {}
-        _ => errors::not_permitted(),
+        _ => errors::misplaced_trigger(),
     }
     // SAFETY: a catalog lookup by OID.
     let is_owner = catalog::relation_owner(call.table())
         .is_some_and(|owner| unsafe { pg_sys::has_privs_of_role(compat::current_role(), owner) });
-    if !is_owner && !(installed::try_get().is_some() && identity::is_service()) {
+    if !(is_owner || installed::try_get().is_some() && identity::is_service()) {
         errors::truncate_refused();
     }
     TriggerResult::none()

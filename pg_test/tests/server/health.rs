@@ -118,7 +118,17 @@ fn contradictory_settings_are_found() {
 #[test]
 fn an_unusable_user_id_function_is_found() {
     let database = healthy(Cluster::shared());
-    for name in ["user_of", "public.no_such_function", "pg_catalog.uuid_send"] {
+    database.run("CREATE FUNCTION public.many(uuid) RETURNS SETOF uuid LANGUAGE sql AS 'SELECT $1'");
+    for name in [
+        "user_of",
+        "public.no_such_function",
+        "pg_catalog.uuid_send",
+        "public.many",
+        "public.f(uuid)",
+        "public.",
+        "\"",
+        "a.b.c.d.e",
+    ] {
         let mut client = database.connect();
         let set = format!("SET presence.user_id_function = '{name}'");
         client.batch_execute(&set).unwrap();

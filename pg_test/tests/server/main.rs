@@ -9,6 +9,7 @@ mod client_functions;
 mod client_sql;
 mod commit_order;
 mod consistency;
+mod damages;
 mod database_ddl;
 mod definitions;
 mod encodings;

@@ -1,7 +1,5 @@
 //! Other people's triggers and foreign keys on the tables: refused when made, and never fired by what the extension writes.
 
-use std::time::Duration;
-
 use pg_presence_test::{Cluster, DENIED, Database, Install, Presence, Shutdown, assert_refused, wait_until};
 use postgres::Client;
 use uuid::Uuid;
@@ -210,7 +208,37 @@ fn what_others_have_made_without_the_library_is_never_fired() {
         service.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 0
     });
     assert!(!is_superuser(&mut service, &eve));
-    std::thread::sleep(Duration::from_millis(1));
+    // Health lists them, and its statements remove them.
+    let sql = "SELECT hint FROM presence.presence_health() WHERE check_name = 'other_triggers' AND NOT ok";
+    let hint: String = service.query_one(sql, &[]).unwrap().get(0);
+    for name in ["cascade", "stop", "before_take", "s_after_refuse"] {
+        assert!(hint.contains(name), "{hint}");
+    }
+    let statements = hint.trim_start_matches("Run ");
+    service
+        .batch_execute(&statements[..=statements.rfind(';').expect("a statement")])
+        .unwrap();
+    assert!(service.query(sql, &[]).unwrap().is_empty());
+    let user = Uuid::new_v4();
+    service.start(user);
+    service.wait_for_written(user, true);
+}
+
+#[test]
+fn a_trigger_of_the_install_without_its_mark_is_found() {
+    let database = Cluster::shared().database();
+    let mut owner = database.connect();
+    let sql = "SELECT hint FROM presence.presence_health() WHERE check_name = 'other_triggers' AND NOT ok";
+    owner
+        .batch_execute("ALTER TRIGGER presence_capture ON presence.user_sessions NO DEPENDS ON EXTENSION pg_presence")
+        .unwrap();
+    let hint: String = owner.query_one(sql, &[]).unwrap().get(0);
+    let statements = hint.trim_start_matches("Run ");
+    owner
+        .batch_execute(&statements[..=statements.find(';').expect("a statement")])
+        .unwrap();
+    assert!(owner.query(sql, &[]).unwrap().is_empty());
+    database.assert_served();
 }
 
 #[test]
