@@ -82,7 +82,8 @@ BEGIN
             @extschema@.grant_holder(pg_catalog.regrole),
             @extschema@.grant_client(pg_catalog.regrole),
             @extschema@.grant_reader(pg_catalog.regrole),
-            @extschema@.grant_service(pg_catalog.regrole)
+            @extschema@.grant_service(pg_catalog.regrole),
+            @extschema@.renew_epoch()
             TO pg_database_owner;
     END IF;
 END

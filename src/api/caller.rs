@@ -5,10 +5,15 @@ use uuid::Uuid;
 
 use crate::{
     identity,
-    pg::{compat, errors, memory},
+    pg::{
+        catalog, compat, errors,
+        installed::{self, Installed},
+        memory,
+    },
     roster,
     rules::presence_id::presence_id_text,
     settings,
+    store::trust,
 };
 
 /// Checks that a write can work here. Errors: 55000 where the library is not preloaded, 25006 on a standby.
@@ -42,6 +47,18 @@ pub fn require_monitor() {
     if !is_monitor {
         require_service();
     }
+}
+
+/// Checks that the caller is the owner of the extension's tables or of the database, or a superuser: EXECUTE alone is
+/// not enough. Errors: 42501 where it is none, 55000 where the extension is not installed.
+pub fn require_owner() -> Installed {
+    let (installed, role) = (installed::get(), compat::current_role());
+    // SAFETY: a catalog lookup by OID.
+    let is_member = |owner: pg_sys::Oid| unsafe { pg_sys::has_privs_of_role(role, owner) };
+    if !trust::is_trusted(role, &installed) && !catalog::database_owner().is_some_and(is_member) {
+        errors::owner_only();
+    }
+    installed
 }
 
 /// Returns the `auth_id` of the sessions that the caller may change, as a parameter of statements: `Some(None)` for a

@@ -7,15 +7,22 @@ use crate::store::statement::Statement;
 
 thread_local! {
     static RENEW: Statement = const { Statement::new(
-        |s| format!("UPDATE {s}._feed_state SET epoch = gen_random_uuid()::text"),
+        // A new row, not an update: the worker notices rows that come and go within a second.
+        |s| format!(
+            "WITH deleted AS (DELETE FROM {s}._feed_state RETURNING seq, oldest_seq, origin)
+             INSERT INTO {s}._feed_state (epoch, seq, oldest_seq, origin)
+             SELECT gen_random_uuid()::text, seq, oldest_seq, origin FROM deleted"
+        ),
         &[],
     ) };
 }
 
 /// Gives the change feed a new epoch: for a copy of a server that was shut down cleanly, which cannot be told from the
-/// original. Clients start over. For the owner. Errors: 25006 on a standby.
+/// original. Clients start over. Errors: 42501 unless the caller is the owner of the extension's tables or of the
+/// database, 25006 on a standby.
 #[pg_extern(volatile, parallel_unsafe)]
 pub fn renew_epoch() {
+    caller::require_owner();
     caller::require_writable();
     RENEW.with(|statement| statement.write(&[], |_| ()));
 }

@@ -4,22 +4,17 @@ use std::ffi::CStr;
 
 use pgrx::{pg_extern, pg_sys};
 
+use super::caller;
 use crate::{
-    pg::{catalog, compat, errors, installed},
-    store::{owner_rights, trust},
+    pg::{catalog, errors, installed},
+    store::owner_rights,
 };
 
 /// Calls a function of the install that grants privileges to a role, with the rights of that function's owner. EXECUTE
 /// alone, as GRANT ... ON ALL ROUTINES gives it, is not enough. Errors: 42501 where the caller is neither the owner of
 /// the extension's tables nor of the database, 22023 where there is no role.
 fn grant(name: &CStr, role: Option<pg_sys::Oid>) {
-    let installed = installed::get();
-    let caller = compat::current_role();
-    // SAFETY: a catalog lookup by OID.
-    let is_member = |owner: pg_sys::Oid| unsafe { pg_sys::has_privs_of_role(caller, owner) };
-    if !trust::is_trusted(caller, &installed) && !catalog::database_owner().is_some_and(is_member) {
-        errors::owner_only();
-    }
+    let installed = caller::require_owner();
     let Some(role) = role else {
         errors::bad_value(
             "role must not be null",
