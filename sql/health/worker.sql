@@ -132,6 +132,6 @@ BEGIN
         CASE WHEN NOT (pg_is_in_recovery() OR waited < 5)
              THEN COALESCE(ends, CASE WHEN others IS NOT NULL
                   THEN 'Commit or roll back the transaction that pg_prepared_xacts lists.' END,
-                  'See the check worker and the server log.') END;
+                  'See the checks unwritable and worker, and the server log.') END;
 END
 $function$;

@@ -135,9 +135,13 @@ impl ChangeWriter {
         waiting.max(usize::from(self.stopped.is_some()))
     }
 
-    /// Whether users whom it has taken from the queue are still to be written; those set aside do not count.
+    /// Whether users whom it has taken from the queue are still to be written.
     pub fn holds_back(&self) -> bool {
-        !(self.deferred.is_empty() && self.suspects.is_empty() && self.postponed.is_empty())
+        let has_written_all = self.deferred.is_empty()
+            && self.suspects.is_empty()
+            && self.postponed.is_empty()
+            && self.set_aside_updates.is_empty();
+        !has_written_all
     }
 
     /// Adds users to those in the roster's queue.

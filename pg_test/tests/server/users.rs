@@ -175,7 +175,7 @@ fn users_offline_past_user_retention_are_forgotten_and_others_are_not() {
 fn a_forgotten_user_is_a_stranger_at_once() {
     let database = Cluster::shared().database();
     let mut service = database.connect();
-    let mut last_seen = |client: &mut Client, user: Uuid| -> [Option<String>; 2] {
+    let last_seen = |client: &mut Client, user: Uuid| -> [Option<String>; 2] {
         let sql = "SELECT presence.last_seen($1)::text, (SELECT last_seen::text FROM presence.presence_of(ARRAY[$1]))";
         let row = client.query_one(sql, &[&user]).unwrap();
         [row.get(0), row.get(1)]
@@ -183,6 +183,7 @@ fn a_forgotten_user_is_a_stranger_at_once() {
     for _ in 0..20 {
         let user = Uuid::new_v4();
         let session = service.start(user);
+        service.wait_for_written(user, true);
         let mut transaction = service.transaction().unwrap();
         transaction
             .query_one("SELECT presence.forget_user($1)", &[&user])

