@@ -12,6 +12,7 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, bgworkers::BackgroundWorker, pg_sys, pg_s
 use super::{
     changes::{self, Batch, ChangeWriter},
     cleaner::Cleaner,
+    compare,
     flusher::Flusher,
     loader,
     notifier::Notifier,
@@ -372,7 +373,7 @@ impl Worker {
         self.tenant.reap_truncated();
         let (tenant, reason) = (self.tenant, self.compare_reason);
         match run_transaction(Some(tenant), Durability::Flushed, None, |_| {
-            changes::compare_all(tenant, reason)
+            compare::compare_all(tenant, reason)
         }) {
             Ok(updates) => {
                 self.changes.add(updates);

@@ -1,12 +1,14 @@
 //! The worker: one process per database that has the extension.
 //!
 //! [`main_loop`] does what [`schedule`] has due: it sweeps deadlines and calls the rest. [`loader`] loads the table
-//! into the roster, [`changes`] writes changes of status, [`notifier`] sends them, [`flusher`] writes activity back to
-//! the table, [`cleaner`] deletes what is old. Tables are used only in short transactions of [`transaction`], which
-//! wait for nobody.
+//! into the roster, [`compare`] finds whose status differs, [`changes`] writes changes of status, [`notifier`] sends
+//! them, [`flusher`] writes activity back to the table, [`cleaner`] deletes what is old. What cannot be written is
+//! [`set_aside`], and [`trouble`] reports it. Tables are used only in short transactions of [`transaction`], which wait
+//! for nobody.
 
 mod changes;
 mod cleaner;
+mod compare;
 mod flusher;
 mod loader;
 mod main_loop;
