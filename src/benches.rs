@@ -67,7 +67,11 @@ mod benches {
     #[pg_bench(setup = load_sessions)]
     fn heartbeat_many(b: &mut Bencher) {
         let ids: Vec<Uuid> = (0..1000).map(|_| random_session().0).collect();
-        b.iter(move || black_box(session::heartbeat_many(&ids, Owner::Any)));
+        b.iter(move || {
+            let mut missed = Vec::new();
+            session::heartbeat_many(&ids, Owner::Any, &mut missed);
+            black_box(missed);
+        });
     }
 
     #[pg_bench(setup = load_sessions)]
