@@ -19,10 +19,10 @@ thread_local! {
 
 /// Gives the change feed a new epoch: for a copy of a server that was shut down cleanly, which cannot be told from the
 /// original. Clients start over. Errors: 42501 unless the caller is the owner of the extension's tables or of the
-/// database, 25006 on a standby.
+/// database, 25006 on a standby, 55000 where the library is not preloaded.
 #[pg_extern(volatile, parallel_unsafe)]
 pub fn renew_epoch() {
-    caller::require_owner();
     caller::require_writable();
+    caller::require_owner();
     RENEW.with(|statement| statement.write(&[], |_| ()));
 }

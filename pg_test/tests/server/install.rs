@@ -129,6 +129,7 @@ fn without_preload_every_function_fails_with_a_hint_and_the_connection_survives(
         "changes_since(0)".to_owned(),
         format!("forget_user('{id}')"),
         "cleanup_sessions()".to_owned(),
+        "renew_epoch()".to_owned(),
     ] {
         let result = client.batch_execute(&format!("SELECT presence.{call}"));
         let error = result.expect_err(&call);
