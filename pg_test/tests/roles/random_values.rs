@@ -59,6 +59,8 @@ const ROLES: &[&str] = &[
     "'-'",
 ];
 
+const OIDS: &[&str] = &["0", "1259", "'pg_class'::regclass", "16384", "4294967295"];
+
 /// Returns a random value of a type.
 pub fn value(rng: &mut Rng, kind: &str, known: &Known) -> String {
     if rng.below(12) == 0 {
@@ -81,6 +83,7 @@ pub fn value(rng: &mut Rng, kind: &str, known: &Known) -> String {
         "bigint" => (*rng.pick(LONGS)).to_owned(),
         "boolean" => (*rng.pick(&["true", "false"])).to_owned(),
         "regrole" => (*rng.pick(ROLES)).to_owned(),
+        "oid" => (*rng.pick(OIDS)).to_owned(),
         _ => panic!("no values of type {kind}"),
     };
     format!("({random})::{kind}")
