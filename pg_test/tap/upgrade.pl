@@ -75,7 +75,7 @@ sql($node, 'ALTER EXTENSION pg_presence UPDATE', 'old');
 login($node, 'anna', 'anna', 'old');
 settled($node, 'old');
 is(online($node, 'old'), 'anna', 'after the update the worker serves the database');
-sql($node, 'ALTER EXTENSION pg_presence DROP DOMAIN presence._service_marker; DROP DOMAIN presence._service_marker CASCADE', 'fresh');
+sql($node, 'ALTER EXTENSION pg_presence DROP TABLE presence._feed_state; DROP TABLE presence._feed_state CASCADE', 'fresh');
 refused($node, $call, '55000', 'a missing object is reported', 'fresh');
 
 # pg_upgrade, to the same version: it copies the tables as they are.
