@@ -77,7 +77,10 @@ pub fn log(work: Work, failure: &Failure) {
     if may_log {
         ErrorReport::new(failure.code, work.message(), pgrx::function_name!())
             .set_detail(failure.message.clone())
-            .set_hint("It is tried again. presence_health() shows how much is waiting. After an update of the library, run ALTER EXTENSION pg_presence UPDATE.")
+            .set_hint(
+                "It is tried again. presence_health() shows how much is waiting. After an update of the library, run \
+                 ALTER EXTENSION pg_presence UPDATE.",
+            )
             .report(PgLogLevel::WARNING);
     }
 }
