@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::write_index::WriteIndex;
 use crate::{
-    pg::process_local::ProcessLocal,
+    pg::{errors, process_local::ProcessLocal},
     roster::{self, Effect, Key, Reservation, Tenant, Write},
     rules::token::Digest,
 };
@@ -130,16 +130,19 @@ fn position_of_last(pending: &[Entry], key: &Key) -> Option<usize> {
         return pending.iter().rposition(|entry| entry.matches(key));
     }
     let mut indexes = INDEXES.borrow_mut();
-    let (index, hash) = match key {
+    let (index, hash, covered) = match key {
         Key::Id(id) => {
-            indexes.by_id.cover(pending.len(), |at| pending[at].id_hash());
-            (&indexes.by_id, hash_of_id(id))
+            let covered = indexes.by_id.cover(pending.len(), |at| pending[at].id_hash());
+            (&indexes.by_id, hash_of_id(id), covered)
         }
         Key::Digest(digest) => {
-            indexes.by_digest.cover(pending.len(), |at| pending[at].digest_hash());
-            (&indexes.by_digest, hash_of_digest(digest))
+            let covered = indexes.by_digest.cover(pending.len(), |at| pending[at].digest_hash());
+            (&indexes.by_digest, hash_of_digest(digest), covered)
         }
     };
+    if covered.is_err() {
+        errors::no_memory();
+    }
     index.last(hash, |at| pending[at].matches(key))
 }
 
