@@ -8,7 +8,7 @@ use pgrx_bench::{Bencher, black_box};
 use uuid::Uuid;
 
 use crate::{
-    pg::{compat, installed},
+    pg::installed,
     roster::{self, Key, Owner},
     session, settings,
 };
@@ -59,7 +59,7 @@ mod benches {
         let tenant = roster::tenant();
         b.iter(move || {
             let key = Key::Id(random_session().0);
-            black_box(tenant.beat(&key, &stranger, compat::now(), settings::active_timeout))
+            black_box(tenant.beat(&key, &stranger, &tenant.now(), settings::active_timeout))
         });
     }
 
@@ -77,7 +77,7 @@ mod benches {
     #[pg_bench(setup = load_sessions)]
     fn is_online(b: &mut Bencher) {
         let tenant = roster::tenant();
-        b.iter(move || black_box(tenant.is_online(&random_session().1, compat::now(), settings::active_timeout())));
+        b.iter(move || black_box(tenant.is_online(&random_session().1, &tenant.now(), settings::active_timeout())));
     }
 
     /// The minimum cost of a function of this extension, for comparison with a heartbeat.
@@ -87,13 +87,14 @@ mod benches {
     /// Sweeps all sessions, none of which are due. Returns how many were.
     #[pg_extern]
     fn sweep_once() -> i64 {
-        roster::tenant().sweep(compat::now(), settings::active_timeout()) as i64
+        let tenant = roster::tenant();
+        tenant.sweep(&tenant.now(), settings::active_timeout()) as i64
     }
 
     /// One sweep of all sessions, none of which are due.
     #[pg_bench(setup = load_sessions)]
     fn sweep(b: &mut Bencher) {
         let tenant = roster::tenant();
-        b.iter(move || black_box(tenant.sweep(compat::now(), settings::active_timeout())));
+        b.iter(move || black_box(tenant.sweep(&tenant.now(), settings::active_timeout())));
     }
 }

@@ -26,7 +26,7 @@ thread_local! {
     static END: Statement = const { Statement::new(
         |s| format!(
             "UPDATE {s}.user_sessions \
-             SET is_active = false, ended_at = $2, last_activity = greatest(last_activity, $3) \
+             SET is_active = false, ended_at = $2, last_activity = greatest(least(last_activity, $2), $3) \
              WHERE id = $1 AND ended_at IS NULL AND expires_at > $2 AND ($4 IS NULL OR auth_id = $4)"
         ),
         &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDOID],
@@ -34,7 +34,7 @@ thread_local! {
     static END_BY_TOKEN: Statement = const { Statement::new(
         |s| format!(
             "UPDATE {s}.user_sessions \
-             SET is_active = false, ended_at = $2, last_activity = greatest(last_activity, $3) \
+             SET is_active = false, ended_at = $2, last_activity = greatest(least(last_activity, $2), $3) \
              WHERE session_token = $1 AND ended_at IS NULL AND expires_at > $2"
         ),
         &[pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
@@ -145,7 +145,8 @@ fn end(id: Uuid, owner: Option<Uuid>) -> bool {
 /// Returns the last activity that the roster has, as the table may lag behind it; NULL where the roster has no such
 /// session.
 fn last_activity(key: Key, now: Micros) -> Value<'static> {
-    let in_roster = roster::tenant().session(&key, now, settings::active_timeout());
+    let tenant = roster::tenant();
+    let in_roster = tenant.session(&key, &tenant.now(), settings::active_timeout());
     in_roster.map_or(Value::Null, |session| {
         Value::Time(Micros::min(session.last_activity, now))
     })

@@ -94,7 +94,8 @@ impl NewSession<'_> {
     /// session's id and `expires_at`. Errors: 53400 where a client has too many sessions, 40001 where others keep
     /// changing the session.
     pub fn resume_or_start(&self, digest: Digest) -> Result<(Uuid, Micros), Refused> {
-        let in_roster = roster::tenant().session(&Key::Digest(digest), self.now, settings::active_timeout());
+        let tenant = roster::tenant();
+        let in_roster = tenant.session(&Key::Digest(digest), &tenant.now(), settings::active_timeout());
         if let Some(session) = in_roster {
             if session.ended || !self.owns(session.user_id, session.auth_id) {
                 return Err(Refused);

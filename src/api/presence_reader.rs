@@ -15,7 +15,7 @@ use crate::{
         memory::{self, Reserve},
         text::EncodedText,
     },
-    roster::{self, Key, Tenant, UserView},
+    roster::{self, Key, Now, Tenant, UserView},
     rules::time::Micros,
     settings,
     store::{
@@ -64,7 +64,7 @@ pub struct StoredPresence {
 
 /// Reads presence as of one point in time.
 pub struct PresenceReader {
-    now: Micros,
+    now: Now,
     timeout: Micros,
     /// `None` on a standby.
     tenant: Option<Tenant>,
@@ -120,10 +120,10 @@ impl PresenceReader {
         if !settings::is_preloaded() {
             errors::not_preloaded();
         }
-        let (now, timeout) = (compat::now(), settings::active_timeout());
+        let timeout = settings::active_timeout();
         if compat::in_recovery() {
             return PresenceReader {
-                now,
+                now: roster::synchronize_clock(),
                 timeout,
                 tenant: None,
                 complete: false,
@@ -133,7 +133,12 @@ impl PresenceReader {
         // Read before any session is looked up: a session that is loaded meanwhile is found in the roster.
         let complete = tenant.is_complete();
         PresenceReader {
-            now,
+            // The tables have the time of day.
+            now: if complete {
+                tenant.now()
+            } else {
+                tenant.synchronize_clock()
+            },
             timeout,
             tenant: Some(tenant),
             complete,
@@ -144,7 +149,7 @@ impl PresenceReader {
     #[inline]
     pub fn is_online(&self, user_id: Uuid) -> bool {
         self.tenant
-            .is_some_and(|tenant| tenant.is_online(&user_id, self.now, self.timeout))
+            .is_some_and(|tenant| tenant.is_online(&user_id, &self.now, self.timeout))
             || !self.complete && self.live_in_table(&[user_id]).contains_key(&user_id)
     }
 
@@ -158,7 +163,7 @@ impl PresenceReader {
     pub fn live_of(&self, users: &[Uuid]) -> Vec<Option<LiveSessions>> {
         let in_roster = |id| {
             check_for_interrupts!();
-            LiveSessions::from_roster(self.tenant?.user(id, self.now, self.timeout)?)
+            LiveSessions::from_roster(self.tenant?.user(id, &self.now, self.timeout)?)
         };
         let mut found = memory::collect(users.iter().map(in_roster));
         if !self.complete {
@@ -176,7 +181,7 @@ impl PresenceReader {
     pub fn live_of_all(&self) -> Vec<(Uuid, LiveSessions)> {
         let users = self
             .tenant
-            .map_or(Vec::new(), |tenant| tenant.users_online(self.now, self.timeout));
+            .map_or(Vec::new(), |tenant| tenant.users_online(&self.now, self.timeout));
         let in_roster = users
             .into_iter()
             .filter_map(|user| Some((user.user_id, LiveSessions::from_roster(user)?)));
@@ -198,7 +203,7 @@ impl PresenceReader {
     /// Returns how many users have a live session.
     pub fn online_count(&self) -> i64 {
         match self.tenant {
-            Some(tenant) if self.complete => tenant.online_count(self.now, self.timeout) as i64,
+            Some(tenant) if self.complete => tenant.online_count(&self.now, self.timeout) as i64,
             _ => self.live_of_all().len() as i64,
         }
     }
@@ -208,11 +213,12 @@ impl PresenceReader {
         if users.is_empty() {
             return Vec::new();
         }
+        let now = self.now.wall();
         FIND_STORED.with(|statement| {
             statement.read(Snapshot::Latest, &[Value::Uuids(users)], |rows| {
                 let stored = |row: Row| StoredPresence {
                     user_key: row.encoded_text(1),
-                    last_seen: row.time(2),
+                    last_seen: row.time(2).map(|at| at.min(now)),
                 };
                 memory::collect(rows.iter().map(stored))
             })
@@ -221,7 +227,7 @@ impl PresenceReader {
 
     /// Returns the last activity of a user that the roster knows; `None` where it knows none.
     pub fn last_activity(&self, user_id: Uuid) -> Option<Micros> {
-        self.tenant?.user(&user_id, self.now, self.timeout)?.last_activity
+        self.tenant?.user(&user_id, &self.now, self.timeout)?.last_activity
     }
 
     /// Returns the live sessions of these users that only the table has, as [`PresenceReader::sessions_not_in_roster`].
@@ -248,10 +254,13 @@ impl PresenceReader {
     /// Returns the parameters `$1` to `$3` of the statements: now, the time of activity at or before which a session
     /// has timed out, and the end of the grace period, in which none has.
     fn times(&self) -> [Value<'static>; 3] {
-        let grace_until = self.tenant.map_or(Micros::MIN, |tenant| tenant.grace_until());
+        let now = self.now.wall();
+        let grace_until = self
+            .tenant
+            .map_or(Micros::MIN, |tenant| self.now.to_wall(tenant.grace_until()));
         [
-            Value::Time(self.now),
-            Value::Time(self.now - self.timeout),
+            Value::Time(now),
+            Value::Time(now - self.timeout),
             Value::Time(grace_until),
         ]
     }
@@ -264,7 +273,7 @@ impl PresenceReader {
             let (Some(id), Some(user_id)) = (row.uuid(1), row.uuid(2)) else {
                 continue;
             };
-            let in_roster = |tenant: Tenant| tenant.session(&Key::Id(id), self.now, self.timeout);
+            let in_roster = |tenant: Tenant| tenant.session(&Key::Id(id), &self.now, self.timeout);
             let in_roster = self.tenant.and_then(in_roster);
             if in_roster.is_some_and(|session| !session.live) {
                 continue;

@@ -4,9 +4,8 @@ use pgrx::pg_extern;
 
 use super::{caller, result::ResultSet};
 use crate::{
-    pg::compat,
     roster,
-    rules::time::{Micros, USECS_PER_MSEC},
+    rules::time::{Micros, SteadyTime, USECS_PER_MSEC},
     store::value::Value,
 };
 
@@ -26,8 +25,9 @@ pub fn _stats(mut rows: ResultSet) -> ResultSet {
     let tenant = roster::tenant();
     let (stats, worker) = (tenant.stats(), tenant.worker());
     let (beats, rejected_beats) = tenant.beat_counts();
-    let age = |at: Option<Micros>| match at {
-        Some(at) => Value::Bigint((compat::now() - at).max(0) / USECS_PER_MSEC),
+    let now = tenant.now();
+    let age = |at: Option<SteadyTime>| match at {
+        Some(at) => Value::Bigint(now.steady.since(at).max(0) / USECS_PER_MSEC),
         None => Value::Null,
     };
     let error = tenant.worker_error();
@@ -56,7 +56,7 @@ pub fn _stats(mut rows: ResultSet) -> ResultSet {
             pid => Value::Int(pid as i32),
         },
         time(worker.started_at.get()),
-        time(worker.last_tick.get()),
+        time(worker.last_tick.some().map_or(0, |at| now.to_wall(at))),
         time(worker.last_flush.get()),
         time(worker.last_cleanup.get()),
         milliseconds(worker.tick_us.get()),

@@ -12,7 +12,10 @@ use pgrx::{
 };
 
 use super::{database::Database, slots::slots};
-use crate::roster::{self, wake};
+use crate::{
+    roster::{self, wake},
+    settings,
+};
 
 /// The longest time between two reads of pg_database.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,6 +33,7 @@ pub extern "C-unwind" fn pg_presence_launcher(_argument: pg_sys::Datum) {
     BackgroundWorker::connect_worker_to_spi(None, None);
     // SAFETY: registers a callback that only writes to shared memory and cannot fail.
     unsafe { pg_sys::before_shmem_exit(Some(detach), pg_sys::Datum::from(0)) };
+    roster::launcher_started();
     wake::attach_launcher();
 
     let mut launcher = Launcher::new();
@@ -67,6 +71,8 @@ impl Launcher {
 
     /// Does what is due. Returns how long to wait for the next deadline.
     fn run_once(&mut self) -> Duration {
+        roster::launcher_runs();
+        roster::synchronize_clock();
         let now = Instant::now();
         let requests = wake::take_requests();
         let mut slot_freed = false;
@@ -87,7 +93,9 @@ impl Launcher {
             .retain(|_, database| database.open || database.has_worker());
         self.start_workers(now, slot_freed);
         let due = self.databases.values().filter_map(|database| database.next_due(now));
-        let next = due.fold(self.next_scan, Instant::min);
+        // Several times per heartbeat, so that a launcher that has not run for that long was stopped.
+        let heartbeat = Duration::from_micros(settings::heartbeat_interval() as u64);
+        let next = due.fold(self.next_scan.min(now + heartbeat / 4), Instant::min);
         // A little above the exact time, so as not to wake just before it.
         next.saturating_duration_since(now) + Duration::from_millis(1)
     }

@@ -48,12 +48,12 @@ mod unguarded {
     }
 }
 
-/// Returns the current time of the server's clock.
+/// Returns the time of day, which somebody may set; see [`super::clock`] for the clock that nobody sets.
 #[inline]
 pub fn now() -> Micros {
     // SAFETY: reads the system clock; cannot raise.
     let now = unsafe { unguarded::GetCurrentTimestamp() };
-    now + crate::pg::fault_point::clock_offset()
+    now + super::fault_point::clock_offset() + super::fault_point::clock_step()
 }
 
 /// Returns the encoding of the database, a `pg_enc`.

@@ -43,11 +43,23 @@ pub fn reach(name: &str) {
     }
 }
 
-/// Returns how far the server's clock is ahead, in microseconds, from the file `presence_test.clock` in the data
+/// Returns how far both clocks of the server are ahead, in microseconds, from the file `presence_test.clock` in the data
 /// directory. Lets a test pass hours without waiting.
 #[cfg(debug_assertions)]
 pub fn clock_offset() -> i64 {
-    let text = std::fs::read_to_string("presence_test.clock").unwrap_or_default();
+    read_micros("presence_test.clock")
+}
+
+/// Returns how far the time of day is ahead, in microseconds, from the file `presence_test.clock_step` in the data
+/// directory. Lets a test set the clock.
+#[cfg(debug_assertions)]
+pub fn clock_step() -> i64 {
+    read_micros("presence_test.clock_step")
+}
+
+#[cfg(debug_assertions)]
+fn read_micros(file: &str) -> i64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
     text.parse().unwrap_or(0)
 }
 
@@ -60,5 +72,11 @@ pub fn reach(_name: &str) {}
 #[cfg(not(debug_assertions))]
 #[inline]
 pub fn clock_offset() -> i64 {
+    0
+}
+
+#[cfg(not(debug_assertions))]
+#[inline]
+pub fn clock_step() -> i64 {
     0
 }

@@ -1,6 +1,7 @@
 //! PostgreSQL APIs that pgrx does not provide, and differences between PostgreSQL's major versions.
 
 pub mod catalog;
+pub mod clock;
 pub mod compat;
 pub mod errors;
 pub mod fault_point;

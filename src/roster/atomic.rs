@@ -15,6 +15,8 @@ use std::{
 
 use uuid::Uuid;
 
+use crate::rules::time::SteadyTime;
+
 macro_rules! word {
     ($name:ident, $atomic:ty, $plain:ty) => {
         #[repr(transparent)]
@@ -104,6 +106,48 @@ impl SharedU64 {
     #[inline]
     pub fn publish(&self, value: u64) {
         self.0.swap(value, SeqCst);
+    }
+}
+
+impl SharedTime {
+    /// Replaces the value, if it is still `old`.
+    pub fn replace(&self, old: i64, new: i64) -> bool {
+        self.0.compare_exchange(old, new, SeqCst, SeqCst).is_ok()
+    }
+}
+
+/// A time on the steady clock.
+#[repr(transparent)]
+pub struct SharedSteadyTime(AtomicI64);
+
+impl SharedSteadyTime {
+    #[inline]
+    pub fn get(&self) -> SteadyTime {
+        SteadyTime::from_micros(self.0.load(Relaxed))
+    }
+
+    #[inline]
+    pub fn set(&self, time: SteadyTime) {
+        self.0.store(time.micros(), Relaxed);
+    }
+
+    /// Raises the value to at least `time`, atomically.
+    #[inline]
+    pub fn raise(&self, time: SteadyTime) {
+        self.0.fetch_max(time.micros(), Relaxed);
+    }
+
+    /// The time, of a field in which 0 means that there is none.
+    #[inline]
+    pub fn some(&self) -> Option<SteadyTime> {
+        let time = self.get();
+        (time.micros() != 0).then_some(time)
+    }
+
+    /// Sets such a field to none.
+    #[inline]
+    pub fn clear(&self) {
+        self.0.store(0, Relaxed);
     }
 }
 

@@ -5,13 +5,17 @@
 
 use super::{
     atomic::{digest_words, uuid_words},
+    clock::Now,
     layout::Roster,
     lock::{self, Held, Index},
     lookup::{Key, Owner},
     state::{SessionFlag, SessionState},
     tenant::Tenant,
 };
-use crate::rules::{status::Reason, time::Micros};
+use crate::rules::{
+    status::Reason,
+    time::{Micros, SteadyTime},
+};
 
 /// The roster's answer to a beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +39,7 @@ enum Found {
 impl Tenant {
     /// Finds a session and returns it with its id partition share-locked, so that its state cannot change.
     #[inline(always)]
-    fn find(&self, key: &Key, owner: &Owner, now: Micros) -> (Found, Held) {
+    fn find(&self, key: &Key, owner: &Owner, now: &Now) -> (Found, Held) {
         let roster = self.roster();
         let (at, held) = match key {
             Key::Id(id) => {
@@ -67,7 +71,7 @@ impl Tenant {
             return (Found::Missing, held);
         }
         let found = match slot.state.get() {
-            SessionState::Live | SessionState::TimedOut if now >= slot.expires_at.get() => Found::Ended,
+            SessionState::Live | SessionState::TimedOut if now.wall() >= slot.expires_at.get() => Found::Ended,
             SessionState::Live => Found::Live(at),
             SessionState::TimedOut => Found::TimedOut(at),
             SessionState::Ended if !slot.flags.has(SessionFlag::Deleted) => Found::Ended,
@@ -79,12 +83,12 @@ impl Tenant {
     /// Counts a heartbeat, if the roster knows the session and `owner` may touch it. `timeout` is evaluated only when a
     /// timed-out session resumes.
     #[inline(always)]
-    pub fn beat(&self, key: &Key, owner: &Owner, now: Micros, timeout: fn() -> Micros) -> Beat {
+    pub fn beat(&self, key: &Key, owner: &Owner, now: &Now, timeout: fn() -> Micros) -> Beat {
         let counters = self.counters();
         let (found, held) = self.find(key, owner, now);
         match found {
             Found::Live(at) => {
-                self.roster().touch(at, now);
+                self.roster().touch(at, now.steady);
                 drop(held);
                 counters.count_beat();
                 Beat::Counted
@@ -104,7 +108,7 @@ impl Tenant {
 
     /// Resumes a timed-out session. The state may have changed since it was found, so it is looked up again.
     #[cold]
-    fn resume(&self, key: &Key, owner: &Owner, now: Micros, timeout: Micros) -> Beat {
+    fn resume(&self, key: &Key, owner: &Owner, now: &Now, timeout: Micros) -> Beat {
         let roster = self.roster();
         let writer = roster.write();
         // Under the writers' lock nothing changes; the partition is released at once, to be taken exclusively.
@@ -112,9 +116,9 @@ impl Tenant {
         drop(held);
         let beat = match found {
             Found::Live(at) | Found::TimedOut(at) => {
-                roster.touch(at, now);
+                roster.touch(at, now.steady);
                 writer.set_state(at, SessionState::Live, Reason::Resumed);
-                roster.schedule_sweep(at, timeout);
+                roster.schedule_sweep(at, timeout, now);
                 Beat::Counted
             }
             Found::Ended => Beat::Ended,
@@ -130,7 +134,7 @@ impl Tenant {
     }
 
     /// Makes a live session time out after `grace`, unless it beats first.
-    pub fn release(&self, key: &Key, owner: &Owner, grace: Micros, now: Micros, timeout: Micros) -> Beat {
+    pub fn release(&self, key: &Key, owner: &Owner, grace: Micros, now: &Now, timeout: Micros) -> Beat {
         let roster = self.roster();
         // A release and a beat of the same session exclude each other: the one writes what the other clears.
         let _writer = roster.write();
@@ -141,10 +145,10 @@ impl Tenant {
                 let slot = &roster.slots[at as usize];
                 let bucket = roster.id_bucket(self.index(), slot.id.get());
                 let _held = lock::exclusive(Index::Id, bucket);
-                let until = now.saturating_add(grace);
-                let before = slot.release_at.get();
-                slot.release_at.set(if before == 0 { until } else { until.min(before) });
-                roster.schedule_sweep(at, timeout);
+                let until = now.steady.plus(grace);
+                slot.release_at
+                    .set(slot.release_at.some().map_or(until, |before| until.min(before)));
+                roster.schedule_sweep(at, timeout, now);
                 Beat::Counted
             }
             // Silent already: there is nothing to shorten.
@@ -159,11 +163,11 @@ impl Roster {
     /// Stores a beat. The caller holds the session's id partition or the writers' lock. Leaves `seen` alone: the sweep may
     /// visit too early and will re-check the slot.
     #[inline]
-    fn touch(&self, at: u32, now: Micros) {
+    fn touch(&self, at: u32, now: SteadyTime) {
         let slot = &self.slots[at as usize];
         slot.last_activity.raise(now);
-        if slot.release_at.get() != 0 {
-            slot.release_at.set(0);
+        if slot.release_at.some().is_some() {
+            slot.release_at.clear();
         }
         if slot.flags.has(SessionFlag::Recovered) {
             slot.flags.assign(SessionFlag::Recovered, false);

@@ -1,31 +1,41 @@
 //! When a session stops being live. Readers compare this with the clock; the sweep acts on it.
 
 use super::{
+    clock::Now,
     layout::{Roster, Slot, TenantEntry},
     stamp::survives_truncate,
     state::{SessionFlag, SessionState},
     sweep_clock,
 };
-use crate::rules::time::Micros;
+use crate::rules::time::{Micros, SteadyTime};
 
 /// The instant from which a session is no longer live, if it is not heard from before.
 #[inline]
-pub fn deadline(slot: &Slot, tenant: &TenantEntry, timeout: Micros) -> Micros {
-    let mut end = slot.last_activity.get().saturating_add(timeout);
-    if slot.flags.has(SessionFlag::Recovered) {
-        end = end.max(tenant.grace_until.get());
+pub fn deadline(slot: &Slot, tenant: &TenantEntry, timeout: Micros, now: &Now) -> SteadyTime {
+    let (stood_from, grace_until) = (tenant.stood_from.get(), tenant.grace_until.get());
+    let mut end = slot.last_activity.get().plus(timeout);
+    if slot.flags.has(SessionFlag::Recovered) || end > stood_from {
+        end = end.max(grace_until);
     }
-    let release_at = slot.release_at.get();
-    if release_at != 0 {
-        end = end.min(release_at);
+    if let Some(release_at) = slot.release_at.some() {
+        let ran_out_meanwhile = release_at > stood_from && release_at <= tenant.stood_until.get();
+        end = end.min(if ran_out_meanwhile { grace_until } else { release_at });
     }
-    end.min(slot.expires_at.get())
+    end.min(now.to_steady(slot.expires_at.get()))
+}
+
+/// Whether a session has only been live by a grace, after a start or a standstill.
+pub fn is_by_grace(slot: &Slot, tenant: &TenantEntry, timeout: Micros) -> bool {
+    let silent = slot.last_activity.get().plus(timeout);
+    slot.flags.has(SessionFlag::Recovered) || silent > tenant.stood_from.get() && silent <= tenant.grace_until.get()
 }
 
 /// Whether a session is live at `now`.
 #[inline]
-pub fn is_live(slot: &Slot, tenant: &TenantEntry, timeout: Micros, now: Micros) -> bool {
-    slot.state.get() == SessionState::Live && survives_truncate(slot, tenant) && now < deadline(slot, tenant, timeout)
+pub fn is_live(slot: &Slot, tenant: &TenantEntry, timeout: Micros, now: &Now) -> bool {
+    slot.state.get() == SessionState::Live
+        && survives_truncate(slot, tenant)
+        && now.steady < deadline(slot, tenant, timeout, now)
 }
 
 impl Roster {
@@ -43,9 +53,9 @@ impl Roster {
 
     /// Schedules the sweep's next visit to a session for its deadline, and returns the deadline.
     #[inline]
-    pub fn schedule_sweep(&self, at: u32, timeout: Micros) -> Micros {
+    pub fn schedule_sweep(&self, at: u32, timeout: Micros, now: &Now) -> SteadyTime {
         let slot = &self.slots[at as usize];
-        let deadline = deadline(slot, self.tenant_of(slot), timeout);
+        let deadline = deadline(slot, self.tenant_of(slot), timeout, now);
         let seen = sweep_clock::seen_for(deadline, timeout, self.header.origin.get());
         self.seen[at as usize].set(seen);
         deadline

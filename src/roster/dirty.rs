@@ -5,10 +5,15 @@
 
 use uuid::Uuid;
 
-use super::{atomic::words_uuid, layout::NONE, state::UserFlag, sweep::BATCH, tenant::Tenant, writer::Writer};
+use super::{
+    atomic::words_uuid, clock::Now, layout::NONE, state::UserFlag, sweep::BATCH, tenant::Tenant, writer::Writer,
+};
 use crate::{
-    pg::compat,
-    rules::{status::Reason, time::Micros},
+    pg::clock,
+    rules::{
+        status::Reason,
+        time::{Micros, SteadyTime},
+    },
 };
 
 /// A user whose status may have changed, with the status as it is now.
@@ -45,8 +50,8 @@ impl Writer {
         }
         queue.tail.set(user_at);
         queue.length.add(1);
-        if queue.since.get() == 0 {
-            queue.since.set(compat::now());
+        if queue.since.some().is_none() {
+            queue.since.set(clock::steady());
         }
         self.wake_worker_of(tenant);
     }
@@ -54,19 +59,20 @@ impl Writer {
     /// Takes some users out of the queues of tenants that have no worker to read them, for the entries that others need. The
     /// worker such a tenant gets compares all users with the tables.
     pub fn drop_users_without_worker(&self) {
+        let now = self.roster.now();
         let ever = self.roster.header.free_lists.tenants_ever.get() as usize;
         for (index, tenant) in self.roster.tenants[..ever].iter().enumerate() {
             if tenant.worker.pid.get() == 0 && tenant.dirty.length.get() > 0 {
                 tenant.compare.set(1);
                 for _ in 0..BATCH {
-                    self.take_one_dirty(index, 0, 0);
+                    self.take_one_dirty(index, 0, &now);
                 }
             }
         }
     }
 
     /// Takes the first user out of the queue, with its status at `now`.
-    pub fn take_one_dirty(&self, tenant: usize, timeout: Micros, now: Micros) -> Option<DirtyUser> {
+    pub fn take_one_dirty(&self, tenant: usize, timeout: Micros, now: &Now) -> Option<DirtyUser> {
         let roster = self.roster;
         let queue = &roster.tenants[tenant].dirty;
         let at = queue.head.get();
@@ -87,7 +93,7 @@ impl Writer {
         let dirty = DirtyUser {
             user_id: words_uuid(user.id.get()),
             active: user.live.get() > 0,
-            last_seen,
+            last_seen: last_seen.map(|at| now.to_wall(at)),
             reason: Reason::from_repr(user.reason.get()).unwrap_or(Reason::Started),
             keyed: user.flags.has(UserFlag::Keyed),
         };
@@ -98,7 +104,7 @@ impl Writer {
 
 impl Tenant {
     /// Takes up to `max` users out of the queue, each with its status now.
-    pub fn take_dirty(&self, max: usize, timeout: Micros, now: Micros) -> Vec<DirtyUser> {
+    pub fn take_dirty(&self, max: usize, timeout: Micros, now: &Now) -> Vec<DirtyUser> {
         let waiting = (self.entry().dirty.length.get() as usize).min(max);
         let mut dirty = Vec::with_capacity(waiting);
         while dirty.len() < waiting {
@@ -121,9 +127,9 @@ impl Tenant {
     }
 
     /// Notes that every change that was queued before `at` is written.
-    pub fn set_written(&self, at: Micros) {
+    pub fn set_written(&self, at: SteadyTime) {
         let queue = &self.entry().dirty;
-        queue.since.set(0);
+        queue.since.clear();
         // What was queued meanwhile found a time, and did not set its own.
         if queue.length.get() > 0 {
             queue.since.set(at);
@@ -131,11 +137,8 @@ impl Tenant {
     }
 
     /// Returns since when the oldest change has waited to be written, if there is one.
-    pub fn oldest_unwritten(&self) -> Option<Micros> {
-        match self.entry().dirty.since.get() {
-            0 => None,
-            since => Some(since),
-        }
+    pub fn oldest_unwritten(&self) -> Option<SteadyTime> {
+        self.entry().dirty.since.some()
     }
 
     /// How many users wait for the worker.

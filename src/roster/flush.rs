@@ -4,18 +4,21 @@ use uuid::Uuid;
 
 use super::{
     atomic::words_uuid,
+    clock::Now,
     layout::Slot,
     state::{SessionFlag, SessionState},
     sweep_clock,
     tenant::Tenant,
 };
-use crate::rules::time::Micros;
+use crate::rules::time::{Micros, SteadyTime};
 
 /// A row of `user_sessions` to write.
 #[derive(Clone, Copy, Debug)]
 pub struct FlushRow {
     slot: u32,
     pub id: Uuid,
+    activity: SteadyTime,
+    /// The same, by the time of day.
     pub last_activity: Micros,
     pub is_active: bool,
     /// When the session ended, for one that expired.
@@ -31,7 +34,7 @@ pub enum FlushScope {
     All,
 }
 
-fn is_candidate(slot: &Slot, scope: FlushScope, origin: Micros) -> bool {
+fn is_candidate(slot: &Slot, scope: FlushScope, origin: SteadyTime) -> bool {
     let table_active = !slot.flags.has(SessionFlag::TableInactive);
     match slot.state.get() {
         SessionState::Live if !table_active => true,
@@ -47,7 +50,7 @@ fn is_candidate(slot: &Slot, scope: FlushScope, origin: Micros) -> bool {
 impl Tenant {
     /// Returns up to `max` rows to write, from `cursor` on; `cursor` moves behind them, and is back at 0 once all slots
     /// have been checked.
-    pub fn flush_candidates(&self, cursor: &mut u32, max: usize, scope: FlushScope) -> Vec<FlushRow> {
+    pub fn flush_candidates(&self, cursor: &mut u32, max: usize, scope: FlushScope, now: &Now) -> Vec<FlushRow> {
         let roster = self.roster();
         let origin = roster.header.origin.get();
         let ever = roster.header.free_lists.slots_ever.get();
@@ -68,7 +71,8 @@ impl Tenant {
                     rows.push(FlushRow {
                         slot: at,
                         id: words_uuid(slot.id.get()),
-                        last_activity: slot.last_activity.get(),
+                        activity: slot.last_activity.get(),
+                        last_activity: now.to_wall(slot.last_activity.get()),
                         is_active: state == SessionState::Live,
                         ended_at: (state == SessionState::Ended).then(|| slot.expires_at.get()),
                     });
@@ -92,7 +96,7 @@ impl Tenant {
                 && slot.tenant.get() as usize == self.index()
                 && words_uuid(slot.id.get()) == row.id;
             if is_same && slot.state.get() != SessionState::Empty {
-                slot.flushed.set(sweep_clock::ceil(row.last_activity, origin));
+                slot.flushed.set(sweep_clock::ceil(row.activity, origin));
                 slot.flags.assign(SessionFlag::TableInactive, !row.is_active);
                 if row.ended_at.is_some() && slot.state.get() == SessionState::Ended {
                     slot.flags.assign(SessionFlag::EndUnwritten, false);
@@ -102,8 +106,17 @@ impl Tenant {
         }
     }
 
+    /// Has the activity of all sessions written again, after the clock was set: what the table has is no time of this
+    /// clock. For the worker.
+    pub fn reflush_all(&self) {
+        self.for_each_slot(|writer, at| {
+            writer.roster.slots[at as usize].flushed.set(0);
+            false
+        });
+    }
+
     /// The oldest activity that the table does not have yet, if any.
-    pub fn oldest_unflushed(&self) -> Option<Micros> {
+    pub fn oldest_unflushed(&self) -> Option<SteadyTime> {
         let roster = self.roster();
         let origin = roster.header.origin.get();
         let ever = roster.header.free_lists.slots_ever.get() as usize;

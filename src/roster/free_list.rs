@@ -10,7 +10,7 @@ use super::{
     sweep_clock,
     writer::Writer,
 };
-use crate::{pg::compat, rules::status::Reason, settings};
+use crate::{rules::status::Reason, settings};
 
 /// The roster has no room for another session.
 #[derive(Clone, Copy, Debug)]
@@ -138,7 +138,8 @@ impl Writer {
     /// Whether a session is over, and its tenant has no worker that would write that to the table.
     fn is_abandoned(&self, slot: &Slot) -> bool {
         let tenant = self.roster.tenant_of(slot);
-        tenant.worker.pid.get() == 0 && compat::now() >= deadline(slot, tenant, settings::active_timeout())
+        let now = self.roster.now();
+        tenant.worker.pid.get() == 0 && now.steady >= deadline(slot, tenant, settings::active_timeout(), &now)
     }
 
     /// Whether the table has everything that the roster knows of a session.

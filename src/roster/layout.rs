@@ -13,11 +13,14 @@ use std::{cell::UnsafeCell, sync::atomic::AtomicPtr};
 use pgrx::pg_sys::{LWLockPadded, Latch};
 
 use super::{
-    atomic::{SharedFlags, SharedTime, SharedU8, SharedU16, SharedU32, SharedU64, SharedWords},
+    atomic::{SharedFlags, SharedSteadyTime, SharedTime, SharedU8, SharedU16, SharedU32, SharedU64, SharedWords},
     lock::LOCKS,
     state::{SessionFlag, SharedState, UserFlag},
 };
-use crate::{pg::process_local::ProcessLocal, rules::time::USECS_PER_SEC};
+use crate::{
+    pg::process_local::ProcessLocal,
+    rules::time::{Micros, SteadyTime, USECS_PER_SEC},
+};
 
 /// "No such slot, user or tenant": the end of a chain.
 pub const NONE: u32 = u32::MAX;
@@ -32,9 +35,10 @@ pub const MAX_TENANTS: usize = 1024;
 pub struct Slot {
     pub id: SharedWords<2>,
     pub auth_id: SharedWords<2>,
-    pub last_activity: SharedTime,
-    /// When a released session times out unless it beats; 0 if it is not released.
-    pub release_at: SharedTime,
+    pub last_activity: SharedSteadyTime,
+    /// When a released session times out unless it beats; none if it is not released.
+    pub release_at: SharedSteadyTime,
+    /// By the time of day.
     pub expires_at: SharedTime,
     pub tenant: SharedU16,
     pub state: SharedState,
@@ -59,7 +63,7 @@ pub struct Slot {
 pub struct User {
     pub id: SharedWords<2>,
     /// The last activity of sessions that have left the roster.
-    pub last_seen: SharedTime,
+    pub last_seen: SharedSteadyTime,
     pub hash_next: SharedU32,
     pub first: SharedU32,
     pub dirty_next: SharedU32,
@@ -93,9 +97,12 @@ pub struct TenantEntry {
     pub floor: SharedU64,
     /// The floor up to which the counts are adjusted.
     pub reaped: SharedU64,
-    pub grace_until: SharedTime,
+    pub grace_until: SharedSteadyTime,
     pub overflow: SharedU32,
     pub compare: SharedU32,
+    /// The last standstill of the server, and its end; see [`super::standstill`].
+    pub stood_from: SharedSteadyTime,
+    pub stood_until: SharedSteadyTime,
 
     pub dirty: DirtyQueue,
     pub counts: Counts,
@@ -108,8 +115,8 @@ pub struct DirtyQueue {
     pub head: SharedU32,
     pub tail: SharedU32,
     pub length: SharedU32,
-    /// Since when a change has waited: not later than the oldest that is queued, or taken but not written. 0: none has.
-    pub since: SharedTime,
+    /// Since when a change has waited: not later than the oldest that is queued, or taken but not written; none if none has.
+    pub since: SharedSteadyTime,
 }
 
 /// Counts that are kept as sessions come and go.
@@ -135,7 +142,9 @@ pub struct WorkerEntry {
     pub pid: SharedU32,
     /// 1 while the worker waits, so that only the first to queue something sets its latch.
     pub asleep: SharedU32,
-    pub last_tick: SharedTime,
+    pub last_tick: SharedSteadyTime,
+    /// As `last_tick`, in uptime.
+    pub alive_at: SharedSteadyTime,
     pub started_at: SharedTime,
     pub last_flush: SharedTime,
     pub last_cleanup: SharedTime,
@@ -181,9 +190,13 @@ pub struct Header {
     pub processes: SharedU32,
     pub seeds: SharedWords<4>,
     /// Time 0 of the sweep's clock.
-    pub origin: SharedTime,
+    pub origin: SharedSteadyTime,
+    /// See [`super::clock`].
+    pub clock_offset: SharedTime,
     /// See [`crate::pg::lineage`].
     pub lineage: SharedU64,
+    /// Until when times of day in the tables may be from before the clock was set.
+    pub ambiguous_until: SharedTime,
     pub launcher: LauncherEntry,
     pub free_lists: FreeLists,
     /// The next stamp; alone on its line, as every writer touches it.
@@ -194,6 +207,8 @@ pub struct Header {
 #[repr(C, align(64))]
 pub struct LauncherEntry {
     pub latch: AtomicPtr<Latch>,
+    /// When it last did what was due, in uptime.
+    pub alive_at: SharedSteadyTime,
     /// 1: more databases were asked for than `requested` has room for.
     pub any_requested: SharedU32,
     /// Databases to start a worker in; 0 is a free place.
@@ -333,8 +348,9 @@ impl Roster {
         unsafe { (*ROSTER.get()).insert(roster) }
     }
 
-    /// Initializes a block of zeroes: empty chains, no users. `now` is the current time.
-    pub fn clear(&self, seeds: [u64; 4], now: i64) {
+    /// Initializes a block of zeroes: empty chains, no users. `now` is the steady clock's time, which the time of day is
+    /// ahead of by `offset`.
+    pub fn clear(&self, seeds: [u64; 4], now: SteadyTime, offset: Micros) {
         for chain in [self.by_id, self.by_digest, self.by_user] {
             chain.iter().for_each(|bucket| bucket.set(NONE));
         }
@@ -349,7 +365,9 @@ impl Roster {
         header.free_lists.free_user.set(NONE);
         header.seeds.set(seeds);
         // Deadlines are kept relative to the timeout, so times of up to two days ago must be expressible.
-        header.origin.set(now - 2 * 24 * 60 * 60 * USECS_PER_SEC);
+        header.origin.set(now.minus(2 * 24 * 60 * 60 * USECS_PER_SEC));
+        header.clock_offset.set(offset);
+        header.ambiguous_until.set(Micros::MIN);
         // Stamp 0 means that nothing is in flight.
         header.stamps.0.set(1);
     }

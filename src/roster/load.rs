@@ -2,23 +2,20 @@
 
 use super::{
     atomic::uuid_words,
+    clock::Now,
     deadline::deadline,
     free_list::Full,
     state::{SessionFlag, SessionState},
-    sweep_clock,
     tenant::Tenant,
     write::{Reservation, RowImage},
     writer::Writer,
 };
-use crate::{
-    pg::compat,
-    rules::{status::Reason, time::Micros},
-};
+use crate::rules::{status::Reason, time::Micros};
 
 impl Writer {
     /// Fills a slot that no commit has been applied to. It was reserved for the row, or for an uncommitted write of the
     /// same session, whose token, owner and user are then replaced by the row's.
-    fn fill(&self, reservation: &Reservation, row: &RowImage, resumed: bool, stamp: u64, timeout: Micros, now: Micros) {
+    fn fill(&self, reservation: &Reservation, row: &RowImage, resumed: bool, stamp: u64, timeout: Micros, now: &Now) {
         let roster = self.roster;
         let at = reservation.slot;
         let slot = &roster.slots[at as usize];
@@ -28,19 +25,18 @@ impl Writer {
         }
         self.adopt(reservation, row);
         slot.stamp.set(stamp);
-        slot.last_activity.set(row.last_activity);
+        slot.last_activity.set(now.activity(row.last_activity));
         slot.expires_at.set(row.expires_at);
-        slot.release_at.set(0);
+        slot.release_at.clear();
         let tenant = roster.tenant_of(slot);
         slot.flags.clear();
         slot.flags.assign(SessionFlag::TableInactive, !row.is_active);
         slot.flags
-            .assign(SessionFlag::Recovered, now < tenant.grace_until.get());
-        slot.flushed
-            .set(sweep_clock::ceil(row.last_activity, roster.header.origin.get()));
-        if (row.is_active || resumed) && now < deadline(slot, tenant, timeout) {
+            .assign(SessionFlag::Recovered, now.steady < tenant.grace_until.get());
+        self.set_flushed(at, row.last_activity, now);
+        if (row.is_active || resumed) && now.steady < deadline(slot, tenant, timeout, now) {
             self.set_state(at, SessionState::Live, Reason::Resumed);
-            roster.schedule_sweep(at, timeout);
+            roster.schedule_sweep(at, timeout, now);
         } else {
             self.set_state(at, SessionState::TimedOut, Reason::TimedOut);
         }
@@ -51,6 +47,7 @@ impl Tenant {
     /// Begins a load of the table: returns the stamp its rows are filed under. To be called once the table is locked, and
     /// before the snapshot is taken; to be followed by [`Tenant::end_load`].
     pub fn begin_load(&self) -> u64 {
+        self.roster().synchronize_clock();
         self.grace_until();
         {
             let _writer = self.roster().write();
@@ -66,8 +63,8 @@ impl Tenant {
     /// `resumed`: the table has the session timed out, but its user was last published as online, so it was heard from
     /// again since, and gets the same grace period as those that are active.
     pub fn load_row(&self, row: &RowImage, resumed: bool, stamp: u64, timeout: Micros) -> Result<(), Full> {
-        let now = compat::now();
         let roster = self.roster();
+        let now = roster.now();
         let writer = roster.write_for_load();
         let words = uuid_words(&row.id);
         let bucket = roster.id_bucket(self.index(), words);
@@ -83,7 +80,7 @@ impl Tenant {
                     return Err(full);
                 }
             };
-            writer.fill(&reservation, row, resumed, stamp, timeout, now);
+            writer.fill(&reservation, row, resumed, stamp, timeout, &now);
             writer.unpin(reservation);
         }
         Ok(())
@@ -105,6 +102,7 @@ impl Tenant {
     /// Pins a slot for a row that is about to be read again, so that an end in between leaves its mark there. Returns the
     /// reservation, and the stamp to fill the slot under.
     pub fn pin(&self, row: &RowImage) -> Result<(Reservation, u64), Full> {
+        self.roster().synchronize_clock();
         self.grace_until();
         let reservation = self.reserve(row)?;
         Ok((reservation, self.roster().load_stamp()))
@@ -113,12 +111,12 @@ impl Tenant {
     /// Fills a pinned slot with the row as it was read after the pinning, unless a commit has been applied since, and
     /// unpins it.
     pub fn fill(&self, reservation: Reservation, row: Option<&RowImage>, stamp: u64, timeout: Micros) {
-        let now = compat::now();
+        let now = self.roster().now();
         let writer = self.roster().write();
         if let Some(row) = row {
             // A silent session is loaded as timed out, whatever the table says; during the grace period after a restart
             // it is live.
-            writer.fill(&reservation, row, false, stamp, timeout, now);
+            writer.fill(&reservation, row, false, stamp, timeout, &now);
         }
         writer.unpin(reservation);
     }

@@ -5,6 +5,7 @@
 
 mod atomic;
 mod beat;
+mod clock;
 mod counters;
 mod deadline;
 mod dirty;
@@ -23,6 +24,7 @@ mod registry;
 mod session;
 mod shmem;
 mod stamp;
+mod standstill;
 mod state;
 mod stats;
 mod sweep;
@@ -35,6 +37,7 @@ mod write;
 mod writer;
 
 pub use beat::Beat;
+pub use clock::Now;
 pub use dirty::DirtyUser;
 pub use flush::{FlushRow, FlushScope};
 pub use lookup::{Key, Owner};
@@ -42,6 +45,7 @@ pub use purge::purge;
 pub use read::UserView;
 pub use registry::{tenant, try_tenant};
 pub use shmem::init;
+pub use standstill::{launcher_runs, launcher_started};
 pub use tenant::{Tenant, known_tenant, tenants};
 pub use write::{Effect, Reservation, RowImage, Write};
 
@@ -52,6 +56,15 @@ use layout::Roster;
 pub fn lineage() -> u64 {
     match Roster::attached() {
         Some(roster) => roster.header.lineage.get(),
+        None => errors::not_preloaded(),
+    }
+}
+
+/// Finds out whether the time of day was set, and returns now; see [`clock`]. Errors: 55000 where the library is not
+/// preloaded.
+pub fn synchronize_clock() -> Now {
+    match Roster::attached() {
+        Some(roster) => roster.synchronize_clock(),
         None => errors::not_preloaded(),
     }
 }

@@ -15,6 +15,7 @@ use crate::rules::status::Reason;
 pub fn purge(tenant: Tenant) -> bool {
     const BATCH: u32 = 512;
     let roster = tenant.roster();
+    let now = roster.now();
     let mut left = 0;
     let mut from = 0;
     loop {
@@ -36,7 +37,7 @@ pub fn purge(tenant: Tenant) -> bool {
                 left += 1;
             }
         }
-        while writer.take_one_dirty(tenant.index(), 0, 0).is_some() {}
+        while writer.take_one_dirty(tenant.index(), 0, &now).is_some() {}
         // There is nothing left to do for a worker of this tenant.
         writer.unlock_without_waking();
         from = to;

@@ -4,8 +4,10 @@ use uuid::Uuid;
 
 use super::{
     atomic::{digest_words, uuid_words, words_uuid},
+    clock::Now,
     deadline::is_live,
     dirty::DirtyUser,
+    layout::Slot,
     lock::{self, Index},
     lookup::Key,
     state::{SessionFlag, SessionState, UserFlag},
@@ -40,7 +42,7 @@ pub struct UserView {
 
 impl Tenant {
     /// A session, if the roster knows it and it is more than a reservation.
-    pub fn session(&self, key: &Key, now: Micros, timeout: Micros) -> Option<SessionView> {
+    pub fn session(&self, key: &Key, now: &Now, timeout: Micros) -> Option<SessionView> {
         let roster = self.roster();
         // Rare, so it takes the lock under which nothing changes.
         let _writer = roster.write();
@@ -67,28 +69,56 @@ impl Tenant {
             id: words_uuid(slot.id.get()),
             user_id: words_uuid(roster.users[slot.user.get() as usize].id.get()),
             auth_id: words_uuid(slot.auth_id.get()),
-            live: is_live(slot, self.entry(), timeout, now),
-            ended: slot.state.get() == SessionState::Ended || now >= slot.expires_at.get(),
+            live: self.is_session_live(slot, timeout, now),
+            ended: slot.state.get() == SessionState::Ended || now.wall() >= slot.expires_at.get(),
             expires_at: slot.expires_at.get(),
-            last_activity: slot.last_activity.get(),
+            last_activity: now.to_wall(slot.last_activity.get()),
         })
     }
 
     /// Whether the roster knows a live session of the user.
     #[inline]
-    pub fn is_online(&self, user_id: &Uuid, now: Micros, timeout: Micros) -> bool {
+    pub fn is_online(&self, user_id: &Uuid, now: &Now, timeout: Micros) -> bool {
         let roster = self.roster();
         let words = uuid_words(user_id);
         let bucket = roster.user_bucket(self.index(), words);
         let _held = lock::shared(Index::User, bucket);
         match roster.find_user(self.index(), bucket, words) {
-            Some(at) => roster.any_live(&roster.users[at as usize], timeout, now),
+            Some(at) => {
+                let user = &roster.users[at as usize];
+                self.again_after_standstill(
+                    now,
+                    || roster.any_live(user, timeout, now),
+                    |live| *live || user.live.get() == 0,
+                )
+            }
             None => false,
         }
     }
 
+    fn is_session_live(&self, slot: &Slot, timeout: Micros, now: &Now) -> bool {
+        self.again_after_standstill(
+            now,
+            || is_live(slot, self.entry(), timeout, now),
+            |live| *live || slot.state.get() != SessionState::Live,
+        )
+    }
+
+    /// Reads something. Where it is not as the worker has left it, because time has passed, the server may have stood
+    /// still: then it is read again, with the grace of that.
+    #[inline]
+    fn again_after_standstill<T>(&self, now: &Now, read: impl Fn() -> T, is_as_left: impl Fn(&T) -> bool) -> T {
+        let before = self.stood_until();
+        let found = read();
+        if is_as_left(&found) {
+            return found;
+        }
+        self.note_standstill(now);
+        if self.stood_until() == before { found } else { read() }
+    }
+
     /// A user, if the roster has an entry of it.
-    pub fn user(&self, user_id: &Uuid, now: Micros, timeout: Micros) -> Option<UserView> {
+    pub fn user(&self, user_id: &Uuid, now: &Now, timeout: Micros) -> Option<UserView> {
         let roster = self.roster();
         let words = uuid_words(user_id);
         let bucket = roster.user_bucket(self.index(), words);
@@ -97,20 +127,24 @@ impl Tenant {
         Some(self.view(at, now, timeout))
     }
 
-    fn view(&self, at: u32, now: Micros, timeout: Micros) -> UserView {
+    fn view(&self, at: u32, now: &Now, timeout: Micros) -> UserView {
         let roster = self.roster();
         let user = &roster.users[at as usize];
-        let (live_sessions, last_activity) = roster.summarize(user, timeout, now);
+        let (live_sessions, last_activity) = self.again_after_standstill(
+            now,
+            || roster.summarize(user, timeout, now),
+            |(live, _)| *live >= user.live.get(),
+        );
         UserView {
             user_id: words_uuid(user.id.get()),
             live_sessions,
-            last_activity,
+            last_activity: last_activity.map(|at| now.to_wall(at)),
             keyed: user.flags.has(UserFlag::Keyed),
         }
     }
 
     /// Calls `f` with every user of the tenant; no lock is held during the call.
-    fn for_each_user(&self, now: Micros, timeout: Micros, mut f: impl FnMut(UserView, u32)) {
+    fn for_each_user(&self, now: &Now, timeout: Micros, mut f: impl FnMut(UserView, u32)) {
         let roster = self.roster();
         let ever = roster.header.free_lists.users_ever.get();
         for at in 0..ever {
@@ -134,7 +168,7 @@ impl Tenant {
     }
 
     /// All users with a live session, as the roster knows them, in no order.
-    pub fn users_online(&self, now: Micros, timeout: Micros) -> Vec<UserView> {
+    pub fn users_online(&self, now: &Now, timeout: Micros) -> Vec<UserView> {
         let mut users = Vec::new();
         self.for_each_user(now, timeout, |view, _| {
             if view.live_sessions > 0 {
@@ -145,7 +179,7 @@ impl Tenant {
     }
 
     /// How many users have a live session: kept, in constant time, while the worker is on time; otherwise counted.
-    pub fn online_count(&self, now: Micros, timeout: Micros) -> u64 {
+    pub fn online_count(&self, now: &Now, timeout: Micros) -> u64 {
         let entry = self.entry();
         // After a TRUNCATE the counts are stale until the worker has reaped.
         if self.worker_on_time(now) && entry.reaped.get() == entry.floor.get() {
@@ -157,7 +191,7 @@ impl Tenant {
     }
 
     /// All users who are active as far as the sweep has got: what the worker compares the tables with.
-    pub fn active_users(&self, now: Micros, timeout: Micros) -> Vec<DirtyUser> {
+    pub fn active_users(&self, now: &Now, timeout: Micros) -> Vec<DirtyUser> {
         let mut users = Vec::new();
         self.for_each_user(now, timeout, |view, live| {
             if live > 0 {
@@ -168,7 +202,7 @@ impl Tenant {
     }
 
     /// A user as the worker has to write it; inactive and without a last activity if the roster has no entry.
-    pub fn dirty_user(&self, user_id: &Uuid, reason: Reason, now: Micros, timeout: Micros) -> DirtyUser {
+    pub fn dirty_user(&self, user_id: &Uuid, reason: Reason, now: &Now, timeout: Micros) -> DirtyUser {
         let roster = self.roster();
         let words = uuid_words(user_id);
         let bucket = roster.user_bucket(self.index(), words);

@@ -8,8 +8,8 @@ use super::{
     tenant::{NOT_BEGUN, Tenant, tenants},
 };
 use crate::{
-    pg::{compat, errors, installed},
-    rules::time::Micros,
+    pg::{clock, compat, errors, installed},
+    rules::time::SteadyTime,
     settings,
 };
 
@@ -40,7 +40,7 @@ fn find_or_register(relation: pg_sys::Oid) -> Tenant {
     let grace_until = if compat::in_recovery() {
         NOT_BEGUN
     } else {
-        compat::now() + settings::recovery_grace()
+        clock::steady().plus(settings::recovery_grace())
     };
     purge_gone(database, relation);
     let index = roster.register(database.to_u32(), relation.to_u32(), grace_until);
@@ -62,7 +62,7 @@ fn purge_gone(database: pg_sys::Oid, current: pg_sys::Oid) {
 }
 
 impl Roster {
-    fn register(&'static self, database: u32, relation: u32, grace_until: Micros) -> Option<u16> {
+    fn register(&'static self, database: u32, relation: u32, grace_until: SteadyTime) -> Option<u16> {
         let writer = self.write();
         let ever = self.header.free_lists.tenants_ever.get() as usize;
         let is_it = |entry: &TenantEntry| {

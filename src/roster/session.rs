@@ -10,7 +10,7 @@ use super::{
     sweep_clock,
     writer::Writer,
 };
-use crate::rules::token::Digest;
+use crate::rules::{time::SteadyTime, token::Digest};
 
 impl Writer {
     /// A new slot for a session of `user`, in state Empty and in all chains.
@@ -27,8 +27,8 @@ impl Writer {
         let slot = &roster.slots[at as usize];
         slot.id.set(uuid_words(id));
         slot.auth_id.set(uuid_words(auth_id));
-        slot.last_activity.set(i64::MIN);
-        slot.release_at.set(0);
+        slot.last_activity.set(SteadyTime::PAST);
+        slot.release_at.clear();
         slot.expires_at.set(i64::MAX);
         slot.tenant.set(tenant as u16);
         slot.state.set(SessionState::Empty);

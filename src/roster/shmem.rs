@@ -8,7 +8,7 @@ use super::{
     lock,
 };
 use crate::{
-    pg::{compat, lineage, random, shmem::Block},
+    pg::{clock, compat, lineage, random, shmem::Block},
     settings,
 };
 
@@ -47,7 +47,9 @@ unsafe fn attach(mut base: *mut u8, is_new: bool) {
         lock::attach(locks);
         let roster = Roster::attach(base, plan);
         if is_new {
-            roster.clear(seeds(), compat::now());
+            let now = clock::steady();
+            let offset = clock::offset().unwrap_or_else(|| compat::now() - now.micros());
+            roster.clear(seeds(), now, offset);
             roster.header.lineage.set(lineage::at_start());
         }
     }

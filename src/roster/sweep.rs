@@ -1,8 +1,9 @@
 //! The sweep: finds sessions that have been silent for too long, or have expired.
 
 use super::{
-    deadline::deadline,
-    layout::Slot,
+    clock::Now,
+    deadline::{deadline, is_by_grace},
+    layout::{Slot, TenantEntry},
     lock::{self, Index},
     state::{SessionFlag, SessionState},
     sweep_clock,
@@ -16,25 +17,25 @@ pub const BATCH: usize = 64;
 
 impl Writer {
     /// Times one session out if it is due at `now`; otherwise schedules the next visit.
-    fn time_out(&self, at: u32, timeout: Micros, now: Micros) {
+    fn time_out(&self, at: u32, timeout: Micros, now: &Now) {
         let roster = self.roster;
         let slot = &roster.slots[at as usize];
         if slot.state.get() != SessionState::Live {
             return;
         }
         // Beats may be storing right now. They only put the deadline off, so that it is not before this.
-        if now < roster.schedule_sweep(at, timeout) {
+        if now.steady < roster.schedule_sweep(at, timeout, now) {
             return;
         }
         let bucket = roster.id_bucket(slot.tenant.get() as usize, slot.id.get());
         let (new, reason) = {
             // Under the exclusive lock a beat has been stored, or it will see the new state.
             let _held = lock::exclusive(Index::Id, bucket);
-            if now < deadline(slot, roster.tenant_of(slot), timeout) {
-                roster.schedule_sweep(at, timeout);
+            if now.steady < deadline(slot, roster.tenant_of(slot), timeout, now) {
+                roster.schedule_sweep(at, timeout, now);
                 return;
             }
-            let (new, reason) = outcome(slot, timeout, now);
+            let (new, reason) = outcome(slot, roster.tenant_of(slot), timeout, now);
             self.set_state_locked(at, new);
             if new == SessionState::Ended {
                 slot.flags.assign(SessionFlag::EndUnwritten, true);
@@ -46,15 +47,15 @@ impl Writer {
 }
 
 /// The next state of a session whose deadline has passed, and why.
-fn outcome(slot: &Slot, timeout: Micros, now: Micros) -> (SessionState, Reason) {
-    if now >= slot.expires_at.get() {
+fn outcome(slot: &Slot, tenant: &TenantEntry, timeout: Micros, now: &Now) -> (SessionState, Reason) {
+    if now.wall() >= slot.expires_at.get() {
         return (SessionState::Ended, Reason::Expired);
     }
-    let release_at = slot.release_at.get();
-    if release_at != 0 && release_at <= slot.last_activity.get().saturating_add(timeout) {
+    let silent = slot.last_activity.get().plus(timeout);
+    if slot.release_at.some().is_some_and(|release_at| release_at <= silent) {
         return (SessionState::TimedOut, Reason::Released);
     }
-    if slot.flags.has(SessionFlag::Recovered) {
+    if is_by_grace(slot, tenant, timeout) {
         return (SessionState::TimedOut, Reason::Recovered);
     }
     (SessionState::TimedOut, Reason::TimedOut)
@@ -63,9 +64,9 @@ fn outcome(slot: &Slot, timeout: Micros, now: Micros) -> (SessionState, Reason) 
 impl Tenant {
     /// Checks all deadlines; times out what is due at `now`, ends what has expired. Returns how many sessions were
     /// visited. Takes the writers' lock for at most [`BATCH`] sessions at a time. For the worker, which needs no waking.
-    pub fn sweep(&self, now: Micros, timeout: Micros) -> usize {
+    pub fn sweep(&self, now: &Now, timeout: Micros) -> usize {
         let roster = self.roster();
-        let due = sweep_clock::due(now, timeout, roster.header.origin.get());
+        let due = sweep_clock::due(now.steady, timeout, roster.header.origin.get());
         let mut found = [0u32; BATCH];
         let mut visited = 0;
         let mut n = 0;
@@ -97,11 +98,11 @@ impl Tenant {
         visited
     }
 
-    /// Reschedules the sweep's visits to all sessions, after `presence.active_timeout` has changed.
-    pub fn reschedule_all(&self, timeout: Micros) {
+    /// Reschedules the sweep's visits to all sessions, after `presence.active_timeout` has changed or the clock was set.
+    pub fn reschedule_all(&self, timeout: Micros, now: &Now) {
         self.for_each_slot(|writer, at| {
             if writer.roster.slots[at as usize].state.get() == SessionState::Live {
-                writer.roster.schedule_sweep(at, timeout);
+                writer.roster.schedule_sweep(at, timeout, now);
             }
             false
         });

@@ -7,7 +7,7 @@
 //! `seen` only says when to check; the check of the session itself is exact to the microsecond. A beat does not write
 //! it, which spares it a cache line: the sweep visits once per timeout, finds the newer activity and reschedules itself.
 
-use crate::rules::time::Micros;
+use crate::rules::time::{Micros, SteadyTime};
 
 /// One unit, in microseconds.
 pub const UNIT: Micros = 100_000;
@@ -18,20 +18,20 @@ pub const TOMBSTONE: u32 = u32::MAX;
 
 /// The unit that contains `time`, rounded up, within what can be stored.
 #[inline]
-pub fn ceil(time: Micros, origin: Micros) -> u32 {
-    let units = time.saturating_sub(origin).saturating_add(UNIT - 1).div_euclid(UNIT);
+pub fn ceil(time: SteadyTime, origin: SteadyTime) -> u32 {
+    let units = time.since(origin).saturating_add(UNIT - 1).div_euclid(UNIT);
     units.clamp(1, i64::from(TOMBSTONE) - 1) as u32
 }
 
 /// The newest `seen` that is due at `now`.
 #[inline]
-pub fn due(now: Micros, timeout: Micros, origin: Micros) -> u32 {
-    let units = (now - origin).div_euclid(UNIT) - (timeout + UNIT - 1).div_euclid(UNIT);
+pub fn due(now: SteadyTime, timeout: Micros, origin: SteadyTime) -> u32 {
+    let units = now.since(origin).div_euclid(UNIT) - (timeout + UNIT - 1).div_euclid(UNIT);
     units.clamp(0, i64::from(TOMBSTONE) - 1) as u32
 }
 
 /// The `seen` whose deadline is `deadline`.
 #[inline]
-pub fn seen_for(deadline: Micros, timeout: Micros, origin: Micros) -> u32 {
-    ceil(deadline.saturating_sub(timeout), origin)
+pub fn seen_for(deadline: SteadyTime, timeout: Micros, origin: SteadyTime) -> u32 {
+    ceil(deadline.minus(timeout), origin)
 }

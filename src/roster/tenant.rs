@@ -11,12 +11,13 @@ use uuid::Uuid;
 
 use super::{
     atomic::uuid_words,
+    clock::Now,
     layout::{BackendCounters, MAX_TENANTS, NONE, Roster, TenantEntry},
     writer::Writer,
 };
 use crate::{
-    pg::{compat, process_local::ProcessLocal},
-    rules::time::Micros,
+    pg::{clock, compat, process_local::ProcessLocal},
+    rules::time::SteadyTime,
     settings,
 };
 
@@ -24,7 +25,7 @@ use crate::{
 const IN_USE: u32 = 1;
 const PURGED: u32 = 2;
 /// The grace period of a tenant that was first used on a standby.
-pub(super) const NOT_BEGUN: Micros = Micros::MIN;
+pub(super) const NOT_BEGUN: SteadyTime = SteadyTime::PAST;
 
 /// A handle on one install's part of the roster.
 #[derive(Clone, Copy)]
@@ -74,7 +75,7 @@ impl TenantEntry {
     }
 
     /// Begins an install's use of the entry. The caller holds the writers' lock.
-    pub fn start(&self, database: u32, relation: u32, grace_until: Micros) {
+    pub fn start(&self, database: u32, relation: u32, grace_until: SteadyTime) {
         self.database.set(database);
         self.relation.set(relation);
         self.complete.set(0);
@@ -86,10 +87,13 @@ impl TenantEntry {
         self.dirty.head.set(NONE);
         self.dirty.tail.set(NONE);
         self.dirty.length.set(0);
-        self.dirty.since.set(0);
+        self.dirty.since.clear();
         self.worker.pid.set(0);
         self.worker.asleep.set(0);
-        self.worker.last_tick.set(0);
+        self.stood_from.set(SteadyTime::FUTURE);
+        self.stood_until.set(SteadyTime::PAST);
+        self.worker.last_tick.clear();
+        self.worker.alive_at.clear();
         self.worker.set_aside.set(0);
         self.worker.error.length.set(0);
         for count in [
@@ -128,6 +132,17 @@ impl Tenant {
     #[inline]
     pub(super) fn roster(&self) -> &'static Roster {
         self.roster
+    }
+
+    /// Now, as [`Roster::now`].
+    #[inline]
+    pub fn now(&self) -> Now {
+        self.roster.now()
+    }
+
+    /// Now, as [`Roster::synchronize_clock`].
+    pub fn synchronize_clock(&self) -> Now {
+        self.roster.synchronize_clock()
     }
 
     #[inline]
@@ -177,10 +192,10 @@ impl Tenant {
 
     /// End of the recovery grace period, in which loaded sessions count as live. On a standby it starts with the first
     /// read after promotion.
-    pub fn grace_until(&self) -> Micros {
+    pub fn grace_until(&self) -> SteadyTime {
         let until = &self.entry().grace_until;
         if until.get() == NOT_BEGUN && !compat::in_recovery() {
-            until.raise(compat::now() + settings::recovery_grace());
+            until.raise(clock::steady().plus(settings::recovery_grace()));
         }
         until.get()
     }

@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::{
     atomic::uuid_words,
+    clock::Now,
     deadline::is_live,
     free_list::Full,
     layout::{NONE, Roster, User},
@@ -11,12 +12,15 @@ use super::{
     state::{SessionFlag, SessionState, UserFlag},
     writer::Writer,
 };
-use crate::rules::{status::Reason, time::Micros};
+use crate::rules::{
+    status::Reason,
+    time::{Micros, SteadyTime},
+};
 
 impl Roster {
     /// How many live sessions a user has, and its last activity, from its sessions. The caller holds the user's
     /// partition or the writers' lock.
-    pub fn summarize(&self, user: &User, timeout: Micros, now: Micros) -> (u32, Option<Micros>) {
+    pub fn summarize(&self, user: &User, timeout: Micros, now: &Now) -> (u32, Option<SteadyTime>) {
         let tenant = &self.tenants[user.tenant.get() as usize];
         let mut live = 0;
         let mut last = user.last_seen.get();
@@ -29,12 +33,12 @@ impl Roster {
             }
             at = slot.user_next.get();
         }
-        (live, (last != i64::MIN).then_some(last))
+        (live, (last != SteadyTime::PAST).then_some(last))
     }
 
     /// Whether a user has a live session. The caller holds the same lock as for [`Roster::summarize`].
     #[inline]
-    pub fn any_live(&self, user: &User, timeout: Micros, now: Micros) -> bool {
+    pub fn any_live(&self, user: &User, timeout: Micros, now: &Now) -> bool {
         if user.live.get() == 0 {
             return false;
         }
@@ -81,7 +85,7 @@ impl Writer {
         let user = &roster.users[at as usize];
         let _held = lock::exclusive(Index::User, bucket);
         user.id.set(id);
-        user.last_seen.set(i64::MIN);
+        user.last_seen.set(SteadyTime::PAST);
         user.first.set(NONE);
         user.dirty_next.set(NONE);
         user.sessions.set(0);
@@ -168,12 +172,12 @@ impl Writer {
             return;
         };
         let user = &roster.users[at as usize];
-        user.last_seen.set(i64::MIN);
+        user.last_seen.set(SteadyTime::PAST);
         let mut at = user.first.get();
         while at != NONE {
             let slot = &roster.slots[at as usize];
             if slot.state.get() == SessionState::Ended && slot.flags.has(SessionFlag::Deleted) {
-                slot.last_activity.set(i64::MIN);
+                slot.last_activity.set(SteadyTime::PAST);
             }
             at = slot.user_next.get();
         }

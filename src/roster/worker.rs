@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    clock::Now,
     layout::{ERROR_WORDS, WorkerEntry},
     tenant::Tenant,
 };
@@ -29,8 +30,8 @@ impl Tenant {
     }
 
     /// Whether the worker has ticked within the last second, so that the kept counts are right.
-    pub fn worker_on_time(&self, now: Micros) -> bool {
-        self.worker_pid() != 0 && now - self.worker().last_tick.get() < LATE
+    pub fn worker_on_time(&self, now: &Now) -> bool {
+        self.worker_pid() != 0 && now.steady.since(self.worker().last_tick.get()) < LATE
     }
 
     /// Makes this process the tenant's worker, to be woken by its latch.
@@ -90,7 +91,8 @@ impl Tenant {
     }
 
     /// Notes that the worker has handled everything that was due at `now`.
-    pub fn tick_done(&self, now: Micros) {
-        self.worker().last_tick.set(now);
+    pub fn tick_done(&self, now: &Now) {
+        self.worker().last_tick.set(now.steady);
+        self.worker_runs();
     }
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     atomic::uuid_words,
+    clock::Now,
     deadline::deadline,
     free_list::Full,
     stamp,
@@ -15,9 +16,10 @@ use super::{
     tenant::Tenant,
     writer::Writer,
 };
-use crate::{
-    pg::compat,
-    rules::{status::Reason, time::Micros, token::Digest},
+use crate::rules::{
+    status::Reason,
+    time::{Micros, SteadyTime},
+    token::Digest,
 };
 
 /// A row of `user_sessions`, as far as the roster is concerned.
@@ -101,14 +103,14 @@ impl Writer {
     }
 
     /// Applies a committed end to its slot, unless a newer write has been applied.
-    fn apply_end(&self, at: u32, write: &Write) {
+    fn apply_end(&self, at: u32, write: &Write, now: &Now) {
         let slot = &self.roster.slots[at as usize];
         if slot.state.get() != SessionState::Empty && !stamp::after(write.stamp, slot.stamp.get()) {
             return;
         }
         slot.stamp.set(write.stamp);
-        if write.image.last_activity != i64::MAX {
-            slot.last_activity.raise(write.image.last_activity);
+        if write.image.last_activity != Micros::MAX {
+            slot.last_activity.raise(now.activity(write.image.last_activity));
         }
         slot.flags.assign(SessionFlag::EndUnwritten, false);
         slot.flags.assign(SessionFlag::Deleted, write.effect.deleted);
@@ -121,7 +123,7 @@ impl Writer {
     }
 
     /// Applies a committed write other than an end to its slot, unless a newer one has been applied.
-    fn apply(&self, reservation: &Reservation, write: &Write, timeout: Micros, now: Micros) {
+    fn apply(&self, reservation: &Reservation, write: &Write, timeout: Micros, now: &Now) {
         let roster = self.roster;
         let at = reservation.slot;
         let slot = &roster.slots[at as usize];
@@ -137,26 +139,27 @@ impl Writer {
         let old = slot.state.get();
         let fresh = matches!(old, SessionState::Empty | SessionState::Ended);
         if fresh {
-            slot.last_activity.set(i64::MIN);
+            slot.last_activity.set(SteadyTime::PAST);
             slot.flags.clear();
         }
         // A write that is committed, but still to be applied, will be ignored then, as its stamp is older. So what the row
         // shows counts, not only what this write has changed of it.
         let table_active = !slot.flags.has(SessionFlag::TableInactive);
         let known_activity = slot.last_activity.get();
-        let beat = effect.beat || image.last_activity > known_activity;
+        let activity = now.activity(image.last_activity);
+        // After the clock was set, a time in the table may be one of before, which says nothing.
+        let is_comparable = image.last_activity > roster.header.ambiguous_until.get();
+        let beat = effect.beat || is_comparable && activity > known_activity;
         let activated = effect.activated || image.is_active && !table_active;
-        let deactivated =
-            effect.deactivated || !image.is_active && table_active && image.last_activity >= known_activity;
+        let deactivated = effect.deactivated || !image.is_active && table_active && activity >= known_activity;
         self.adopt(reservation, image);
-        slot.last_activity.raise(image.last_activity);
+        slot.last_activity.raise(activity);
         slot.expires_at.set(image.expires_at);
         slot.flags.assign(SessionFlag::TableInactive, !image.is_active);
         slot.flags.assign(SessionFlag::EndUnwritten, false);
-        slot.flushed
-            .set(sweep_clock::ceil(image.last_activity, roster.header.origin.get()));
+        self.set_flushed(at, image.last_activity, now);
         if beat || fresh {
-            slot.release_at.set(0);
+            slot.release_at.clear();
             slot.flags.assign(SessionFlag::Recovered, false);
         }
         let wanted = if deactivated || (fresh && !image.is_active) {
@@ -166,17 +169,26 @@ impl Writer {
         } else {
             old
         };
-        if wanted == SessionState::Live && now < deadline(slot, roster.tenant_of(slot), timeout) {
+        if wanted == SessionState::Live && now.steady < deadline(slot, roster.tenant_of(slot), timeout, now) {
             let reason = if old == SessionState::TimedOut {
                 Reason::Resumed
             } else {
                 Reason::Started
             };
             self.set_state(at, SessionState::Live, reason);
-            roster.schedule_sweep(at, timeout);
+            roster.schedule_sweep(at, timeout, now);
         } else {
             self.set_state(at, SessionState::TimedOut, Reason::TimedOut);
         }
+    }
+
+    /// Notes which activity the table has. One in the future is to be written again.
+    pub fn set_flushed(&self, at: u32, last_activity: Micros, now: &Now) {
+        let flushed = match now.is_future(last_activity) {
+            true => 0,
+            false => sweep_clock::ceil(now.to_steady(last_activity), self.roster.header.origin.get()),
+        };
+        self.roster.slots[at as usize].flushed.set(flushed);
     }
 
     /// Makes token, owner and user of a slot those of its row. The user reserved is the row's.
@@ -209,13 +221,13 @@ impl Tenant {
     /// Applies committed writes, all of them before the worker sees any of their users. Cannot fail: where the roster has
     /// no room for one, the tenant is in overflow, and the worker compares all users with the tables.
     pub fn apply<'a>(&self, writes: impl Iterator<Item = (&'a Write, Option<Reservation>)>, timeout: Micros) {
-        let now = compat::now();
+        let now = self.roster().synchronize_clock();
         let writer = self.roster().write();
         for (write, reservation) in writes {
             let known = self.find_locked(&writer, &write.image.id);
             match known {
                 Some(at) if write.is_end() => {
-                    writer.apply_end(at, write);
+                    writer.apply_end(at, write, &now);
                     continue;
                 }
                 // Nothing can bring a session that a complete roster does not know.
@@ -227,9 +239,9 @@ impl Tenant {
             match reservation {
                 Ok(reservation) => {
                     if write.is_end() {
-                        writer.apply_end(reservation.slot, write);
+                        writer.apply_end(reservation.slot, write, &now);
                     } else {
-                        writer.apply(&reservation, write, timeout, now);
+                        writer.apply(&reservation, write, timeout, &now);
                     }
                     writer.unpin(reservation);
                 }

@@ -9,6 +9,51 @@ pub const USECS_PER_MSEC: Micros = 1_000;
 pub const USECS_PER_SEC: Micros = 1_000_000;
 pub const USECS_PER_MINUTE: Micros = 60 * USECS_PER_SEC;
 
+/// A point in time on a clock that never steps; see [`crate::pg::clock`]. What is silent is silent by this clock, whatever
+/// the time of day does meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SteadyTime(Micros);
+
+impl SteadyTime {
+    /// Before everything that has happened.
+    pub const PAST: SteadyTime = SteadyTime(Micros::MIN);
+    /// After everything that will happen.
+    pub const FUTURE: SteadyTime = SteadyTime(Micros::MAX);
+
+    /// The time that is `micros` after the clock's zero.
+    #[inline]
+    pub const fn from_micros(micros: Micros) -> SteadyTime {
+        SteadyTime(micros)
+    }
+
+    /// Microseconds since the clock's zero.
+    #[inline]
+    pub const fn micros(self) -> Micros {
+        self.0
+    }
+
+    /// `duration` later; the distant past and future stay what they are.
+    #[inline]
+    pub const fn plus(self, duration: Micros) -> SteadyTime {
+        match self.0 {
+            Micros::MIN | Micros::MAX => self,
+            at => SteadyTime(at.saturating_add(duration)),
+        }
+    }
+
+    /// `duration` earlier.
+    #[inline]
+    pub const fn minus(self, duration: Micros) -> SteadyTime {
+        self.plus(duration.saturating_neg())
+    }
+
+    /// The time from `earlier` to this.
+    #[inline]
+    pub const fn since(self, earlier: SteadyTime) -> Micros {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// 2000-01-01 UTC in Unix time.
 const EPOCH: Micros = 946_684_800 * USECS_PER_SEC;
 /// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z in Unix time, the bounds of RFC 3339.
@@ -40,6 +85,14 @@ mod tests {
     fn infinities_are_clamped_to_the_bounds_of_rfc3339() {
         assert_eq!(rfc3339(i64::MIN), "0001-01-01T00:00:00.000000Z");
         assert_eq!(rfc3339(i64::MAX), "9999-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn the_distant_past_and_future_do_not_move() {
+        assert_eq!(SteadyTime::PAST.plus(1), SteadyTime::PAST);
+        assert_eq!(SteadyTime::FUTURE.minus(1), SteadyTime::FUTURE);
+        assert_eq!(SteadyTime::from_micros(5).minus(7).plus(3).micros(), 1);
+        assert!(SteadyTime::PAST < SteadyTime::from_micros(0) && SteadyTime::from_micros(0) < SteadyTime::FUTURE);
     }
 
     proptest! {

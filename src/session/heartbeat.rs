@@ -50,7 +50,7 @@ pub fn heartbeat(key: Key, owner: Owner) -> Answer {
         // Arrives while the clock is read and the lock is taken.
         tenant.prefetch_slot(id);
     }
-    match tenant.beat(&key, &owner, compat::now(), settings::active_timeout) {
+    match tenant.beat(&key, &owner, &tenant.now(), settings::active_timeout) {
         Beat::Counted if pending::is_empty() => Answer::Ok,
         Beat::Ended if pending::is_empty() => Answer::Ended,
         beat => heartbeat_slow_path(tenant, &key, &owner, beat),
@@ -61,11 +61,11 @@ pub fn heartbeat(key: Key, owner: Owner) -> Answer {
 /// [`heartbeat`], and 53200 where there is no memory.
 pub fn heartbeat_many(ids: &[Uuid], owner: Owner, missed: &mut Vec<Uuid>) {
     let tenant = roster::tenant();
-    let now = compat::now();
+    let now = tenant.now();
     for (i, id) in ids.iter().enumerate() {
         tenant.prefetch_batch(ids, i);
         let key = Key::Id(*id);
-        let counted = match tenant.beat(&key, &owner, now, settings::active_timeout) {
+        let counted = match tenant.beat(&key, &owner, &now, settings::active_timeout) {
             Beat::Counted if pending::is_empty() => true,
             Beat::Ended if pending::is_empty() => false,
             beat => {
@@ -104,7 +104,7 @@ fn heartbeat_slow_path(tenant: Tenant, key: &Key, owner: &Owner, mut beat: Beat)
             Beat::Ended => return Answer::Ended,
             Beat::Missing if attempt == 2 => {}
             Beat::Missing => match read_through(tenant, key, owner) {
-                ReadThrough::Filled => beat = tenant.beat(key, owner, compat::now(), settings::active_timeout),
+                ReadThrough::Filled => beat = tenant.beat(key, owner, &tenant.now(), settings::active_timeout),
                 ReadThrough::BeatWritten => return Answer::Ok,
                 ReadThrough::Ended => return Answer::Ended,
                 ReadThrough::Unknown => return Answer::Unknown,

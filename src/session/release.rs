@@ -5,7 +5,6 @@ use super::{
     read_through::{ReadThrough, read_through},
 };
 use crate::{
-    pg::compat,
     roster::{self, Beat, Key, Owner},
     rules::time::Micros,
     settings,
@@ -23,7 +22,7 @@ pub fn release(key: Key, owner: Owner, grace: Micros) -> bool {
     // Retry once: the slot may be evicted between fill and release.
     for _ in 0..2 {
         let timeout = settings::active_timeout();
-        match tenant.release(&key, &owner, grace, compat::now(), timeout) {
+        match tenant.release(&key, &owner, grace, &tenant.now(), timeout) {
             Beat::Counted => return true,
             Beat::Ended => return false,
             // This transaction has written the row, which nobody else may see before the commit.

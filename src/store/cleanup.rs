@@ -38,7 +38,7 @@ thread_local! {
         |schema| format!(
             "SELECT id, last_activity, expires_at, is_active FROM {schema}.user_sessions
              WHERE {} AND ended_at IS NULL
-                 AND (expires_at <= $3 OR is_active AND last_activity <= $4)",
+                 AND (expires_at <= $3 OR is_active AND last_activity <= $4 OR last_activity > $3)",
             compat::PAGE_RANGE
         ),
         &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
@@ -128,12 +128,12 @@ impl Cleaning {
 ///
 /// Sessions that have timed out become `is_active = false`, expired ones end, and those that are not active and have
 /// been silent for longer than `presence.retention` are deleted. Where the roster knows a session, it decides whether
-/// the session is live, as the table lags behind.
+/// the session is live, as the table lags behind. An activity in the future becomes now.
 pub fn find_sessions(tenant: Tenant, from: i64, to: i64) -> Vec<Cleaning> {
-    let now = compat::now();
-    let timeout = settings::active_timeout();
+    let clock = tenant.synchronize_clock();
+    let (now, timeout) = (clock.wall(), settings::active_timeout());
     // In the grace period after a restart, the silence of a session that the roster does not know proves nothing.
-    let in_grace = now < tenant.grace_until();
+    let in_grace = clock.steady < tenant.grace_until();
     let (from, to) = (Value::Bigint(from), Value::Bigint(to));
     let overdue: Vec<_> = OVERDUE_SESSIONS.with(|statement| {
         let values = [from, to, Value::Time(now), Value::Time(now - timeout)];
@@ -146,16 +146,19 @@ pub fn find_sessions(tenant: Tenant, from: i64, to: i64) -> Vec<Cleaning> {
     let updates = overdue
         .into_iter()
         .filter_map(|(id, last_activity, expires_at, was_active)| {
-            let known = tenant.session(&Key::Id(id), now, timeout);
+            let known = tenant.session(&Key::Id(id), &clock, timeout);
             let expired = expires_at <= now;
-            if known.map_or(in_grace && !expired, |session| session.live) {
+            // Before the clock was set back. Now counts instead, as of an activity that has just been.
+            let is_future = last_activity > now;
+            if known.map_or(in_grace && !expired && !is_future, |session| session.live) {
                 return None;
             }
+            let last_activity = last_activity.min(now);
             let last_activity = known.map_or(last_activity, |session| session.last_activity.max(last_activity));
             let update = SessionUpdate {
                 id,
                 last_activity,
-                is_active: false,
+                is_active: was_active && !expired && is_future && known.is_none(),
                 ended_at: expired.then_some(expires_at),
             };
             Some(Cleaning::Update { update, was_active })
@@ -168,7 +171,7 @@ pub fn find_sessions(tenant: Tenant, from: i64, to: i64) -> Vec<Cleaning> {
         })
     });
     let is_live = |id: &Uuid| {
-        let session = tenant.session(&Key::Id(*id), now, timeout);
+        let session = tenant.session(&Key::Id(*id), &clock, timeout);
         session.is_some_and(|session| session.live)
     };
     found.extend(old.into_iter().filter(|id| !is_live(id)).map(Cleaning::DeleteSession));
@@ -210,7 +213,9 @@ pub fn clean(found: &[Cleaning]) -> Cleaned {
         if !rows.is_empty() || found.is_empty() {
             let written = flush::write(&rows);
             let deactivated = batch.iter().filter(|cleaning| match cleaning {
-                Cleaning::Update { update, was_active } => *was_active && written.contains(&update.id),
+                Cleaning::Update { update, was_active } => {
+                    *was_active && !update.is_active && written.contains(&update.id)
+                }
                 _ => false,
             });
             cleaned.deactivated += deactivated.count() as i64;

@@ -11,7 +11,7 @@ use super::{
     statement::{Snapshot, Statement},
     value::{self, Value},
 };
-use crate::roster::FlushRow;
+use crate::{pg::compat, roster::FlushRow, rules::time::Micros};
 
 impl From<&FlushRow> for SessionUpdate {
     fn from(row: &FlushRow) -> SessionUpdate {
@@ -29,11 +29,14 @@ const UPDATE_TYPES: &[pg_sys::Oid] = &[
     pg_sys::TIMESTAMPTZARRAYOID,
     pg_sys::BOOLARRAYOID,
     pg_sys::TIMESTAMPTZARRAYOID,
+    pg_sys::TIMESTAMPTZOID,
 ];
 
 /// The condition for updating row `s` with the values `u`. A session is not made inactive if the table has newer
-/// activity than the roster: the commit that wrote it is still to be applied there.
-const MAY_UPDATE: &str = "s.ended_at IS NULL AND (u.is_active OR s.last_activity <= u.last_activity)";
+/// activity than the roster: the commit that wrote it is still to be applied there. Activity in the future is of before
+/// the clock was set back.
+const MAY_UPDATE: &str =
+    "s.ended_at IS NULL AND (u.is_active OR s.last_activity <= u.last_activity OR s.last_activity > $5)";
 
 thread_local! {
     // Updates the rows that were not locked since they were last written, which are nearly all: locking rows first
@@ -42,7 +45,7 @@ thread_local! {
     static UPDATE_NEVER_LOCKED: Statement = const { Statement::joined(
         |schema| format!(
             "UPDATE {schema}.user_sessions s
-             SET last_activity = greatest(s.last_activity, u.last_activity),
+             SET last_activity = greatest(least(s.last_activity, $5), u.last_activity),
                  is_active = u.is_active, ended_at = u.ended_at
              FROM unnest($1, $2, $3, $4) AS u (id, last_activity, is_active, ended_at)
              WHERE s.id = ANY ($1) AND s.id = u.id AND {MAY_UPDATE} AND s.xmax = '0'::xid
@@ -61,7 +64,7 @@ thread_local! {
                  FOR NO KEY UPDATE OF s SKIP LOCKED
              )
              UPDATE {schema}.user_sessions s
-             SET last_activity = greatest(s.last_activity, a.last_activity),
+             SET last_activity = greatest(least(s.last_activity, $5), a.last_activity),
                  is_active = a.is_active, ended_at = a.ended_at
              FROM available a WHERE s.ctid = a.row_ctid
              RETURNING s.id"
@@ -78,24 +81,26 @@ thread_local! {
 /// table has newer activity of, are left alone. Our own triggers ignore these writes.
 pub fn write(rows: &[SessionUpdate]) -> HashSet<Uuid> {
     let mut written = HashSet::with_capacity(rows.len());
-    own_write::run(rows, || {
-        UPDATE_NEVER_LOCKED.with(|statement| update(statement, rows, &mut written));
+    let now = compat::now();
+    own_write::run(rows, now, || {
+        UPDATE_NEVER_LOCKED.with(|statement| update(statement, rows, now, &mut written));
         if written.len() < rows.len() {
             let others = rows.iter().filter(|row| !written.contains(&row.id));
             let others: Vec<SessionUpdate> = others.copied().collect();
-            UPDATE_AVAILABLE.with(|statement| update(statement, &others, &mut written));
+            UPDATE_AVAILABLE.with(|statement| update(statement, &others, now, &mut written));
         }
     });
     written
 }
 
-fn update(statement: &Statement, rows: &[SessionUpdate], written: &mut HashSet<Uuid>) {
+fn update(statement: &Statement, rows: &[SessionUpdate], now: Micros, written: &mut HashSet<Uuid>) {
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let values = [
         Value::Uuids(&ids),
         value::array(rows.iter().map(|row| value::timestamptz(row.last_activity))),
         value::array(rows.iter().map(|row| row.is_active)),
         value::array(rows.iter().map(|row| row.ended_at.map(value::timestamptz))),
+        Value::Time(now),
     ];
     statement.write(&values, |rows| {
         written.extend(rows.iter().filter_map(|row| row.uuid(1)))

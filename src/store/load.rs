@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     pg::memory::Reserve,
-    roster::{Key, RowImage, Tenant},
+    roster::{Key, Now, RowImage, Tenant},
     rules::{presence_id::is_keyed, time::Micros, token::Digest},
 };
 
@@ -118,7 +118,7 @@ pub fn online_users() -> HashSet<Uuid> {
 
 /// Returns the users, among `only` or among all, who have a live session in the table that the roster does not know.
 /// Sessions that it knows are left to the roster, as the table lags behind.
-pub fn users_live_only_in_table(tenant: Tenant, only: Option<&[Uuid]>, now: Micros, timeout: Micros) -> HashSet<Uuid> {
+pub fn users_live_only_in_table(tenant: Tenant, only: Option<&[Uuid]>, now: &Now, timeout: Micros) -> HashSet<Uuid> {
     let mut users = HashSet::new();
     let mut add = |row: Row| {
         if let (Some(id), Some(user)) = (row.uuid(1), row.uuid(2))
@@ -129,9 +129,9 @@ pub fn users_live_only_in_table(tenant: Tenant, only: Option<&[Uuid]>, now: Micr
             users.insert(user);
         }
     };
-    let current = Value::Time(now);
-    let timed_out = Value::Time(now.saturating_sub(timeout));
-    let in_grace = Value::Bool(now < tenant.grace_until());
+    let current = Value::Time(now.wall());
+    let timed_out = Value::Time(now.wall().saturating_sub(timeout));
+    let in_grace = Value::Bool(now.steady < tenant.grace_until());
     match only {
         None => LIVE_SESSIONS.with(|statement| {
             statement.read_in_batches(&[current, timed_out, in_grace], BATCH, add, || true);

@@ -23,6 +23,8 @@ pub struct SessionUpdate {
 #[derive(Clone, Copy)]
 struct Running {
     rows: *const [SessionUpdate],
+    /// An activity in the table that is later becomes this.
+    now: Micros,
     /// How many triggers are running inside each other when the statement fires one.
     trigger_depth: i32,
 }
@@ -31,8 +33,9 @@ thread_local! {
     static RUNNING: Cell<Option<Running>> = const { Cell::new(None) };
 }
 
-/// Runs `f`, whose statement writes `rows`; the triggers neither correct nor capture them.
-pub fn run<R>(rows: &[SessionUpdate], f: impl FnOnce() -> R) -> R {
+/// Runs `f`, whose statement writes `rows`; the triggers neither correct nor capture them. An activity that the table has
+/// from after `now` becomes now.
+pub fn run<R>(rows: &[SessionUpdate], now: Micros, f: impl FnOnce() -> R) -> R {
     struct Restore(Option<Running>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -43,6 +46,7 @@ pub fn run<R>(rows: &[SessionUpdate], f: impl FnOnce() -> R) -> R {
     sorted.sort_unstable_by_key(|row| row.id);
     let running = Running {
         rows: sorted.as_slice(),
+        now,
         trigger_depth: trigger_depth() + 1,
     };
     let _restore = Restore(RUNNING.replace(Some(running)));
@@ -61,7 +65,7 @@ pub fn intended(old: &RowImage) -> Option<RowImage> {
     let rows = unsafe { &*running.rows };
     let row = &rows[rows.binary_search_by_key(&old.id, |row| row.id).ok()?];
     Some(RowImage {
-        last_activity: old.last_activity.max(row.last_activity),
+        last_activity: old.last_activity.min(running.now).max(row.last_activity),
         is_active: row.is_active,
         ended: row.ended_at.is_some(),
         ..*old

@@ -14,7 +14,7 @@ use super::{
     row::TriggerRow,
 };
 use crate::{
-    pg::{errors, installed},
+    pg::{compat, errors, installed},
     roster::{self, Effect, RowImage, Tenant, Write},
     store::own_write,
 };
@@ -88,9 +88,11 @@ fn record_update(tenant: Tenant, row: &TriggerRow, old: &RowImage, new: RowImage
         // Another id is another session: the old one is deleted.
         record_deletion(tenant, command, *old);
     }
+    // Before the clock was set back.
+    let was_in_future = old.last_activity > compat::now();
     let effect = Effect {
         deleted: false,
-        beat: new.last_activity > old.last_activity,
+        beat: new.last_activity > old.last_activity || was_in_future && new.last_activity < old.last_activity,
         activated: new.is_active && !old.is_active,
         deactivated: old.is_active && !new.is_active,
     };

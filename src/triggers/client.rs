@@ -158,7 +158,7 @@ pub fn update<'a>(old: &SessionFields<'a>, new: &mut SessionFields<'a>, set: Col
     if differs {
         errors::protected_value();
     }
-    let intent = intent_of(old, new, set);
+    let intent = intent_of(old, new, set, context.now);
     *new = old.clone();
     if old.ended_at.is_some() {
         return;
@@ -167,7 +167,7 @@ pub fn update<'a>(old: &SessionFields<'a>, new: &mut SessionFields<'a>, set: Col
     match intent {
         Intent::Beat(_) if !expired => {
             new.is_active = Some(true);
-            new.last_activity = old.last_activity.max(Some(context.now));
+            new.last_activity = context.later_activity(old.last_activity, Some(context.now));
         }
         Intent::End => {
             new.is_active = Some(false);

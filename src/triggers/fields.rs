@@ -90,6 +90,13 @@ pub struct WriteContext {
     pub lifetime: Micros,
 }
 
+impl WriteContext {
+    /// Returns the later of the activity that a row has and `at`. One in the future is of before the clock was set back.
+    pub fn later_activity(&self, known: Option<Micros>, at: Option<Micros>) -> Option<Micros> {
+        known.map(|known| known.min(self.now)).max(at)
+    }
+}
+
 /// The columns that an UPDATE sets.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ColumnSet(u16);

@@ -18,10 +18,10 @@ pub enum Intent {
     End,
 }
 
-/// Returns what an UPDATE means for a session that has not ended.
-pub fn intent_of(old: &SessionFields, new: &SessionFields, set: ColumnSet) -> Intent {
+/// Returns what an UPDATE at `now` means for a session that has not ended.
+pub fn intent_of(old: &SessionFields, new: &SessionFields, set: ColumnSet, now: Micros) -> Intent {
     let whole_row = set.is_whole_row();
-    let newer = is_newer(old.last_activity, new.last_activity);
+    let newer = is_newer(old.last_activity, new.last_activity, now);
     let beat = set.has(Column::LastActivity) && (newer || !whole_row);
     let flipped = old.is_active != new.is_active;
     let active = (set.has(Column::IsActive) && (flipped || !whole_row))
@@ -36,10 +36,10 @@ pub fn intent_of(old: &SessionFields, new: &SessionFields, set: ColumnSet) -> In
 }
 
 /// Returns whether `new` is later than `old`. A time that a client has truncated to milliseconds and writes back is
-/// not.
-fn is_newer(old: Option<Micros>, new: Option<Micros>) -> bool {
+/// not. Any other time is later than one in the future, which is of before the clock was set back.
+fn is_newer(old: Option<Micros>, new: Option<Micros>, now: Micros) -> bool {
     match (old, new) {
-        (Some(old), Some(new)) => new > old,
+        (Some(old), Some(new)) => new > old || old > now && !is_same_time(Some(old), Some(new)),
         (None, new) => new.is_some(),
         (_, None) => false,
     }
@@ -68,6 +68,10 @@ mod tests {
         }
     }
 
+    fn intent(old: &SessionFields, new: &SessionFields, set: ColumnSet) -> Intent {
+        intent_of(old, new, set, LATER)
+    }
+
     fn column_set(columns: &[Column]) -> ColumnSet {
         ColumnSet::of(columns.iter().copied())
     }
@@ -83,7 +87,7 @@ mod tests {
         for at in [0, EARLIER, LATER] {
             for was_active in [true, false] {
                 let (old, new) = (row(was_active, EARLIER), row(was_active, at));
-                assert_eq!(intent_of(&old, &new, set), Intent::Beat(Some(at)));
+                assert_eq!(intent(&old, &new, set), Intent::Beat(Some(at)));
             }
         }
     }
@@ -93,8 +97,8 @@ mod tests {
         let set = column_set(&[Column::IsActive, Column::Metadata]);
         for was_active in [true, false] {
             let old = row(was_active, EARLIER);
-            assert_eq!(intent_of(&old, &row(false, EARLIER), set), Intent::End);
-            assert_eq!(intent_of(&old, &row(true, EARLIER), set), Intent::Beat(None));
+            assert_eq!(intent(&old, &row(false, EARLIER), set), Intent::End);
+            assert_eq!(intent(&old, &row(true, EARLIER), set), Intent::Beat(None));
         }
     }
 
@@ -103,15 +107,15 @@ mod tests {
         let old = row(true, EARLIER);
         let new = row(false, LATER);
         let set = column_set(&[Column::IsActive, Column::LastActivity]);
-        assert_eq!(intent_of(&old, &new, set), Intent::End);
-        assert_eq!(intent_of(&old, &new, whole_row()), Intent::End);
+        assert_eq!(intent(&old, &new, set), Intent::End);
+        assert_eq!(intent(&old, &new, whole_row()), Intent::End);
     }
 
     #[test]
     fn an_unchanged_row_written_back_has_no_intent() {
         for is_active in [true, false] {
             let same = row(is_active, EARLIER);
-            assert_eq!(intent_of(&same, &same, whole_row()), Intent::None);
+            assert_eq!(intent(&same, &same, whole_row()), Intent::None);
         }
     }
 
@@ -119,20 +123,20 @@ mod tests {
     fn a_stale_copy_neither_beats_nor_revives() {
         // Read while active, written back after a timeout, or after later beats.
         assert_eq!(
-            intent_of(&row(false, EARLIER), &row(true, EARLIER), whole_row()),
+            intent(&row(false, EARLIER), &row(true, EARLIER), whole_row()),
             Intent::None
         );
         assert_eq!(
-            intent_of(&row(false, LATER), &row(true, EARLIER), whole_row()),
+            intent(&row(false, LATER), &row(true, EARLIER), whole_row()),
             Intent::None
         );
         assert_eq!(
-            intent_of(&row(true, LATER), &row(true, EARLIER), whole_row()),
+            intent(&row(true, LATER), &row(true, EARLIER), whole_row()),
             Intent::None
         );
         // Some clients keep milliseconds only.
         assert_eq!(
-            intent_of(&row(true, EARLIER + 999), &row(true, EARLIER), whole_row()),
+            intent(&row(true, EARLIER + 999), &row(true, EARLIER), whole_row()),
             Intent::None
         );
     }
@@ -140,19 +144,29 @@ mod tests {
     #[test]
     fn a_whole_row_with_newer_activity_is_a_beat() {
         assert_eq!(
-            intent_of(&row(true, EARLIER), &row(true, LATER), whole_row()),
+            intent(&row(true, EARLIER), &row(true, LATER), whole_row()),
             Intent::Beat(Some(LATER))
         );
         assert_eq!(
-            intent_of(&row(false, EARLIER), &row(false, LATER), whole_row()),
+            intent(&row(false, EARLIER), &row(false, LATER), whole_row()),
             Intent::Beat(Some(LATER))
         );
     }
 
     #[test]
+    fn a_whole_row_is_a_beat_after_activity_in_the_future() {
+        let future = row(true, 2 * LATER);
+        assert_eq!(
+            intent(&future, &row(true, EARLIER), whole_row()),
+            Intent::Beat(Some(EARLIER))
+        );
+        assert_eq!(intent(&future, &future, whole_row()), Intent::None);
+    }
+
+    #[test]
     fn metadata_alone_has_no_intent() {
         let same = row(true, EARLIER);
-        assert_eq!(intent_of(&same, &same, column_set(&[Column::Metadata])), Intent::None);
+        assert_eq!(intent(&same, &same, column_set(&[Column::Metadata])), Intent::None);
     }
 
     #[test]

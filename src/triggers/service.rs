@@ -48,7 +48,7 @@ pub fn update(old: &SessionFields, new: &mut SessionFields, set: ColumnSet, cont
     new.ended_at = new.ended_at.map(|at| replace_infinity(at, context));
     let latest = |at: Option<Micros>| {
         let activity = at.map(|at| clamp_activity(at, context));
-        old.last_activity.max(activity)
+        context.later_activity(old.last_activity, activity)
     };
     if new.ended_at.is_none() && set.is_whole_row() {
         // A copy of the row that was read before the end must not undo the end.
@@ -64,7 +64,7 @@ pub fn update(old: &SessionFields, new: &mut SessionFields, set: ColumnSet, cont
         new.last_activity = latest(new.last_activity);
         return;
     }
-    match intent_of(old, new, set) {
+    match intent_of(old, new, set, context.now) {
         Intent::None => {
             new.is_active = old.is_active;
             new.last_activity = old.last_activity;

@@ -11,7 +11,7 @@ use super::{
     trouble::{self, Work},
 };
 use crate::{
-    pg::{compat, fault_point},
+    pg::{clock, fault_point},
     roster::Tenant,
     rules::payload::Change,
     settings,
@@ -165,7 +165,7 @@ impl ChangeWriter {
                 Ok(()) => self.stopped = None,
             }
         }
-        let (start, taken_at) = (Instant::now(), compat::now());
+        let (start, taken_at) = (Instant::now(), clock::steady());
         let (source, mut updates) = self.next_batch(tenant);
         if updates.is_empty() {
             return Batch::Empty;
@@ -350,8 +350,7 @@ impl ChangeWriter {
     }
 
     fn next_of_queue(&mut self, tenant: Tenant) -> Vec<UserUpdate> {
-        let (now, timeout) = (compat::now(), settings::active_timeout());
-        let mut dirty = tenant.take_dirty(self.batch_size, timeout, now);
+        let mut dirty = tenant.take_dirty(self.batch_size, settings::active_timeout(), &tenant.now());
         if self.set_aside.len() > 0 {
             dirty.retain(|user| {
                 let is_set_aside = self.set_aside.contains(&user.user_id);

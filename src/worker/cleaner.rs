@@ -150,6 +150,11 @@ impl Cleaner {
         self.prune_due = self.prune_due.min(now + prune_interval());
     }
 
+    /// Cleans up sessions now, after the clock was set.
+    pub fn clean_sessions_now(&mut self) {
+        self.sessions.due = self.sessions.due.min(Instant::now());
+    }
+
     /// Takes one step of what is due.
     pub fn step(&mut self, tenant: Tenant, state: &mut FeedState) {
         let now = Instant::now();

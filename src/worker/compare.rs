@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use crate::{
-    pg::compat,
     roster::Tenant,
     rules::status::Reason,
     settings,
@@ -14,8 +13,8 @@ use crate::{
 
 /// Returns an update with the user's status now.
 pub fn current(tenant: Tenant, update: UserUpdate) -> UserUpdate {
-    let (now, timeout) = (compat::now(), settings::active_timeout());
-    let mut user = tenant.dirty_user(&update.user.user_id, update.user.reason, now, timeout);
+    let (now, timeout) = (tenant.now(), settings::active_timeout());
+    let mut user = tenant.dirty_user(&update.user.user_id, update.user.reason, &now, timeout);
     user.last_seen = user.last_seen.max(update.user.last_seen);
     user.keyed |= update.user.keyed;
     UserUpdate {
@@ -35,7 +34,7 @@ pub fn check_table(tenant: Tenant, updates: &mut [UserUpdate]) {
     if inactive.is_empty() {
         return;
     }
-    let live = load::users_live_only_in_table(tenant, Some(&inactive), compat::now(), settings::active_timeout());
+    let live = load::users_live_only_in_table(tenant, Some(&inactive), &tenant.now(), settings::active_timeout());
     for update in updates {
         if live.contains(&update.user.user_id) {
             update.user.active = true;
@@ -48,15 +47,15 @@ pub fn check_table(tenant: Tenant, updates: &mut [UserUpdate]) {
 /// Compares all users of the tables with the roster, and returns those who differ, with `reason` as the reason if it is
 /// known. To be called in a transaction.
 pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Vec<UserUpdate> {
-    let (now, timeout) = (compat::now(), settings::active_timeout());
+    let (now, timeout) = (tenant.now(), settings::active_timeout());
     // First what was written, then the roster: users who change in between are in the roster's queue.
     let mut written_online = load::online_users();
-    let mut active = tenant.active_users(now, timeout);
+    let mut active = tenant.active_users(&now, timeout);
     if !tenant.is_complete() {
         let known: HashSet<Uuid> = active.iter().map(|user| user.user_id).collect();
-        let in_table = load::users_live_only_in_table(tenant, None, now, timeout);
+        let in_table = load::users_live_only_in_table(tenant, None, &now, timeout);
         for id in in_table.into_iter().filter(|id| !known.contains(id)) {
-            let mut user = tenant.dirty_user(&id, Reason::Started, now, timeout);
+            let mut user = tenant.dirty_user(&id, Reason::Started, &now, timeout);
             user.active = true;
             active.push(user);
         }
@@ -68,7 +67,7 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Vec<UserUpdate> {
         }
     }
     for id in written_online {
-        let user = tenant.dirty_user(&id, Reason::Deleted, now, timeout);
+        let user = tenant.dirty_user(&id, Reason::Deleted, &now, timeout);
         updates.push(UserUpdate { user, reason });
     }
     updates

@@ -140,7 +140,7 @@ impl Flusher {
     fn flush_batch(&mut self, tenant: Tenant, cursor: &mut u32, scope: FlushScope) -> Result<(), Aborted> {
         let start = Instant::now();
         let from = *cursor;
-        let mut rows = tenant.flush_candidates(cursor, BATCH, scope);
+        let mut rows = tenant.flush_candidates(cursor, BATCH, scope, &tenant.now());
         rows.retain(|row| !self.set_aside.is_waiting(&row.id));
         let (again, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.set_aside.contains(&row.id));
         self.suspects
@@ -226,7 +226,7 @@ impl Flusher {
     pub fn final_flush(tenant: Tenant) {
         signals::finish();
         let start = Instant::now();
-        let mut rows = tenant.flush_candidates(&mut 0, tenant.stats().used as usize, FlushScope::All);
+        let mut rows = tenant.flush_candidates(&mut 0, tenant.stats().used as usize, FlushScope::All, &tenant.now());
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.last_activity));
         let mut batches: Vec<&[FlushRow]> = rows.chunks(BATCH).rev().collect();
         while let Some(batch) = batches.pop() {

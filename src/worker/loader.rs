@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     launcher::locks::DatabaseWatch,
-    pg::{compat, fault_point},
+    pg::fault_point,
     roster::{self, Tenant},
     rules::time::Micros,
     settings, store,
@@ -30,7 +30,7 @@ pub fn load(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
     let mut watch = DatabaseWatch::default();
     let result = run_transaction(Some(tenant), Durability::Flushed, None, |_| {
         let stamp = tenant.begin_load();
-        store::load::active_sessions(compat::now(), |row| {
+        store::load::active_sessions(tenant.now().wall(), |row| {
             rows += 1;
             let has_to_stop =
                 rows % ROWS_PER_CHECK == 0 && (signals::shutdown_requested() || watch.must_leave(tenant.database()));
@@ -38,7 +38,7 @@ pub fn load(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
             fault_point::reach("load");
             whole
         });
-        if whole && compat::now() < tenant.grace_until() {
+        if whole && tenant.now().steady < tenant.grace_until() {
             whole = load_resumed(tenant, stamp, timeout);
         }
     });
@@ -50,13 +50,13 @@ pub fn load(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
 /// Loads the sessions of users who were last published as online although the table has their sessions timed out: they
 /// resumed, and the server stopped before that was flushed. Returns false if the roster is full.
 fn load_resumed(tenant: Tenant, stamp: u64, timeout: Micros) -> bool {
-    let now = compat::now();
-    let grace_start = tenant.grace_until() - settings::recovery_grace();
+    let now = tenant.now();
+    let grace_start = now.to_wall(tenant.grace_until().minus(settings::recovery_grace()));
     let mut missing: Vec<Uuid> = store::load::online_users().into_iter().collect();
-    missing.retain(|user| !tenant.is_online(user, now, timeout));
+    missing.retain(|user| !tenant.is_online(user, &now, timeout));
     let mut whole = true;
     for users in missing.chunks(USERS_PER_STATEMENT) {
-        store::load::sessions_of_users(users, now, grace_start, |row| {
+        store::load::sessions_of_users(users, now.wall(), grace_start, |row| {
             whole &= tenant.load_row(row, true, stamp, timeout).is_ok();
         });
     }

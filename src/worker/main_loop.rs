@@ -31,8 +31,11 @@ use crate::{
         compat, fault_point,
         installed::{self, Installed},
     },
-    roster::{self, Tenant},
-    rules::{status::Reason, time::Micros},
+    roster::{self, Now, Tenant},
+    rules::{
+        status::Reason,
+        time::{Micros, USECS_PER_SEC},
+    },
     settings,
     store::feed_state::{self, FeedState},
 };
@@ -41,6 +44,8 @@ use crate::{
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest time between two checks that extension and feed state are the same.
 const CHECK_INTERVAL: Duration = Duration::from_secs(40);
+/// Where the clock is set by less, the activity in the table is close enough.
+const MAX_UNWRITTEN_STEP: Micros = USECS_PER_SEC;
 /// Tombstones freed at once.
 const TOMBSTONES_PER_ROUND: usize = 10_000;
 
@@ -66,6 +71,8 @@ pub struct Worker {
     is_reconciled: bool,
     /// Set after `_feed_state` could not be reconciled.
     reconcile_pause: Option<Pause>,
+    /// How far the time of day was ahead of the steady clock at the last sweep.
+    clock_offset: Micros,
     /// When the tables were last checked, and what could be seen of changes without a transaction.
     checked_at: Option<Instant>,
     checked: Option<(u32, i64)>,
@@ -91,8 +98,9 @@ impl Worker {
         tenant.attach_worker(std::process::id(), compat::now());
         tenant.take_compare();
         let timeout = settings::active_timeout();
+        let now = tenant.synchronize_clock();
         // It may have been changed while there was no worker.
-        tenant.reschedule_all(timeout);
+        tenant.reschedule_all(timeout, &now);
         Ok(Worker {
             slot,
             database,
@@ -110,6 +118,7 @@ impl Worker {
             database_watch,
             is_reconciled: false,
             reconcile_pause: None,
+            clock_offset: now.offset(),
             checked_at: None,
             checked: None,
         })
@@ -256,7 +265,7 @@ impl Worker {
         let timeout = settings::active_timeout();
         if timeout != self.timeout {
             self.timeout = timeout;
-            self.tenant.reschedule_all(timeout);
+            self.tenant.reschedule_all(timeout, &self.tenant.now());
         }
         self.flusher.reschedule();
         self.cleaner.reschedule();
@@ -264,13 +273,29 @@ impl Worker {
 
     fn sweep(&mut self) {
         let start = Instant::now();
-        let now = compat::now();
-        self.tenant.sweep(now, self.timeout);
-        self.tenant.tick_done(now);
+        let now = self.tenant.synchronize_clock();
+        self.follow_clock(&now);
+        // Before this says that it runs again.
+        self.tenant.note_standstill(&now);
+        self.tenant.sweep(&now, self.timeout);
+        self.tenant.tick_done(&now);
         if self.is_reconciled && self.tenant.dirty_users() == 0 && !self.changes.holds_back() {
-            self.tenant.set_written(now);
+            self.tenant.set_written(now.steady);
         }
         self.schedule.after_sweep(start);
+    }
+
+    /// After the clock was set: sessions expire earlier or later, and the tables have times of another clock.
+    fn follow_clock(&mut self, now: &Now) {
+        let step = now.offset() - self.clock_offset;
+        self.clock_offset = now.offset();
+        if step != 0 {
+            self.tenant.reschedule_all(self.timeout, now);
+        }
+        if step.abs() > MAX_UNWRITTEN_STEP {
+            self.tenant.reflush_all();
+            self.cleaner.clean_sessions_now();
+        }
     }
 
     /// Checks that the extension and its feed state are the same as before, frees tombstones, and reports statistics.

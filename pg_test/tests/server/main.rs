@@ -7,6 +7,7 @@ mod blocked_worker;
 mod careless_grants;
 mod client_functions;
 mod client_sql;
+mod clock;
 mod commit_order;
 mod consistency;
 mod damages;

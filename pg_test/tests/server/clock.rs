@@ -1,0 +1,321 @@
+//! Somebody sets the clock, or the whole server stands still for a while.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use pg_presence_test::{Cluster, Database, Presence, Shutdown, signal, wait_until};
+use postgres::Client;
+use uuid::Uuid;
+
+const HOUR: i64 = 3600;
+
+/// Sets the time of day of a server, by `seconds` from the true one.
+fn set_clock(cluster: &Cluster, seconds: i64) {
+    let new = cluster.data().join("presence_test.clock_step.new");
+    fs::write(&new, (seconds * 1_000_000).to_string()).unwrap();
+    fs::rename(new, cluster.data().join("presence_test.clock_step")).unwrap();
+}
+
+fn reasons(client: &mut Client, user: Uuid) -> Vec<String> {
+    let sql = "SELECT reason FROM presence.presence_changes WHERE user_id = $1 ORDER BY seq";
+    let rows = client.query(sql, &[&user]).unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Waits until the worker has swept the deadlines, with the clock as it is now.
+fn wait_for_sweeps(client: &mut Client) {
+    let mut last_tick = || -> Option<String> {
+        let sql = "SELECT last_tick_at::text FROM presence.presence_stats";
+        client.query_one(sql, &[]).unwrap().get(0)
+    };
+    for _ in 0..3 {
+        let before = last_tick();
+        wait_until("the worker has swept", || last_tick() != before);
+    }
+}
+
+fn short_timeout() -> Cluster {
+    Cluster::private(&[("presence.active_timeout", "2s"), ("presence.heartbeat_interval", "1s")])
+}
+
+#[test]
+fn who_falls_silent_goes_offline_in_time_though_the_clock_is_set_back() {
+    let cluster = short_timeout();
+    let database = cluster.database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    service.start(user);
+    service.wait_for_written(user, true);
+    set_clock(&cluster, -HOUR);
+    wait_until("readers see the timeout", || !service.is_online(user));
+    wait_until("the timeout is written", || {
+        reasons(&mut service, user) == ["started", "timed_out"]
+    });
+}
+
+#[test]
+fn who_falls_silent_goes_offline_in_time_though_the_clock_was_ahead_at_the_start() {
+    let cluster = short_timeout();
+    let database = cluster.database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    service.start(user);
+    service.wait_for_written(user, true);
+    drop(service);
+    cluster.stop(Shutdown::Fast);
+    set_clock(&cluster, HOUR);
+    cluster.start();
+    let mut service = database.connect();
+    let later = Uuid::new_v4();
+    service.start(later);
+    service.wait_for_written(later, true);
+    set_clock(&cluster, 0);
+    for user in [user, later] {
+        wait_until("readers see the timeout", || !service.is_online(user));
+        wait_until("the timeout is written", || {
+            reasons(&mut service, user)
+                .last()
+                .is_some_and(|reason| reason != "started")
+        });
+    }
+}
+
+#[test]
+fn who_beats_stays_online_though_the_clock_is_set_forward_and_back() {
+    let cluster = short_timeout();
+    let database = cluster.database();
+    let mut service = database.connect();
+    // A machine that stalls for longer than the timeout causes a real silence; then the attempt proves nothing.
+    wait_until("an attempt without a stall of the machine", || {
+        let user = Uuid::new_v4();
+        let session = service.start(user);
+        service.wait_for_written(user, true);
+        let mut longest = Duration::ZERO;
+        for ahead in [HOUR, 0, -HOUR, 0] {
+            let start = Instant::now();
+            assert_eq!(service.beat(session.id), "ok");
+            set_clock(&cluster, ahead);
+            wait_for_sweeps(&mut service);
+            longest = longest.max(start.elapsed());
+        }
+        let reasons = reasons(&mut service, user);
+        longest < Duration::from_millis(1500) && {
+            assert_eq!(reasons, ["started"]);
+            true
+        }
+    });
+}
+
+#[test]
+fn a_session_started_after_the_clock_was_set_is_online_at_once() {
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    for ahead in [HOUR, -HOUR, 0] {
+        set_clock(&cluster, ahead);
+        let user = Uuid::new_v4();
+        service.start(user);
+        assert!(service.is_online(user));
+    }
+}
+
+#[test]
+fn a_session_expires_by_the_time_of_day() {
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let sql = "SELECT session_id FROM presence.start_session(user_id => $1, lifetime => '1 hour')";
+    let session: Uuid = service.query_one(sql, &[&user]).unwrap().get(0);
+    service.wait_for_written(user, true);
+    set_clock(&cluster, 2 * HOUR);
+    wait_until("the end is written", || {
+        reasons(&mut service, user) == ["started", "expired"]
+    });
+    assert_eq!(service.beat(session), "ended");
+}
+
+#[test]
+fn an_activity_in_the_future_becomes_now_with_the_next_flush() {
+    let cluster = Cluster::private(&[("presence.flush_interval", "1s")]);
+    let database = cluster.database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    set_clock(&cluster, HOUR);
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    let is_future = "SELECT last_activity > clock_timestamp() FROM presence.user_sessions WHERE id = $1";
+    let mut is_future = |service: &mut Client| -> bool { service.query_one(is_future, &[&session.id]).unwrap().get(0) };
+    assert!(is_future(&mut service));
+    set_clock(&cluster, 0);
+    wait_until("the flush", || !is_future(&mut service));
+    assert!(service.is_online(user));
+    let sql = "SELECT presence.last_seen($1) <= clock_timestamp()";
+    assert!(service.query_one(sql, &[&user]).unwrap().get::<_, bool>(0));
+}
+
+#[test]
+fn an_activity_in_the_future_becomes_now_where_memory_is_full() {
+    let cluster = Cluster::private(&[("presence.max_sessions", "64")]);
+    let database = cluster.database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    set_clock(&cluster, HOUR);
+    for _ in 0..80 {
+        service.start(Uuid::new_v4());
+    }
+    set_clock(&cluster, 0);
+    let sql = "SELECT count(*) FROM presence.user_sessions WHERE last_activity > clock_timestamp()";
+    wait_until("every activity is in the past", || {
+        service.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 0
+    });
+    assert_eq!(service.online_count(), 80);
+}
+
+#[test]
+fn a_plain_update_beats_though_the_table_has_an_activity_in_the_future() {
+    let cluster = short_timeout();
+    let database = cluster.database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    set_clock(&cluster, HOUR);
+    let session = service.start(user);
+    service.wait_for_written(user, true);
+    set_clock(&cluster, 0);
+    let beat = "UPDATE presence.user_sessions SET last_activity = now() WHERE id = $1";
+    wait_until("the timeout is written", || reasons(&mut service, user).len() == 2);
+    wait_until("the beat resumes the session", || {
+        service.execute(beat, &[&session.id]).unwrap();
+        reasons(&mut service, user).len() > 2
+    });
+    assert_eq!(reasons(&mut service, user)[..3], ["started", "timed_out", "resumed"]);
+}
+
+#[test]
+fn who_beats_is_online_on_a_server_that_starts_in_1970() {
+    let cluster = short_timeout();
+    let database = cluster.database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    service.wait_for_written(user, true);
+    drop(service);
+    cluster.stop(Shutdown::Fast);
+    let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
+    set_clock(&cluster, -since_1970);
+    cluster.start();
+    database.wait_until_served();
+    let mut service = database.connect();
+    wait_until("an attempt without a stall of the machine", || {
+        let start = Instant::now();
+        assert_eq!(service.beat(session.id), "ok");
+        let is_online = service.is_online(user);
+        wait_for_sweeps(&mut service);
+        let is_still_online = service.is_online(user);
+        start.elapsed() < Duration::from_millis(1500) && {
+            assert!(is_online && is_still_online);
+            true
+        }
+    });
+    wait_until("readers see the timeout", || !service.is_online(user));
+}
+
+/// A server on which a session times out after five seconds, and that has stood still for longer.
+const STANDSTILL: Duration = Duration::from_secs(7);
+
+fn clients_beat_every_two_seconds() -> Cluster {
+    Cluster::private(&[("presence.active_timeout", "5s")])
+}
+
+/// Returns the processes of a server, the postmaster first.
+fn processes(cluster: &Cluster) -> Vec<i32> {
+    let children = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid: i32 = entry.unwrap().file_name().to_str()?.parse().ok()?;
+        let status = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = status.rsplit_once(") ")?;
+        let parent: i32 = rest.split(' ').nth(1)?.parse().ok()?;
+        (parent == cluster.pid()).then_some(pid)
+    });
+    [cluster.pid()].into_iter().chain(children).collect()
+}
+
+/// Stops all processes of a server for longer than the timeout, and lets `first` go on before the others.
+fn stand_still(cluster: &Cluster, first: i32, before_the_others: impl FnOnce()) {
+    let mut pids = processes(cluster);
+    assert!(pids.contains(&first));
+    pids.iter().for_each(|&pid| signal("STOP", pid));
+    std::thread::sleep(STANDSTILL);
+    signal("CONT", first);
+    before_the_others();
+    pids.retain(|&pid| pid != first);
+    // The postmaster last, so that it does not find its children gone.
+    pids.iter().rev().for_each(|&pid| signal("CONT", pid));
+}
+
+fn launcher(client: &mut Client) -> i32 {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pg_presence launcher%'";
+    client.query_one(sql, &[]).unwrap().get(0)
+}
+
+fn backend(client: &mut Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0)
+}
+
+/// One user beats after the standstill and another does not.
+fn stands_still(database: &Database, first: impl FnOnce(&mut Client) -> i32, is_reader: bool) {
+    let cluster = database.cluster;
+    let mut service = database.connect();
+    let (beating, silent) = (Uuid::new_v4(), Uuid::new_v4());
+    let session = service.start(beating);
+    service.start(silent);
+    for user in [beating, silent] {
+        service.wait_for_written(user, true);
+    }
+    let first = first(&mut service);
+    let mut seen = None;
+    stand_still(cluster, first, || {
+        if is_reader {
+            seen = Some((service.is_online(beating), service.is_online(silent)));
+        }
+    });
+    assert!(seen.is_none_or(|seen| seen == (true, true)), "{seen:?}");
+    assert!(service.is_online(beating) && service.is_online(silent));
+    wait_until("the silent one is written", || {
+        assert_eq!(service.beat(session.id), "ok");
+        reasons(&mut service, silent).len() == 2
+    });
+    assert_eq!(reasons(&mut service, silent), ["started", "recovered"]);
+    assert_eq!(reasons(&mut service, beating), ["started"]);
+}
+
+#[test]
+fn a_standstill_of_the_server_takes_nobody_offline_whoever_wakes_first() {
+    let cluster = clients_beat_every_two_seconds();
+    let database = cluster.database();
+    database.wait_until_served();
+    stands_still(&database, launcher, false);
+    let worker = database.worker();
+    stands_still(&database, |_| worker, false);
+    stands_still(&database, backend, true);
+}
+
+#[test]
+fn a_worker_that_stood_still_alone_gives_no_grace() {
+    let cluster = clients_beat_every_two_seconds();
+    let database = cluster.database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    service.start(user);
+    service.wait_for_written(user, true);
+    let worker = database.worker();
+    signal("STOP", worker);
+    wait_until("readers see the timeout", || !service.is_online(user));
+    signal("CONT", worker);
+    wait_until("the timeout is written", || {
+        reasons(&mut service, user) == ["started", "timed_out"]
+    });
+}

@@ -1,0 +1,119 @@
+//! Time in the roster: what is silent is measured on the steady clock, what the tables have is the time of day.
+//!
+//! How far the time of day is ahead of the steady clock is kept in shared memory, so that all processes convert the same
+//! way and a time reads back as it was written. It changes only where somebody sets the clock; worker, launcher and
+//! whoever writes find that out. Everybody else takes the offset as it is: an expiry, which goes by the time of day,
+//! is right again once one of them has run.
+
+use super::layout::Roster;
+use crate::{
+    pg::clock,
+    rules::time::{Micros, SteadyTime, USECS_PER_MSEC},
+};
+
+/// The time of day and the steady clock may differ by this before the clock counts as set.
+const TOLERANCE: Micros = 20 * USECS_PER_MSEC;
+
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub steady: SteadyTime,
+    /// How far the time of day is ahead of the steady clock.
+    offset: Micros,
+}
+
+impl Now {
+    #[cfg(test)]
+    pub fn new(steady: SteadyTime, offset: Micros) -> Now {
+        Now { steady, offset }
+    }
+
+    /// The time of day.
+    #[inline]
+    pub fn wall(&self) -> Micros {
+        self.steady.micros().saturating_add(self.offset)
+    }
+
+    /// How far the time of day is ahead of the steady clock.
+    pub fn offset(&self) -> Micros {
+        self.offset
+    }
+
+    /// The time of day of a time on the steady clock.
+    pub fn to_wall(self, time: SteadyTime) -> Micros {
+        time.plus(self.offset).micros()
+    }
+
+    /// The steady clock's time at a time of day, which may lie ahead.
+    #[inline]
+    pub fn to_steady(self, wall: Micros) -> SteadyTime {
+        SteadyTime::from_micros(wall).minus(self.offset)
+    }
+
+    /// The steady clock's time of an activity: one that is found in the future is now.
+    pub fn activity(&self, wall: Micros) -> SteadyTime {
+        self.to_steady(wall).min(self.steady)
+    }
+
+    /// Whether a time of day lies in the future.
+    pub fn is_future(&self, wall: Micros) -> bool {
+        wall > self.wall()
+    }
+}
+
+impl Roster {
+    /// Now, as far as it is known how the time of day is set.
+    #[inline]
+    pub fn now(&self) -> Now {
+        Now {
+            steady: clock::steady(),
+            offset: self.header.clock_offset.get(),
+        }
+    }
+
+    /// Finds out whether the time of day was set, and returns now. Takes no lock and cannot fail.
+    pub fn synchronize_clock(&self) -> Now {
+        let known = self.header.clock_offset.get();
+        if let Some(offset) = clock::offset()
+            && offset.abs_diff(known) > TOLERANCE.unsigned_abs()
+        {
+            let now = clock::steady().micros();
+            // First what makes the times in the tables ambiguous. Whoever replaces the offset decides for all.
+            self.header.ambiguous_until.raise(now.saturating_add(offset.max(known)));
+            self.header.clock_offset.replace(known, offset);
+        }
+        self.now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now = Now {
+        steady: SteadyTime::from_micros(1000),
+        offset: 500,
+    };
+
+    #[test]
+    fn a_time_reads_back_as_it_was_written() {
+        let time = SteadyTime::from_micros(7);
+        assert_eq!(NOW.to_steady(NOW.to_wall(time)), time);
+        assert_eq!(NOW.wall(), 1500);
+    }
+
+    #[test]
+    fn an_activity_in_the_future_is_now() {
+        assert_eq!(NOW.activity(1499).micros(), 999);
+        assert_eq!(NOW.activity(1501), NOW.steady);
+        assert_eq!(NOW.activity(Micros::MAX), NOW.steady);
+        assert!(NOW.is_future(1501) && !NOW.is_future(1500));
+    }
+
+    #[test]
+    fn infinities_stay_what_they_are() {
+        assert_eq!(NOW.to_steady(Micros::MAX), SteadyTime::FUTURE);
+        assert_eq!(NOW.activity(Micros::MIN), SteadyTime::PAST);
+        assert_eq!(NOW.to_wall(SteadyTime::PAST), Micros::MIN);
+    }
+}
