@@ -5,7 +5,7 @@
 //! whoever writes find that out. Everybody else takes the offset as it is: an expiry, which goes by the time of day,
 //! is right again once one of them has run.
 
-use super::layout::Roster;
+use super::{layout::Roster, tenant::Tenant};
 use crate::{
     pg::clock,
     rules::time::{Micros, SteadyTime, USECS_PER_MSEC},
@@ -34,11 +34,6 @@ impl Now {
         self.steady.micros().saturating_add(self.offset)
     }
 
-    /// How far the time of day is ahead of the steady clock.
-    pub fn offset(&self) -> Micros {
-        self.offset
-    }
-
     /// The time of day of a time on the steady clock.
     pub fn to_wall(self, time: SteadyTime) -> Micros {
         time.plus(self.offset).micros()
@@ -61,6 +56,24 @@ impl Now {
     }
 }
 
+impl Tenant {
+    /// Now, as [`Roster::now`].
+    #[inline]
+    pub fn now(&self) -> Now {
+        self.roster().now()
+    }
+
+    /// Now, as [`Roster::synchronize_clock`].
+    pub fn synchronize_clock(&self) -> Now {
+        self.roster().synchronize_clock()
+    }
+
+    /// By how much the clock was set since the server started, forward and back, in microseconds.
+    pub fn clock_moved(&self) -> u64 {
+        self.roster().header.clock_moved.get()
+    }
+}
+
 impl Roster {
     /// Now, as far as it is known how the time of day is set.
     #[inline]
@@ -80,7 +93,9 @@ impl Roster {
             let now = clock::steady().micros();
             // First what makes the times in the tables ambiguous. Whoever replaces the offset decides for all.
             self.header.ambiguous_until.raise(now.saturating_add(offset.max(known)));
-            self.header.clock_offset.replace(known, offset);
+            if self.header.clock_offset.replace(known, offset) {
+                self.header.clock_moved.add(offset.abs_diff(known));
+            }
         }
         self.now()
     }

@@ -197,6 +197,8 @@ pub struct Header {
     pub lineage: SharedU64,
     /// Until when times of day in the tables may be from before the clock was set.
     pub ambiguous_until: SharedTime,
+    /// By how much the clock was set so far, forward and back, in microseconds.
+    pub clock_moved: SharedU64,
     pub launcher: LauncherEntry,
     pub free_lists: FreeLists,
     /// The next stamp; alone on its line, as every writer touches it.

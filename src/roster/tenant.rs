@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::{
     atomic::uuid_words,
-    clock::Now,
     layout::{BackendCounters, MAX_TENANTS, NONE, Roster, TenantEntry},
     writer::Writer,
 };
@@ -132,17 +131,6 @@ impl Tenant {
     #[inline]
     pub(super) fn roster(&self) -> &'static Roster {
         self.roster
-    }
-
-    /// Now, as [`Roster::now`].
-    #[inline]
-    pub fn now(&self) -> Now {
-        self.roster.now()
-    }
-
-    /// Now, as [`Roster::synchronize_clock`].
-    pub fn synchronize_clock(&self) -> Now {
-        self.roster.synchronize_clock()
     }
 
     #[inline]

@@ -44,8 +44,8 @@ use crate::{
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest time between two checks that extension and feed state are the same.
 const CHECK_INTERVAL: Duration = Duration::from_secs(40);
-/// Where the clock is set by less, the activity in the table is close enough.
-const MAX_UNWRITTEN_STEP: Micros = USECS_PER_SEC;
+/// Where the clock is set by less, the activity in the table is close enough. In microseconds.
+const MAX_UNWRITTEN_STEP: u64 = USECS_PER_SEC as u64;
 /// Tombstones freed at once.
 const TOMBSTONES_PER_ROUND: usize = 10_000;
 
@@ -71,8 +71,8 @@ pub struct Worker {
     is_reconciled: bool,
     /// Set after `_feed_state` could not be reconciled.
     reconcile_pause: Option<Pause>,
-    /// How far the time of day was ahead of the steady clock at the last sweep.
-    clock_offset: Micros,
+    /// By how much the clock had been set at the last sweep.
+    clock_moved: u64,
     /// When the tables were last checked, and what could be seen of changes without a transaction.
     checked_at: Option<Instant>,
     checked: Option<(u32, i64)>,
@@ -118,7 +118,7 @@ impl Worker {
             database_watch,
             is_reconciled: false,
             reconcile_pause: None,
-            clock_offset: now.offset(),
+            clock_moved: tenant.clock_moved(),
             checked_at: None,
             checked: None,
         })
@@ -287,12 +287,12 @@ impl Worker {
 
     /// After the clock was set: sessions expire earlier or later, and the tables have times of another clock.
     fn follow_clock(&mut self, now: &Now) {
-        let step = now.offset() - self.clock_offset;
-        self.clock_offset = now.offset();
-        if step != 0 {
+        let moved = self.tenant.clock_moved() - self.clock_moved;
+        self.clock_moved += moved;
+        if moved > 0 {
             self.tenant.reschedule_all(self.timeout, now);
         }
-        if step.abs() > MAX_UNWRITTEN_STEP {
+        if moved > MAX_UNWRITTEN_STEP {
             self.tenant.reflush_all();
             self.cleaner.clean_sessions_now();
         }

@@ -148,7 +148,7 @@ fn an_activity_in_the_future_becomes_now_with_the_next_flush() {
     let user = Uuid::new_v4();
     let session = service.start(user);
     let is_future = "SELECT last_activity > clock_timestamp() FROM presence.user_sessions WHERE id = $1";
-    let mut is_future = |service: &mut Client| -> bool { service.query_one(is_future, &[&session.id]).unwrap().get(0) };
+    let is_future = |service: &mut Client| -> bool { service.query_one(is_future, &[&session.id]).unwrap().get(0) };
     assert!(is_future(&mut service));
     set_clock(&cluster, 0);
     wait_until("the flush", || !is_future(&mut service));
