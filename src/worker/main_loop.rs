@@ -2,14 +2,12 @@
 //!
 //! Everything is done in short steps, changes first, so that any other work delays a change by one step at most.
 
-use std::{
-    ffi::CStr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use pgrx::{PgLogLevel, PgSqlErrorCode, bgworkers::BackgroundWorker, pg_sys, pg_sys::panic::ErrorReport};
+use pgrx::{bgworkers::BackgroundWorker, pg_sys};
 
 use super::{
+    activity::{OverflowWarning, report_activity},
     changes::{self, Batch, ChangeWriter},
     cleaner::Cleaner,
     compare,
@@ -19,6 +17,7 @@ use super::{
     schedule::{SWEEP_INTERVAL, Schedule},
     set_aside::{MAX_TABLE_PAUSE, Pause},
     signals,
+    table_watch::TableWatch,
     transaction::{Aborted, Durability, run_transaction},
     trouble::{self, Work},
 };
@@ -27,10 +26,7 @@ use crate::{
         locks::{self, DatabaseWatch},
         slots::{WorkerSlot, WorkerStatus},
     },
-    pg::{
-        compat, fault_point,
-        installed::{self, Installed},
-    },
+    pg::{compat, fault_point, installed::Installed},
     roster::{self, Now, Tenant},
     rules::{
         status::Reason,
@@ -40,10 +36,6 @@ use crate::{
     store::feed_state::{self, FeedState},
 };
 
-/// The least time between two warnings that the roster is full.
-const WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// The longest time between two checks that extension and feed state are the same.
-const CHECK_INTERVAL: Duration = Duration::from_secs(40);
 /// Where the clock is set by less, the activity in the table is close enough. In microseconds.
 const MAX_UNWRITTEN_STEP: u64 = USECS_PER_SEC as u64;
 /// Tombstones freed at once.
@@ -64,7 +56,7 @@ pub struct Worker {
     timeout: Micros,
     /// Why users will differ from the tables in the next comparison, if that is known.
     compare_reason: Option<Reason>,
-    overflow_warned_at: Option<Instant>,
+    overflow: OverflowWarning,
     database_watch: DatabaseWatch,
     /// Whether `state` is the table's. Until then, and after somebody else has changed the table, nothing is written to
     /// the feed.
@@ -73,9 +65,7 @@ pub struct Worker {
     reconcile_pause: Option<Pause>,
     /// By how much the clock had been set at the last sweep.
     clock_moved: u64,
-    /// When the tables were last checked, and what could be seen of changes without a transaction.
-    checked_at: Option<Instant>,
-    checked: Option<(u32, i64)>,
+    tables: TableWatch,
 }
 
 impl Worker {
@@ -114,13 +104,12 @@ impl Worker {
             schedule: Schedule::new(Instant::now(), !tenant.is_complete()),
             timeout,
             compare_reason: Some(Reason::Recovered),
-            overflow_warned_at: None,
+            overflow: OverflowWarning::default(),
             database_watch,
             is_reconciled: false,
             reconcile_pause: None,
             clock_moved: tenant.clock_moved(),
-            checked_at: None,
-            checked: None,
+            tables: TableWatch::default(),
         })
     }
 
@@ -300,7 +289,7 @@ impl Worker {
 
     /// Checks that the extension and its feed state are the same as before, frees tombstones, and reports statistics.
     fn housekeeping(&mut self) -> Option<WorkerStatus> {
-        if self.must_check_tables() {
+        if self.tables.must_check(self.install.state) || !self.is_reconciled {
             let expected = &self.state;
             match run_transaction(None, Durability::Flushed, None, |install| {
                 (install, feed_state::matches(expected))
@@ -315,7 +304,7 @@ impl Worker {
                 Err(Aborted::Dropped) => return Some(not_installed(self.database)),
                 Err(aborted) => {
                     trouble::report_aborted(self.tenant, Work::State, &aborted);
-                    self.checked_at = None;
+                    self.tables.check_again();
                 }
             }
         }
@@ -324,23 +313,6 @@ impl Worker {
         // SAFETY: outside a transaction, as in autovacuum and other processes of the server.
         unsafe { pg_sys::pgstat_report_stat(false) };
         None
-    }
-
-    /// Whether there is reason to read whether the extension and its feed state are the same as before: something about
-    /// our tables has changed, or rows of `_feed_state` may have come or gone. Every write of changes checks the state,
-    /// too. What nothing of this shows, as a plain UPDATE, is found out after a while.
-    fn must_check_tables(&mut self) -> bool {
-        // SAFETY: outside a transaction, as apply workers do that have nothing to apply.
-        unsafe { pg_sys::AcceptInvalidationMessages() };
-        let seen = (installed::changes(), compat::rows_come_and_gone(self.install.state));
-        let now = Instant::now();
-        let is_due = self.checked_at.is_none_or(|at| now - at >= CHECK_INTERVAL);
-        let has_reason = is_due || self.checked != Some(seen) || !self.is_reconciled;
-        if has_reason {
-            self.checked_at = Some(now);
-            self.checked = Some(seen);
-        }
-        has_reason
     }
 
     /// Reconciles the feed state, at the start and after somebody else has changed it, as a restore does. A new epoch
@@ -388,12 +360,8 @@ impl Worker {
     fn compare(&mut self) {
         report_activity(Some(c"comparing users with the tables"));
         let start = Instant::now();
-        let may_warn = self
-            .overflow_warned_at
-            .is_none_or(|warned_at| start - warned_at >= WARNING_INTERVAL);
-        if self.tenant.in_overflow() && may_warn {
-            self.overflow_warned_at = Some(start);
-            warn_overflow();
+        if self.tenant.in_overflow() {
+            self.overflow.warn();
         }
         self.tenant.reap_truncated();
         let (tenant, reason) = (self.tenant, self.compare_reason);
@@ -455,29 +423,4 @@ fn wait_for_retry(slot: &WorkerSlot, database: pg_sys::Oid, watch: &mut Database
         return Err(WorkerStatus::Terminated);
     }
     postmaster_alive.then_some(()).ok_or(WorkerStatus::Starting)
-}
-
-fn warn_overflow() {
-    ErrorReport::new(
-        PgSqlErrorCode::ERRCODE_WARNING,
-        format!(
-            "number of sessions exceeds presence.max_sessions ({})",
-            settings::max_sessions()
-        ),
-        pgrx::function_name!(),
-    )
-    .set_detail("Statuses stay correct, but calls read user_sessions for sessions that are not in shared memory.")
-    .set_hint("Increase presence.max_sessions and restart the server.")
-    .report(PgLogLevel::WARNING);
-}
-
-/// Sets what `pg_stat_activity` shows; `None` is idle.
-fn report_activity(activity: Option<&CStr>) {
-    // SAFETY: copies the text into this process's entry.
-    unsafe {
-        match activity {
-            Some(activity) => pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, activity.as_ptr()),
-            None => pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null()),
-        }
-    }
 }

@@ -3,9 +3,11 @@
 //! [`main_loop`] does what [`schedule`] has due: it sweeps deadlines and calls the rest. [`loader`] loads the table
 //! into the roster, [`compare`] finds whose status differs, [`changes`] writes changes of status, [`notifier`] sends
 //! them, [`flusher`] writes activity back to the table, [`cleaner`] deletes what is old. What cannot be written is
-//! [`set_aside`], and [`trouble`] reports it. Tables are used only in short transactions of [`transaction`], which wait
+//! [`set_aside`], and [`trouble`] reports it. [`activity`] shows what the worker does, and [`table_watch`] says when to look
+//! whether the tables are still the same. Tables are used only in short transactions of [`transaction`], which wait
 //! for nobody.
 
+mod activity;
 mod changes;
 mod cleaner;
 mod compare;
@@ -17,5 +19,6 @@ mod process;
 mod schedule;
 mod set_aside;
 mod signals;
+mod table_watch;
 mod transaction;
 mod trouble;
