@@ -80,17 +80,17 @@ thread_local! {
         |s| format!(
             "SELECT id, user_id, last_activity, user_key FROM {s}.user_sessions \
              WHERE is_active AND (ended_at IS NULL) = is_active AND expires_at > $1 \
-             AND (last_activity > $2 OR $1 < $3) AND user_id = ANY ($4)"
+             AND last_activity > $2 AND user_id = ANY ($3)"
         ),
-        &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID],
+        &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID],
     ) };
     /// The sessions of all users that are live by the table.
     static FIND_LIVE: Statement = const { Statement::new(
         |s| format!(
             "SELECT id, user_id, last_activity, user_key FROM {s}.user_sessions \
-             WHERE is_active AND ended_at IS NULL AND expires_at > $1 AND (last_activity > $2 OR $1 < $3)"
+             WHERE is_active AND ended_at IS NULL AND expires_at > $1 AND last_activity > $2"
         ),
-        &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
+        &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
     ) };
     /// The keys and last activity of some users in both tables, in the order of the array. Of the sessions that have
     /// ended, only those can have the newest activity that ended after the last activity of the one that ended last, as
@@ -133,11 +133,13 @@ impl PresenceReader {
         // Read before any session is looked up: a session that is loaded meanwhile is found in the roster.
         let complete = tenant.is_complete();
         PresenceReader {
-            // The tables have the time of day.
-            now: if complete {
-                tenant.now()
-            } else {
-                tenant.synchronize_clock()
+            now: match complete {
+                true => tenant.now(),
+                false => {
+                    // The tables have the time of day, and know of no standstill.
+                    tenant.note_standstill();
+                    tenant.synchronize_clock()
+                }
             },
             timeout,
             tenant: Some(tenant),
@@ -232,8 +234,8 @@ impl PresenceReader {
 
     /// Returns the live sessions of these users that only the table has, as [`PresenceReader::sessions_not_in_roster`].
     fn live_in_table(&self, users: &[Uuid]) -> HashMap<Uuid, LiveSessions> {
-        let [now, timed_out, grace_until] = self.times();
-        let values = [now, timed_out, grace_until, Value::Uuids(users)];
+        let [now, timed_out] = self.times();
+        let values = [now, timed_out, Value::Uuids(users)];
         FIND_LIVE_OF_USERS.with(|find| {
             find.read(Snapshot::Latest, &values, |rows| {
                 self.sessions_not_in_roster(rows.iter())
@@ -251,18 +253,14 @@ impl PresenceReader {
         })
     }
 
-    /// Returns the parameters `$1` to `$3` of the statements: now, the time of activity at or before which a session
-    /// has timed out, and the end of the grace period, in which none has.
-    fn times(&self) -> [Value<'static>; 3] {
+    /// Returns the parameters `$1` and `$2` of the statements: now, and the newest activity that has timed out.
+    fn times(&self) -> [Value<'static>; 2] {
         let now = self.now.wall();
-        let grace_until = self
-            .tenant
-            .map_or(Micros::MIN, |tenant| self.now.to_wall(tenant.grace_until()));
-        [
-            Value::Time(now),
-            Value::Time(now - self.timeout),
-            Value::Time(grace_until),
-        ]
+        let timed_out_at = match self.tenant {
+            Some(tenant) => tenant.timed_out_at(&self.now, self.timeout),
+            None => now.saturating_sub(self.timeout),
+        };
+        [Value::Time(now), Value::Time(timed_out_at)]
     }
 
     /// Returns, by user, the sessions of these rows that the roster does not know. A user whose only such sessions are

@@ -1,18 +1,20 @@
 //! Time in the roster: what is silent is measured on the steady clock, what the tables have is the time of day.
 //!
 //! How far the time of day is ahead of the steady clock is kept in shared memory, so that all processes convert the same
-//! way and a time reads back as it was written. It changes only where somebody sets the clock; worker, launcher and
-//! whoever writes find that out. Everybody else takes the offset as it is: an expiry, which goes by the time of day,
+//! way and a time reads back as it was written. It changes only where somebody sets the clock; worker, launcher, whoever
+//! writes and whoever reads the tables find that out. Everybody else takes the offset as it is: an expiry, which goes by the time of day,
 //! is right again once one of them has run.
 
 use super::{layout::Roster, tenant::Tenant};
 use crate::{
     pg::clock,
-    rules::time::{Micros, SteadyTime, USECS_PER_MSEC},
+    rules::time::{Micros, SteadyTime, USECS_PER_MSEC, USECS_PER_SEC},
 };
 
-/// The time of day and the steady clock may differ by this before the clock counts as set.
-const TOLERANCE: Micros = 20 * USECS_PER_MSEC;
+/// The time of day may be ahead of what it is taken for by this, or behind, before the clock counts as set.
+const TOLERANCE: Micros = 5 * USECS_PER_MSEC;
+/// Where the clock is set by less, the activity in the tables is close enough.
+const SMALL_STEP: Micros = USECS_PER_SEC;
 
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -47,12 +49,15 @@ impl Now {
 
     /// The steady clock's time of an activity: one that is found in the future is now.
     pub fn activity(&self, wall: Micros) -> SteadyTime {
-        self.to_steady(wall).min(self.steady)
+        match self.is_future(wall) {
+            true => self.steady,
+            false => self.to_steady(wall),
+        }
     }
 
     /// Whether a time of day lies in the future.
     pub fn is_future(&self, wall: Micros) -> bool {
-        wall > self.wall()
+        wall > self.wall().saturating_add(TOLERANCE)
     }
 }
 
@@ -68,9 +73,14 @@ impl Tenant {
         self.roster().synchronize_clock()
     }
 
-    /// By how much the clock was set since the server started, forward and back, in microseconds.
+    /// By how much the clock was set since the server started, forward and back.
     pub fn clock_moved(&self) -> u64 {
         self.roster().header.clock_moved.get()
+    }
+
+    /// Whether the times in the tables are to be written again after the clock was set by `moved`.
+    pub fn is_large_step(moved: u64) -> bool {
+        moved > SMALL_STEP as u64
     }
 }
 
@@ -95,9 +105,21 @@ impl Roster {
             self.header.ambiguous_until.raise(now.saturating_add(offset.max(known)));
             if self.header.clock_offset.replace(known, offset) {
                 self.header.clock_moved.add(offset.abs_diff(known));
+                if offset > known + SMALL_STEP {
+                    self.start_grace_of_incomplete(clock::steady());
+                }
             }
         }
         self.now()
+    }
+
+    /// Sessions that only the table has seem silent for the size of a step forward.
+    fn start_grace_of_incomplete(&self, now: SteadyTime) {
+        let ever = self.header.free_lists.tenants_ever.get() as usize;
+        let tenants = self.tenants.iter().take(ever);
+        tenants
+            .filter(|tenant| tenant.is_in_use() && tenant.complete.get() == 0)
+            .for_each(|tenant| tenant.start_grace(now));
     }
 }
 
@@ -120,9 +142,10 @@ mod tests {
     #[test]
     fn an_activity_in_the_future_is_now() {
         assert_eq!(NOW.activity(1499).micros(), 999);
-        assert_eq!(NOW.activity(1501), NOW.steady);
+        let future = 1501 + TOLERANCE;
+        assert_eq!(NOW.activity(future), NOW.steady);
         assert_eq!(NOW.activity(Micros::MAX), NOW.steady);
-        assert!(NOW.is_future(1501) && !NOW.is_future(1500));
+        assert!(NOW.is_future(future) && !NOW.is_future(future - 1));
     }
 
     #[test]

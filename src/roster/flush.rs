@@ -124,6 +124,8 @@ impl Tenant {
             .iter()
             .filter(|slot| slot.tenant.get() as usize == self.index())
             .filter(|slot| is_candidate(slot, FlushScope::All, origin))
+            // What is written again after the clock was set, the table has.
+            .filter(|slot| slot.flushed.get() != 0)
             .map(|slot| slot.last_activity.get())
             .min()
     }

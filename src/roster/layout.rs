@@ -145,6 +145,8 @@ pub struct WorkerEntry {
     pub last_tick: SharedSteadyTime,
     /// As `last_tick`, in uptime.
     pub alive_at: SharedSteadyTime,
+    /// When launcher or worker had last run before the standstill that was noted last.
+    pub noted_for: SharedSteadyTime,
     pub started_at: SharedTime,
     pub last_flush: SharedTime,
     pub last_cleanup: SharedTime,

@@ -29,10 +29,11 @@ impl Writer {
         slot.expires_at.set(row.expires_at);
         slot.release_at.clear();
         let tenant = roster.tenant_of(slot);
+        let is_in_grace =
+            now.steady < tenant.grace_until.get() && tenant.grace_covers(slot.last_activity.get(), timeout);
         slot.flags.clear();
         slot.flags.assign(SessionFlag::TableInactive, !row.is_active);
-        slot.flags
-            .assign(SessionFlag::Recovered, now.steady < tenant.grace_until.get());
+        slot.flags.assign(SessionFlag::Recovered, is_in_grace);
         self.set_flushed(at, row.last_activity, now);
         if (row.is_active || resumed) && now.steady < deadline(slot, tenant, timeout, now) {
             self.set_state(at, SessionState::Live, Reason::Resumed);
@@ -48,6 +49,7 @@ impl Tenant {
     /// before the snapshot is taken; to be followed by [`Tenant::end_load`].
     pub fn begin_load(&self) -> u64 {
         self.roster().synchronize_clock();
+        self.note_standstill();
         self.grace_until();
         {
             let _writer = self.roster().write();
@@ -103,6 +105,7 @@ impl Tenant {
     /// reservation, and the stamp to fill the slot under.
     pub fn pin(&self, row: &RowImage) -> Result<(Reservation, u64), Full> {
         self.roster().synchronize_clock();
+        self.note_standstill();
         self.grace_until();
         let reservation = self.reserve(row)?;
         Ok((reservation, self.roster().load_stamp()))

@@ -49,7 +49,7 @@ pub use standstill::{launcher_runs, launcher_started};
 pub use tenant::{Tenant, known_tenant, tenants};
 pub use write::{Effect, Reservation, RowImage, Write};
 
-use crate::pg::errors;
+use crate::{pg::errors, rules::time::Micros};
 use layout::Roster;
 
 /// Returns the lineage of the server; see [`lineage`](crate::pg::lineage). Errors: 55000 where the library is not preloaded.
@@ -67,6 +67,11 @@ pub fn synchronize_clock() -> Now {
         Some(roster) => roster.synchronize_clock(),
         None => errors::not_preloaded(),
     }
+}
+
+/// Times of day in the tables up to this may be of before the clock was set; see [`clock`].
+pub fn ambiguous_until() -> Micros {
+    Roster::attached().map_or(Micros::MIN, |roster| roster.header.ambiguous_until.get())
 }
 
 /// Takes the stamp of a write; see [`stamp`]. To be called while the row's lock is held. `unreserved`: the

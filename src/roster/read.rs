@@ -87,7 +87,6 @@ impl Tenant {
             Some(at) => {
                 let user = &roster.users[at as usize];
                 self.again_after_standstill(
-                    now,
                     || roster.any_live(user, timeout, now),
                     |live| *live || user.live.get() == 0,
                 )
@@ -98,7 +97,6 @@ impl Tenant {
 
     fn is_session_live(&self, slot: &Slot, timeout: Micros, now: &Now) -> bool {
         self.again_after_standstill(
-            now,
             || is_live(slot, self.entry(), timeout, now),
             |live| *live || slot.state.get() != SessionState::Live,
         )
@@ -107,13 +105,13 @@ impl Tenant {
     /// Reads something. Where it is not as the worker has left it, because time has passed, the server may have stood
     /// still: then it is read again, with the grace of that.
     #[inline]
-    fn again_after_standstill<T>(&self, now: &Now, read: impl Fn() -> T, is_as_left: impl Fn(&T) -> bool) -> T {
+    fn again_after_standstill<T>(&self, read: impl Fn() -> T, is_as_left: impl Fn(&T) -> bool) -> T {
         let before = self.stood_until();
         let found = read();
         if is_as_left(&found) {
             return found;
         }
-        self.note_standstill(now);
+        self.note_standstill();
         if self.stood_until() == before { found } else { read() }
     }
 
@@ -131,7 +129,6 @@ impl Tenant {
         let roster = self.roster();
         let user = &roster.users[at as usize];
         let (live_sessions, last_activity) = self.again_after_standstill(
-            now,
             || roster.summarize(user, timeout, now),
             |(live, _)| *live >= user.live.get(),
         );

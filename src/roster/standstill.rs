@@ -6,46 +6,88 @@
 //! sees that it runs. A worker that was stopped alone leaves a launcher that was not.
 
 use std::sync::atomic::{
-    Ordering::{Acquire, SeqCst},
+    Ordering::{Acquire, Release, SeqCst},
     fence,
 };
 
 use super::{
     clock::Now,
-    layout::Roster,
+    layout::{Roster, TenantEntry},
     tenant::{Tenant, tenants},
 };
-use crate::{pg::clock, rules::time::SteadyTime, settings};
+use crate::{
+    pg::clock,
+    rules::time::{Micros, SteadyTime},
+    settings,
+};
+
+impl TenantEntry {
+    /// Whether the grace, while it lasts, is also for a session with this last activity. That after a start is for all;
+    /// that after a standstill for whoever was live when it began.
+    pub fn grace_covers(&self, last_activity: SteadyTime, timeout: Micros) -> bool {
+        match self.stood_from.get() {
+            SteadyTime::FUTURE => true,
+            from => last_activity.plus(timeout) > from,
+        }
+    }
+
+    /// Gives everybody a grace from now on.
+    pub fn start_grace(&self, now: SteadyTime) {
+        self.stood_from.set(SteadyTime::PAST);
+        self.grace_until.raise(now.plus(settings::recovery_grace()));
+    }
+}
 
 impl Tenant {
-    /// Notes a standstill, if there was one until now. Takes no lock and cannot fail.
-    pub fn note_standstill(&self, now: &Now) {
+    /// Notes a standstill, if there was one until now. Returns now in uptime, to be noted by launcher and worker. Takes no
+    /// lock and cannot fail.
+    pub fn note_standstill(&self) -> SteadyTime {
         let (entry, launcher) = (self.entry(), &self.roster().header.launcher);
+        let (now, uptime) = (clock::steady(), clock::uptime());
         if entry.worker.pid.get() == 0 || launcher.latch.load(Acquire).is_null() {
-            return;
+            return uptime;
         }
-        let uptime = clock::uptime();
-        let silent = uptime.since(launcher.alive_at.get().max(entry.worker.alive_at.get()));
-        if silent <= settings::heartbeat_interval() {
-            return;
+        let alive_at = launcher.alive_at.get().max(entry.worker.alive_at.get());
+        // What the one that runs again has noted before is read after this.
+        fence(Acquire);
+        let silent = uptime.since(alive_at);
+        // Noted once: where neither runs for long, the grace ends all the same.
+        if silent <= settings::heartbeat_interval() || entry.worker.noted_for.get() == alive_at {
+            return uptime;
         }
-        // One that begins in the grace of the last goes on with it.
-        if now.steady >= entry.grace_until.get() || entry.stood_from.get() == SteadyTime::FUTURE {
-            entry.stood_from.set(now.steady.minus(silent));
+        entry.worker.noted_for.set(alive_at);
+        let began = now.minus(silent);
+        let grace_until = entry.grace_until.get();
+        if began >= grace_until {
+            entry.stood_from.set(began);
+        } else if entry.stood_from.get() == SteadyTime::FUTURE {
+            // In the grace of a start, which is for all.
+            entry.stood_from.set(SteadyTime::PAST);
         }
-        entry.grace_until.raise(now.steady.plus(settings::recovery_grace()));
-        entry.stood_until.raise(now.steady);
+        entry.grace_until.raise(now.plus(settings::recovery_grace()));
+        fence(Release);
+        entry.stood_until.raise(now);
         fence(SeqCst);
+        uptime
     }
 
     /// When the last standstill ended, to find out whether one was noted meanwhile.
     pub fn stood_until(&self) -> SteadyTime {
-        self.entry().stood_until.get()
+        let until = self.entry().stood_until.get();
+        fence(Acquire);
+        until
     }
 
-    /// Notes that the worker runs.
-    pub(super) fn worker_runs(&self) {
-        self.worker().alive_at.set(clock::uptime());
+    /// The newest activity, by the time of day, at which a session that only the table has is timed out.
+    pub fn timed_out_at(&self, now: &Now, timeout: Micros) -> Micros {
+        let timed_out_at = now.wall().saturating_sub(timeout);
+        if now.steady >= self.grace_until() {
+            return timed_out_at;
+        }
+        match self.entry().stood_from.get() {
+            SteadyTime::FUTURE | SteadyTime::PAST => Micros::MIN,
+            from => timed_out_at.min(now.to_wall(from.minus(timeout))),
+        }
     }
 }
 
@@ -56,17 +98,17 @@ pub fn launcher_started() {
     }
 }
 
-/// Notes that the launcher runs, and a standstill of all databases, if there was one.
+/// Notes that the launcher runs, and a standstill of any database, if there was one.
 pub fn launcher_runs() {
     let Some(roster) = Roster::attached() else {
         return;
     };
     let launcher = &roster.header.launcher;
-    if clock::uptime().since(launcher.alive_at.get()) > settings::heartbeat_interval() {
-        let now = roster.now();
+    let mut uptime = clock::uptime();
+    if uptime.since(launcher.alive_at.get()) > settings::heartbeat_interval() {
         for tenant in tenants() {
-            tenant.note_standstill(&now);
+            uptime = uptime.min(tenant.note_standstill());
         }
     }
-    launcher.alive_at.set(clock::uptime());
+    launcher.alive_at.set(uptime);
 }

@@ -93,6 +93,7 @@ impl TenantEntry {
         self.stood_until.set(SteadyTime::PAST);
         self.worker.last_tick.clear();
         self.worker.alive_at.clear();
+        self.worker.noted_for.clear();
         self.worker.set_aside.set(0);
         self.worker.error.length.set(0);
         for count in [

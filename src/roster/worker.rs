@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     pg::compat,
-    rules::time::{Micros, USECS_PER_SEC},
+    rules::time::{Micros, SteadyTime, USECS_PER_SEC},
 };
 
 /// A worker that has not ticked for this long is late: the kept counts are not trusted.
@@ -90,9 +90,9 @@ impl Tenant {
         (length > 0).then(|| (String::from_utf8_lossy(text).into_owned(), at))
     }
 
-    /// Notes that the worker has handled everything that was due at `now`.
-    pub fn tick_done(&self, now: &Now) {
+    /// Notes that the worker has handled everything that was due at `now`, when it had been running for `uptime`.
+    pub fn tick_done(&self, now: &Now, uptime: SteadyTime) {
         self.worker().last_tick.set(now.steady);
-        self.worker_runs();
+        self.worker().alive_at.set(uptime);
     }
 }

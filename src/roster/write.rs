@@ -148,12 +148,16 @@ impl Writer {
         let known_activity = slot.last_activity.get();
         let activity = now.activity(image.last_activity);
         // After the clock was set, a time in the table may be one of before, which says nothing.
-        let is_comparable = image.last_activity > roster.header.ambiguous_until.get();
+        let is_comparable =
+            image.last_activity > roster.header.ambiguous_until.get() && !now.is_future(image.last_activity);
         let beat = effect.beat || is_comparable && activity > known_activity;
         let activated = effect.activated || image.is_active && !table_active;
-        let deactivated = effect.deactivated || !image.is_active && table_active && activity >= known_activity;
+        let deactivated =
+            effect.deactivated || is_comparable && !image.is_active && table_active && activity >= known_activity;
         self.adopt(reservation, image);
-        slot.last_activity.raise(activity);
+        if beat || fresh {
+            slot.last_activity.raise(activity);
+        }
         slot.expires_at.set(image.expires_at);
         slot.flags.assign(SessionFlag::TableInactive, !image.is_active);
         slot.flags.assign(SessionFlag::EndUnwritten, false);
@@ -222,6 +226,7 @@ impl Tenant {
     /// no room for one, the tenant is in overflow, and the worker compares all users with the tables.
     pub fn apply<'a>(&self, writes: impl Iterator<Item = (&'a Write, Option<Reservation>)>, timeout: Micros) {
         let now = self.roster().synchronize_clock();
+        self.note_standstill();
         let writer = self.roster().write();
         for (write, reservation) in writes {
             let known = self.find_locked(&writer, &write.image.id);

@@ -132,11 +132,15 @@ impl Cleaning {
 pub fn find_sessions(tenant: Tenant, from: i64, to: i64) -> Vec<Cleaning> {
     let clock = tenant.synchronize_clock();
     let (now, timeout) = (clock.wall(), settings::active_timeout());
-    // In the grace period after a restart, the silence of a session that the roster does not know proves nothing.
-    let in_grace = clock.steady < tenant.grace_until();
+    tenant.note_standstill();
     let (from, to) = (Value::Bigint(from), Value::Bigint(to));
     let overdue: Vec<_> = OVERDUE_SESSIONS.with(|statement| {
-        let values = [from, to, Value::Time(now), Value::Time(now - timeout)];
+        let values = [
+            from,
+            to,
+            Value::Time(now),
+            Value::Time(tenant.timed_out_at(&clock, timeout)),
+        ];
         statement.read(Snapshot::Latest, &values, |rows| {
             rows.iter()
                 .filter_map(|row| Some((row.uuid(1)?, row.time(2)?, row.time(3)?, row.bool(4)?)))
@@ -150,7 +154,7 @@ pub fn find_sessions(tenant: Tenant, from: i64, to: i64) -> Vec<Cleaning> {
             let expired = expires_at <= now;
             // Before the clock was set back. Now counts instead, as of an activity that has just been.
             let is_future = last_activity > now;
-            if known.map_or(in_grace && !expired && !is_future, |session| session.live) {
+            if known.is_some_and(|session| session.live) {
                 return None;
             }
             let last_activity = last_activity.min(now);
@@ -170,11 +174,12 @@ pub fn find_sessions(tenant: Tenant, from: i64, to: i64) -> Vec<Cleaning> {
             rows.iter().filter_map(|row| row.uuid(1)).collect()
         })
     });
-    let is_live = |id: &Uuid| {
+    // By the clock that nobody sets, it may be younger.
+    let is_old = |id: &Uuid| {
         let session = tenant.session(&Key::Id(*id), &clock, timeout);
-        session.is_some_and(|session| session.live)
+        session.is_none_or(|session| !session.live && (session.ended || session.last_activity < session_cutoff(now)))
     };
-    found.extend(old.into_iter().filter(|id| !is_live(id)).map(Cleaning::DeleteSession));
+    found.extend(old.into_iter().filter(is_old).map(Cleaning::DeleteSession));
     found
 }
 

@@ -12,6 +12,7 @@ use super::{
     value::{self, Value},
 };
 use crate::{
+    pg::compat,
     roster::DirtyUser,
     rules::{
         payload::Change,
@@ -58,6 +59,7 @@ thread_local! {
             pg_sys::BOOLARRAYOID,
             pg_sys::TEXTOID,
             pg_sys::INT8OID,
+            pg_sys::TIMESTAMPTZOID,
         ],
     ) };
     static LOCKED_BY_OTHERS: Statement = const { Statement::on_many(
@@ -121,7 +123,7 @@ fn write_changes_sql(schema: &str) -> String {
          numbered AS MATERIALIZED (
              SELECT user_id, active, previous, status, known, previous_last_seen,
                  reason IS NOT DISTINCT FROM 'deleted' AS deleted,
-                 greatest(last_seen, previous_last_seen) AS last_seen,
+                 greatest(last_seen, least(previous_last_seen, $9)) AS last_seen,
                  state_seq + CASE WHEN status <> previous
                      THEN count(*) FILTER (WHERE status <> previous) OVER (ORDER BY ordinal) ELSE 0 END AS seq,
                  status <> previous AS changed,
@@ -206,6 +208,7 @@ pub fn write(state: &FeedState, updates: &[UserUpdate]) -> Written {
         value::array(updates.iter().map(|update| update.user.keyed)),
         Value::Text(&state.epoch),
         Value::Bigint(state.seq),
+        Value::Time(compat::now()),
     ];
     WRITE_CHANGES.with(|statement| {
         statement.write(&values, |rows| {

@@ -11,7 +11,11 @@ use super::{
     statement::{Snapshot, Statement},
     value::{self, Value},
 };
-use crate::{pg::compat, roster::FlushRow, rules::time::Micros};
+use crate::{
+    pg::compat,
+    roster::{self, FlushRow},
+    rules::time::Micros,
+};
 
 impl From<&FlushRow> for SessionUpdate {
     fn from(row: &FlushRow) -> SessionUpdate {
@@ -30,13 +34,14 @@ const UPDATE_TYPES: &[pg_sys::Oid] = &[
     pg_sys::BOOLARRAYOID,
     pg_sys::TIMESTAMPTZARRAYOID,
     pg_sys::TIMESTAMPTZOID,
+    pg_sys::TIMESTAMPTZOID,
 ];
 
 /// The condition for updating row `s` with the values `u`. A session is not made inactive if the table has newer
-/// activity than the roster: the commit that wrote it is still to be applied there. Activity in the future is of before
-/// the clock was set back.
-const MAY_UPDATE: &str =
-    "s.ended_at IS NULL AND (u.is_active OR s.last_activity <= u.last_activity OR s.last_activity > $5)";
+/// activity than the roster: the commit that wrote it is still to be applied there. That says nothing where the activity is
+/// in the future, or may be of before the clock was set (`$6`).
+const MAY_UPDATE: &str = "s.ended_at IS NULL AND (
+    u.is_active OR s.last_activity <= u.last_activity OR s.last_activity > $5 OR s.last_activity <= $6)";
 
 thread_local! {
     // Updates the rows that were not locked since they were last written, which are nearly all: locking rows first
@@ -45,7 +50,8 @@ thread_local! {
     static UPDATE_NEVER_LOCKED: Statement = const { Statement::joined(
         |schema| format!(
             "UPDATE {schema}.user_sessions s
-             SET last_activity = greatest(least(s.last_activity, $5), u.last_activity),
+             SET last_activity = CASE WHEN s.last_activity > $5 THEN u.last_activity
+                                      ELSE greatest(s.last_activity, u.last_activity) END,
                  is_active = u.is_active, ended_at = u.ended_at
              FROM unnest($1, $2, $3, $4) AS u (id, last_activity, is_active, ended_at)
              WHERE s.id = ANY ($1) AND s.id = u.id AND {MAY_UPDATE} AND s.xmax = '0'::xid
@@ -64,7 +70,8 @@ thread_local! {
                  FOR NO KEY UPDATE OF s SKIP LOCKED
              )
              UPDATE {schema}.user_sessions s
-             SET last_activity = greatest(least(s.last_activity, $5), a.last_activity),
+             SET last_activity = CASE WHEN s.last_activity > $5 THEN a.last_activity
+                                      ELSE greatest(s.last_activity, a.last_activity) END,
                  is_active = a.is_active, ended_at = a.ended_at
              FROM available a WHERE s.ctid = a.row_ctid
              RETURNING s.id"
@@ -101,6 +108,7 @@ fn update(statement: &Statement, rows: &[SessionUpdate], now: Micros, written: &
         value::array(rows.iter().map(|row| row.is_active)),
         value::array(rows.iter().map(|row| row.ended_at.map(value::timestamptz))),
         Value::Time(now),
+        Value::Time(roster::ambiguous_until()),
     ];
     statement.write(&values, |rows| {
         written.extend(rows.iter().filter_map(|row| row.uuid(1)))

@@ -20,8 +20,8 @@ use crate::{
 const BATCH: i64 = 10_000;
 
 /// Whether a row of `user_sessions` is live by the table alone. `$1` is now, `$2` the newest last activity that has
-/// timed out, `$3` true during the grace period.
-const LIVE: &str = "is_active AND ended_at IS NULL AND expires_at > $1 AND (last_activity > $2 OR $3)";
+/// timed out.
+const LIVE: &str = "is_active AND ended_at IS NULL AND expires_at > $1 AND last_activity > $2";
 
 thread_local! {
     static ACTIVE_SESSIONS: Statement = const { Statement::on_all(
@@ -48,11 +48,11 @@ thread_local! {
     ) };
     static LIVE_SESSIONS: Statement = const { Statement::on_all(
         |schema| format!("SELECT id, user_id FROM {schema}.user_sessions WHERE {LIVE}"),
-        &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::BOOLOID],
+        &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
     ) };
     static LIVE_SESSIONS_OF_USERS: Statement = const { Statement::on_many(
-        |schema| format!("SELECT id, user_id FROM {schema}.user_sessions WHERE user_id = ANY ($4) AND {LIVE}"),
-        &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::BOOLOID, pg_sys::UUIDARRAYOID],
+        |schema| format!("SELECT id, user_id FROM {schema}.user_sessions WHERE user_id = ANY ($3) AND {LIVE}"),
+        &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID],
     ) };
 }
 
@@ -130,14 +130,13 @@ pub fn users_live_only_in_table(tenant: Tenant, only: Option<&[Uuid]>, now: &Now
         }
     };
     let current = Value::Time(now.wall());
-    let timed_out = Value::Time(now.wall().saturating_sub(timeout));
-    let in_grace = Value::Bool(now.steady < tenant.grace_until());
+    let timed_out = Value::Time(tenant.timed_out_at(now, timeout));
     match only {
         None => LIVE_SESSIONS.with(|statement| {
-            statement.read_in_batches(&[current, timed_out, in_grace], BATCH, add, || true);
+            statement.read_in_batches(&[current, timed_out], BATCH, add, || true);
         }),
         Some(only) => LIVE_SESSIONS_OF_USERS.with(|statement| {
-            let values = [current, timed_out, in_grace, Value::Uuids(only)];
+            let values = [current, timed_out, Value::Uuids(only)];
             statement.read(Snapshot::Latest, &values, |rows| rows.iter().for_each(&mut add));
         }),
     }

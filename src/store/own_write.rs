@@ -23,7 +23,7 @@ pub struct SessionUpdate {
 #[derive(Clone, Copy)]
 struct Running {
     rows: *const [SessionUpdate],
-    /// An activity in the table that is later becomes this.
+    /// An activity that the table has from after this is replaced.
     now: Micros,
     /// How many triggers are running inside each other when the statement fires one.
     trigger_depth: i32,
@@ -34,7 +34,7 @@ thread_local! {
 }
 
 /// Runs `f`, whose statement writes `rows`; the triggers neither correct nor capture them. An activity that the table has
-/// from after `now` becomes now.
+/// from after `now` is replaced, any other only by a later one.
 pub fn run<R>(rows: &[SessionUpdate], now: Micros, f: impl FnOnce() -> R) -> R {
     struct Restore(Option<Running>);
     impl Drop for Restore {
@@ -64,8 +64,12 @@ pub fn intended(old: &RowImage) -> Option<RowImage> {
     // SAFETY: the list lives until `run` has returned, which resets the variable first.
     let rows = unsafe { &*running.rows };
     let row = &rows[rows.binary_search_by_key(&old.id, |row| row.id).ok()?];
+    let last_activity = match old.last_activity > running.now {
+        true => row.last_activity,
+        false => old.last_activity.max(row.last_activity),
+    };
     Some(RowImage {
-        last_activity: old.last_activity.min(running.now).max(row.last_activity),
+        last_activity,
         is_active: row.is_active,
         ended: row.ended_at.is_some(),
         ..*old

@@ -172,6 +172,7 @@ pub fn update<'a>(old: &SessionFields<'a>, new: &mut SessionFields<'a>, set: Col
         Intent::End => {
             new.is_active = Some(false);
             new.ended_at = Some(context.now);
+            new.last_activity = context.later_activity(old.last_activity, None);
         }
         Intent::Beat(_) | Intent::None => {}
     }

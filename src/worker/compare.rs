@@ -34,7 +34,13 @@ pub fn check_table(tenant: Tenant, updates: &mut [UserUpdate]) {
     if inactive.is_empty() {
         return;
     }
-    let live = load::users_live_only_in_table(tenant, Some(&inactive), &tenant.now(), settings::active_timeout());
+    tenant.note_standstill();
+    let live = load::users_live_only_in_table(
+        tenant,
+        Some(&inactive),
+        &tenant.synchronize_clock(),
+        settings::active_timeout(),
+    );
     for update in updates {
         if live.contains(&update.user.user_id) {
             update.user.active = true;
@@ -47,7 +53,8 @@ pub fn check_table(tenant: Tenant, updates: &mut [UserUpdate]) {
 /// Compares all users of the tables with the roster, and returns those who differ, with `reason` as the reason if it is
 /// known. To be called in a transaction.
 pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Vec<UserUpdate> {
-    let (now, timeout) = (tenant.now(), settings::active_timeout());
+    tenant.note_standstill();
+    let (now, timeout) = (tenant.synchronize_clock(), settings::active_timeout());
     // First what was written, then the roster: users who change in between are in the roster's queue.
     let mut written_online = load::online_users();
     let mut active = tenant.active_users(&now, timeout);

@@ -28,16 +28,11 @@ use crate::{
     },
     pg::{compat, fault_point, installed::Installed},
     roster::{self, Now, Tenant},
-    rules::{
-        status::Reason,
-        time::{Micros, USECS_PER_SEC},
-    },
+    rules::{status::Reason, time::Micros},
     settings,
     store::feed_state::{self, FeedState},
 };
 
-/// Where the clock is set by less, the activity in the table is close enough. In microseconds.
-const MAX_UNWRITTEN_STEP: u64 = USECS_PER_SEC as u64;
 /// Tombstones freed at once.
 const TOMBSTONES_PER_ROUND: usize = 10_000;
 
@@ -108,7 +103,7 @@ impl Worker {
             database_watch,
             is_reconciled: false,
             reconcile_pause: None,
-            clock_moved: tenant.clock_moved(),
+            clock_moved: 0,
             tables: TableWatch::default(),
         })
     }
@@ -265,9 +260,9 @@ impl Worker {
         let now = self.tenant.synchronize_clock();
         self.follow_clock(&now);
         // Before this says that it runs again.
-        self.tenant.note_standstill(&now);
+        let uptime = self.tenant.note_standstill();
         self.tenant.sweep(&now, self.timeout);
-        self.tenant.tick_done(&now);
+        self.tenant.tick_done(&now, uptime);
         if self.is_reconciled && self.tenant.dirty_users() == 0 && !self.changes.holds_back() {
             self.tenant.set_written(now.steady);
         }
@@ -281,7 +276,7 @@ impl Worker {
         if moved > 0 {
             self.tenant.reschedule_all(self.timeout, now);
         }
-        if moved > MAX_UNWRITTEN_STEP {
+        if Tenant::is_large_step(moved) {
             self.tenant.reflush_all();
             self.cleaner.clean_sessions_now();
         }

@@ -14,12 +14,9 @@ use super::{
 };
 use crate::{
     launcher::locks::{self, Holder},
-    pg::{compat, fault_point, text},
+    pg::{fault_point, text},
     roster::Tenant,
-    rules::{
-        payload::{self, Alphabet, Change},
-        time::USECS_PER_SEC,
-    },
+    rules::payload::{self, Alphabet, Change},
     settings::{self, NotifyPayload},
     store::feed_state::FeedState,
 };
@@ -29,6 +26,8 @@ unsafe extern "C-unwind" {
     fn Async_Notify(channel: *const c_char, payload: *const c_char);
 }
 
+/// The least time between two warnings that notifications could not be sent.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Retry delay after the notification queue was full, or another error.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long the commit waits at first for the lock that all commits that notify take, in any database. Nothing is swept
@@ -185,13 +184,13 @@ fn notify(wait: Duration, messages: Vec<String>) -> Result<(), Aborted> {
 /// Logs that notifications could not be sent, at most once a minute.
 fn warn_not_sent(failure: &Failure) {
     thread_local! {
-        static LAST_WARNED_AT: Cell<i64> = const { Cell::new(i64::MIN) };
+        static LAST_WARNED_AT: Cell<Option<Instant>> = const { Cell::new(None) };
     }
-    let now = compat::now();
-    if now.saturating_sub(LAST_WARNED_AT.get()) < 60 * USECS_PER_SEC {
+    let now = Instant::now();
+    if LAST_WARNED_AT.get().is_some_and(|at| now - at < WARNING_INTERVAL) {
         return;
     }
-    LAST_WARNED_AT.set(now);
+    LAST_WARNED_AT.set(Some(now));
     // What the commit of a transaction that notifies raises when the queue is full.
     if failure.code != PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED {
         ErrorReport::new(failure.code, "could not send notifications", pgrx::function_name!())

@@ -176,6 +176,65 @@ fn an_activity_in_the_future_becomes_now_where_memory_is_full() {
 }
 
 #[test]
+fn who_beats_stays_online_where_memory_is_full_though_the_clock_is_set_forward() {
+    let cluster = Cluster::private(&[("presence.max_sessions", "64"), ("presence.active_timeout", "10min")]);
+    let database = cluster.database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    for _ in 0..80 {
+        service.start(Uuid::new_v4());
+    }
+    wait_until("everybody is written", || {
+        service
+            .query_one("SELECT count(*) FROM presence.user_presence WHERE is_online", &[])
+            .unwrap()
+            .get::<_, i64>(0)
+            == 80
+    });
+    set_clock(&cluster, HOUR);
+    assert_eq!(service.online_count(), 80);
+    wait_for_sweeps(&mut service);
+    service.batch_execute("SELECT presence.cleanup_sessions()").unwrap();
+    assert_eq!(service.online_count(), 80);
+    let sql = "SELECT count(*) FROM presence.presence_changes WHERE status = 'inactive'";
+    assert_eq!(service.query_one(sql, &[]).unwrap().get::<_, i64>(0), 0);
+}
+
+#[test]
+fn what_timed_out_before_the_clock_was_set_back_is_written() {
+    let cluster = Cluster::private(&[
+        ("presence.active_timeout", "4s"),
+        ("presence.heartbeat_interval", "1s"),
+        ("presence.flush_interval", "1s"),
+        ("presence.retention", "7d"),
+    ]);
+    let database = cluster.database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    let sessions: Vec<Uuid> = (0..2).map(|_| service.start(Uuid::new_v4()).id).collect();
+    let sql = "SELECT count(*) FROM presence.user_sessions WHERE NOT is_active AND ended_at IS NULL";
+    let mut timed_out = || -> i64 { service.query_one(sql, &[]).unwrap().get(0) };
+    wait_until("the timeouts are written", || timed_out() == sessions.len() as i64);
+    drop(service);
+    let mut service = database.connect();
+    let later = Uuid::new_v4();
+    service.start(later);
+    service.wait_for_written(later, true);
+    // Less than the others have been silent for, and then more.
+    for step in [-2, -HOUR] {
+        set_clock(&cluster, step);
+        wait_for_sweeps(&mut service);
+    }
+    wait_until("the timeout of the later one is written", || {
+        service.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 3
+    });
+    let sql = "SELECT oldest_unflushed_ms IS NULL FROM presence.presence_stats";
+    wait_until("nothing is left to write", || {
+        service.query_one(sql, &[]).unwrap().get(0)
+    });
+}
+
+#[test]
 fn a_plain_update_beats_though_the_table_has_an_activity_in_the_future() {
     let cluster = short_timeout();
     let database = cluster.database();
@@ -300,6 +359,27 @@ fn a_standstill_of_the_server_takes_nobody_offline_whoever_wakes_first() {
     let worker = database.worker();
     stands_still(&database, |_| worker, false);
     stands_still(&database, backend, true);
+}
+
+#[test]
+fn two_standstills_in_a_row_take_nobody_offline() {
+    let cluster = clients_beat_every_two_seconds();
+    let database = cluster.database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    service.wait_for_written(user, true);
+    let launcher = launcher(&mut service);
+    for _ in 0..2 {
+        stand_still(&cluster, launcher, || ());
+        // It runs again, for less than the grace.
+        wait_for_sweeps(&mut service);
+    }
+    assert!(service.is_online(user));
+    assert_eq!(service.beat(session.id), "ok");
+    wait_for_sweeps(&mut service);
+    assert_eq!(reasons(&mut service, user), ["started"]);
 }
 
 #[test]
