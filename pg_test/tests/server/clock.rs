@@ -159,7 +159,7 @@ fn an_activity_in_the_future_becomes_now_with_the_next_flush() {
 
 #[test]
 fn an_activity_in_the_future_becomes_now_where_memory_is_full() {
-    let cluster = Cluster::private(&[("presence.max_sessions", "64")]);
+    let cluster = Cluster::private(&[("presence.max_sessions", "64"), ("presence.flush_interval", "1s")]);
     let database = cluster.database();
     database.wait_until_served();
     let mut service = database.connect();
