@@ -5,7 +5,7 @@ use crate::{
     roster::{Key, Owner, Tenant},
     settings,
     store::session,
-    triggers::held,
+    triggers::{held, pending},
 };
 
 /// The outcome of reading a session from the table.
@@ -35,8 +35,13 @@ pub fn read_through(tenant: Tenant, key: &Key, owner: &Owner) -> ReadThrough {
         tenant.count_rejected();
         return ReadThrough::Ended;
     }
+    // The row may be this transaction's own, which is not to get into the roster before the commit.
+    let pinned = match pending::has_overflowed() {
+        true => None,
+        false => tenant.pin(&row).ok(),
+    };
     // Reserve the slot, then read the row again: an end that commits in between finds the slot and marks it.
-    let Ok((reservation, stamp)) = tenant.pin(&row) else {
+    let Some((reservation, stamp)) = pinned else {
         tenant.set_overflow();
         return match session::write_beat(&row.id) {
             true => ReadThrough::BeatWritten,

@@ -130,5 +130,9 @@ fn record(tenant: Tenant, command: pg_sys::CommandId, image: RowImage, effect: E
         tenant.set_overflow();
     }
     write.stamp = roster::take_stamp(has_no_slot);
-    pending::push(tenant, command, PendingWrite::Row(write, reservation));
+    if !has_no_slot || pending::keeps_without_slot() {
+        pending::push(tenant, command, PendingWrite::Row(write, reservation));
+    } else if !pending::has_overflowed() {
+        pending::push(tenant, command, PendingWrite::Overflow);
+    }
 }

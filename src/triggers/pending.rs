@@ -4,7 +4,7 @@
 //! in the order in which subtransactions begin, the rollback of one discards every entry with its number or a higher
 //! one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -25,6 +25,8 @@ pub enum PendingWrite {
     Truncate(u64),
     /// What the roster knows of the last activity of this user is to be forgotten.
     Forget(Uuid),
+    /// Rows that the roster has no room for, and of which there are too many to keep: it has to be loaded again.
+    Overflow,
 }
 
 struct Entry {
@@ -45,8 +47,16 @@ impl Entry {
     fn row(&self) -> Option<(&Write, Option<Reservation>)> {
         match &self.write {
             PendingWrite::Row(write, reservation) => Some((write, *reservation)),
-            PendingWrite::Truncate(_) | PendingWrite::Forget(_) => None,
+            PendingWrite::Truncate(_) | PendingWrite::Forget(_) | PendingWrite::Overflow => None,
         }
+    }
+
+    fn lacks_slot(&self) -> bool {
+        matches!(&self.write, PendingWrite::Row(write, None) if !write.is_end())
+    }
+
+    fn is_overflow(&self) -> bool {
+        matches!(&self.write, PendingWrite::Overflow)
     }
 
     fn matches(&self, key: &Key) -> bool {
@@ -81,6 +91,14 @@ const FEW: usize = 16;
 
 static PENDING: ProcessLocal<RefCell<Vec<Entry>>> = ProcessLocal::new(RefCell::new(Vec::new()));
 
+/// Writes without a slot that are kept for the case that the roster has room for them at commit. A restore may write
+/// millions.
+const MAX_WITHOUT_SLOT: usize = 10_000;
+
+/// How many of the entries are writes without a slot, and how many say that there are more.
+static WITHOUT_SLOT: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
+static OVERFLOWS: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
+
 /// The entries by session and by token, as far as they have been looked up.
 struct Indexes {
     by_id: WriteIndex,
@@ -97,6 +115,16 @@ pub fn is_empty() -> bool {
     PENDING.borrow().is_empty()
 }
 
+/// Whether another write without a slot is to be kept. Otherwise [`PendingWrite::Overflow`] stands for it, once.
+pub fn keeps_without_slot() -> bool {
+    WITHOUT_SLOT.get() < MAX_WITHOUT_SLOT
+}
+
+/// Whether the transaction has written rows that are not kept: nobody else sees them before the commit.
+pub fn has_overflowed() -> bool {
+    OVERFLOWS.get() > 0
+}
+
 /// Allocates memory for one more entry, so that [`push`] cannot fail. Returns false where there is none.
 pub fn ensure_capacity() -> bool {
     PENDING.borrow_mut().try_reserve(1).is_ok()
@@ -109,13 +137,16 @@ pub fn push(tenant: Tenant, command: pg_sys::CommandId, write: PendingWrite) {
     let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
     let mut pending = PENDING.borrow_mut();
     let newest_command = pending.last().map_or(command, |last| last.newest_command.max(command));
-    pending.push(Entry {
+    let entry = Entry {
         subtransaction,
         command,
         newest_command,
         tenant,
         write,
-    });
+    };
+    WITHOUT_SLOT.set(WITHOUT_SLOT.get() + usize::from(entry.lacks_slot()));
+    OVERFLOWS.set(OVERFLOWS.get() + usize::from(entry.is_overflow()));
+    pending.push(entry);
 }
 
 /// Returns this transaction's last write of a session. Errors: 53200 where there is no memory to look it up.
@@ -176,6 +207,8 @@ pub fn discard_from(from: pg_sys::SubTransactionId) {
     while let Some(entry) = pending.pop_if(|entry| entry.subtransaction >= from) {
         indexes.by_id.remove_last(pending.len(), entry.id_hash());
         indexes.by_digest.remove_last(pending.len(), entry.digest_hash());
+        WITHOUT_SLOT.set(WITHOUT_SLOT.get() - usize::from(entry.lacks_slot()));
+        OVERFLOWS.set(OVERFLOWS.get() - usize::from(entry.is_overflow()));
         if let PendingWrite::Row(_, Some(reservation)) = entry.write {
             entry.tenant.cancel_reservation(reservation);
         }
@@ -201,10 +234,13 @@ pub fn apply(timeout: i64) {
                 PendingWrite::Row(..) => {}
                 PendingWrite::Truncate(stamp) => entry.tenant.truncate(stamp),
                 PendingWrite::Forget(user_id) => entry.tenant.forget_user(&user_id),
+                PendingWrite::Overflow => entry.tenant.set_overflow(),
             }
         }
     }
     pending.clear();
+    WITHOUT_SLOT.set(0);
+    OVERFLOWS.set(0);
     let mut indexes = INDEXES.borrow_mut();
     indexes.by_id.clear();
     indexes.by_digest.clear();

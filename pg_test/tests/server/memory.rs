@@ -22,6 +22,30 @@ fn limit_memory(client: &mut Client, bytes: u64) {
 }
 
 #[test]
+fn rows_that_the_roster_has_no_room_for_need_no_memory_until_the_commit() {
+    let cluster = Cluster::private(&[("presence.max_sessions", "1000")]);
+    let database = cluster.database();
+    let mut client = database.connect();
+    client.start(Uuid::new_v4());
+    limit_memory(&mut client, 60 * MB);
+    let mut transaction = client.transaction().unwrap();
+    let sql = "INSERT INTO presence.user_sessions (user_id) SELECT gen_random_uuid() FROM generate_series(1, 400000)";
+    transaction.execute(sql, &[]).unwrap();
+    // A session of this transaction's own, of which nothing is kept.
+    let sql = "SELECT id, user_id, presence.heartbeat(id) FROM presence.user_sessions ORDER BY ctid DESC LIMIT 1";
+    let row = transaction.query_one(sql, &[]).unwrap();
+    let (session, user): (Uuid, Uuid) = (row.get(0), row.get(1));
+    assert_eq!(row.get::<_, &str>(2), "ok");
+    let mut other = database.connect();
+    assert_eq!(other.beat(session), "unknown");
+    assert!(!other.is_online(user));
+    transaction.commit().unwrap();
+    assert!(other.is_online(user));
+    assert_eq!(other.beat(session), "ok");
+    assert_eq!(other.online_count(), 400_001);
+}
+
+#[test]
 fn a_call_for_which_there_is_no_memory_fails_alone() {
     let cluster = Cluster::private(&[]);
     let database = cluster.database();
