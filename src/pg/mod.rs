@@ -1,5 +1,6 @@
 //! PostgreSQL APIs that pgrx does not provide, and differences between PostgreSQL's major versions.
 
+pub mod background_workers;
 pub mod catalog;
 pub mod clock;
 pub mod compat;
@@ -7,6 +8,7 @@ pub mod errors;
 pub mod fault_point;
 pub mod installed;
 pub mod lineage;
+pub mod lock_guard;
 mod members;
 pub mod memory;
 pub mod process_local;
