@@ -5,6 +5,7 @@
 
 mod atomic;
 mod beat;
+mod blocks;
 mod counters;
 mod deadline;
 mod dirty;
