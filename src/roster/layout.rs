@@ -110,6 +110,11 @@ pub struct DirtyQueue {
     pub head: SharedU32,
     pub tail: SharedU32,
     pub length: SharedU32,
+    /// Commits that are being applied in parts, how many there have been, and since when there has been one; see
+    /// [`super::large_commit`].
+    pub large_commits: SharedU32,
+    pub large_commits_begun: SharedU32,
+    pub large_commits_since: SharedTime,
     /// Since when a change has waited: not later than the oldest that is queued, or taken but not written. 0: none has.
     pub since: SharedTime,
 }

@@ -107,6 +107,8 @@ enum Source {
 impl ChangeWriter {
     /// Returns when to write, if there is anything to write.
     pub fn due(&self, tenant: Tenant) -> Option<Instant> {
+        // Who applies a large commit wakes the worker at its end.
+        tenant.settled(compat::now())?;
         let now = Instant::now();
         let is_pending = tenant.dirty_users() > 0 || !self.suspects.is_empty();
         let set_aside = self
@@ -166,8 +168,17 @@ impl ChangeWriter {
             }
         }
         let (start, taken_at) = (Instant::now(), compat::now());
+        let settled = tenant.settled(taken_at);
+        if settled.is_none() {
+            return Batch::Empty;
+        }
         let (source, mut updates) = self.next_batch(tenant);
         if updates.is_empty() {
+            return Batch::Empty;
+        }
+        if tenant.settled(taken_at) != settled {
+            // Their statuses may be from the midst of a large commit.
+            self.defer(updates);
             return Batch::Empty;
         }
         let takes_all = source == Source::Queue && updates.len() < self.batch_size;

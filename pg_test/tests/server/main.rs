@@ -23,6 +23,7 @@ mod huge_pages;
 mod identity;
 mod install;
 mod invalid_arguments;
+mod large_commits;
 mod launcher;
 mod memory;
 mod nested_triggers;
