@@ -91,4 +91,10 @@ pub const ROWS: &[Row] = &[
         "1.5",
         "1.2",
     ),
+    row(
+        "neighbors",
+        "CPU of the worker of an empty database while another holds 1 million sessions ÷ alone",
+        "1.2",
+        "1",
+    ),
 ];

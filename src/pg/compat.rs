@@ -3,7 +3,10 @@
 //! pgrx guards each call into PostgreSQL with a `sigsetjmp`, which costs more than the calls below. As used here they
 //! cannot raise an error, or their callers can be jumped over, so they are declared again without the guard.
 
-use std::ffi::CStr;
+use std::{
+    ffi::CStr,
+    sync::atomic::{AtomicI32, Ordering},
+};
 
 use pgrx::pg_sys;
 
@@ -82,6 +85,22 @@ pub unsafe fn lwlock_acquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode
 pub unsafe fn lwlock_release(lock: *mut pg_sys::LWLock) {
     // SAFETY: as the caller promises.
     unsafe { unguarded::LWLockRelease(lock) };
+}
+
+/// Whether processes wait for a lightweight lock: a guess, as they come and go. One that has been woken and not got the
+/// lock yet does not count.
+///
+/// # Safety
+/// `lock` is an initialized lock in shared memory.
+#[inline]
+pub unsafe fn lwlock_is_waited_for(lock: *mut pg_sys::LWLock) -> bool {
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15", feature = "pg16"))]
+    const NOBODY: i32 = pg_sys::INVALID_PGPROCNO as i32;
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    const NOBODY: i32 = pg_sys::INVALID_PROC_NUMBER;
+    // SAFETY: as the caller promises; other processes write the number as a whole.
+    let first = unsafe { AtomicI32::from_ptr(&raw mut (*lock).waiters.head) };
+    first.load(Ordering::Relaxed) != NOBODY
 }
 
 /// Allocates memory in the current memory context.

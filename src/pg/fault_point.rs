@@ -3,8 +3,8 @@
 /// Waits for `presence_test.<name>_delay` milliseconds, if that is set.
 ///
 /// At `commit`, in the commit callback, other transactions already see the commit and may write the same rows, so callbacks
-/// can run in the opposite order of the commits. At `read`, between the two reads of a session, the process can be
-/// terminated.
+/// can run in the opposite order of the commits. At `apply`, between the parts of a large commit, readers already see some
+/// of it. At `read`, between the two reads of a session, the process can be terminated.
 #[cfg(debug_assertions)]
 pub fn delay(name: &str) {
     use pgrx::pg_sys;

@@ -61,11 +61,15 @@ impl Writer {
     pub fn drop_users_without_worker(&self) {
         let now = self.roster.now();
         let ever = self.roster.header.free_lists.tenants_ever.get() as usize;
+        let used = self.roster.user_blocks.used();
         for (index, tenant) in self.roster.tenants[..ever].iter().enumerate() {
             if tenant.worker.pid.get() == 0 && tenant.dirty.length.get() > 0 {
                 tenant.compare.set(1);
                 for _ in 0..BATCH {
                     self.take_one_dirty(index, 0, &now);
+                }
+                if self.roster.user_blocks.used() < used {
+                    return;
                 }
             }
         }
@@ -118,7 +122,7 @@ impl Tenant {
                 dirty.push(user);
                 taken += 1;
             }
-            drop(writer);
+            writer.give_way();
             if taken < room {
                 break;
             }

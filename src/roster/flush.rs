@@ -53,10 +53,14 @@ impl Tenant {
     pub fn flush_candidates(&self, cursor: &mut u32, max: usize, scope: FlushScope, now: &Now) -> Vec<FlushRow> {
         let roster = self.roster();
         let origin = roster.header.origin.get();
-        let ever = roster.header.free_lists.slots_ever.get();
         let mut rows = Vec::with_capacity(max);
-        let mut at = *cursor;
-        while at < ever && rows.len() < max {
+        let slots = roster.slot_blocks.entries_of(self.index(), *cursor);
+        *cursor = 0;
+        for at in slots {
+            if rows.len() == max {
+                *cursor = at;
+                break;
+            }
             let slot = &roster.slots[at as usize];
             // Checked first without the lock, which is taken only where there is something to write.
             if slot.tenant.get() as usize == self.index() && is_candidate(slot, scope, origin) {
@@ -79,9 +83,7 @@ impl Tenant {
                 }
                 drop(writer);
             }
-            at += 1;
         }
-        *cursor = if at >= ever { 0 } else { at };
         rows
     }
 
@@ -119,9 +121,9 @@ impl Tenant {
     pub fn oldest_unflushed(&self) -> Option<SteadyTime> {
         let roster = self.roster();
         let origin = roster.header.origin.get();
-        let ever = roster.header.free_lists.slots_ever.get() as usize;
-        roster.slots[..ever]
-            .iter()
+        let slots = roster.slot_blocks.entries_of(self.index(), 0);
+        slots
+            .map(|at| &roster.slots[at as usize])
             .filter(|slot| slot.tenant.get() as usize == self.index())
             .filter(|slot| is_candidate(slot, FlushScope::All, origin))
             // What is written again after the clock was set, the table has.

@@ -1,13 +1,16 @@
-//! Slots and user entries that are in use, those that are free, and those that can be evicted.
+//! Slots and user entries: taking a free one, returning it, and evicting where there is none. [`super::blocks`] keeps
+//! which are in use.
 //!
 //! Everything here happens under the writers' lock.
 
 use super::{
+    blocks::Blocks,
     deadline::deadline,
-    layout::{NONE, Slot},
+    layout::Slot,
     stamp::LOADED,
     state::{SessionFlag, SessionState},
     sweep_clock,
+    tenant::Tenant,
     writer::Writer,
 };
 use crate::{rules::status::Reason, settings};
@@ -17,30 +20,14 @@ use crate::{rules::status::Reason, settings};
 pub struct Full;
 
 impl Writer {
-    /// Takes a free slot, evicting a session where there is none.
-    pub fn allocate_slot(&self) -> Result<u32, Full> {
-        let lists = &self.roster.header.free_lists;
-        let never_used = lists.slots_ever.get();
-        let at = if let Some(free) = self.pop_free_slot() {
-            free
-        } else if (never_used as usize) < self.roster.slots.len() {
-            lists.slots_ever.set(never_used + 1);
-            never_used
-        } else {
-            self.evict()?;
-            self.pop_free_slot().ok_or(Full)?
-        };
-        lists.slots_used.add(1);
-        Ok(at)
-    }
-
-    fn pop_free_slot(&self) -> Option<u32> {
-        let lists = &self.roster.header.free_lists;
-        let free = lists.free_slot.get();
-        (free != NONE).then(|| {
-            lists.free_slot.set(self.roster.slots[free as usize].id_next.get());
-            free
-        })
+    /// Takes a free slot for a tenant, evicting a session where there is none.
+    pub fn allocate_slot(&self, tenant: usize) -> Result<u32, Full> {
+        let blocks = &self.roster.slot_blocks;
+        if let Some(at) = blocks.allocate(tenant) {
+            return Ok(at);
+        }
+        self.evict()?;
+        blocks.allocate(tenant).ok_or(Full)
     }
 
     /// Returns a slot that is in no chain any more.
@@ -48,44 +35,22 @@ impl Writer {
         let slot = &self.roster.slots[at as usize];
         self.roster.seen[at as usize].set(sweep_clock::NEVER);
         slot.state.set(SessionState::Empty);
-        let lists = &self.roster.header.free_lists;
-        slot.id_next.set(lists.free_slot.get());
-        lists.free_slot.set(at);
-        lists.slots_used.sub(1);
+        self.roster.slot_blocks.release(at);
     }
 
-    /// Takes a free user entry. Where there is none, tenants without a worker give some up.
-    pub fn allocate_user(&self) -> Result<u32, Full> {
-        let lists = &self.roster.header.free_lists;
-        let never_used = lists.users_ever.get();
-        let at = if let Some(free) = self.pop_free_user() {
-            free
-        } else if (never_used as usize) < self.roster.users.len() {
-            lists.users_ever.set(never_used + 1);
-            never_used
-        } else {
-            self.drop_users_without_worker();
-            self.pop_free_user().ok_or(Full)?
-        };
-        lists.users_used.add(1);
-        Ok(at)
-    }
-
-    fn pop_free_user(&self) -> Option<u32> {
-        let lists = &self.roster.header.free_lists;
-        let free = lists.free_user.get();
-        (free != NONE).then(|| {
-            lists.free_user.set(self.roster.users[free as usize].hash_next.get());
-            free
-        })
+    /// Takes a free user entry for a tenant. Where there is none, tenants without a worker give some up.
+    pub fn allocate_user(&self, tenant: usize) -> Result<u32, Full> {
+        let blocks = &self.roster.user_blocks;
+        if let Some(at) = blocks.allocate(tenant) {
+            return Ok(at);
+        }
+        self.drop_users_without_worker();
+        blocks.allocate(tenant).ok_or(Full)
     }
 
     /// Returns a user entry that is in no chain any more.
     pub fn release_user(&self, at: u32) {
-        let lists = &self.roster.header.free_lists;
-        self.roster.users[at as usize].hash_next.set(lists.free_user.get());
-        lists.free_user.set(at);
-        lists.users_used.sub(1);
+        self.roster.user_blocks.release(at);
     }
 
     /// Frees one slot that nobody needs: an ended session whose end is written, or a timed out one that the table has.
@@ -147,5 +112,25 @@ impl Writer {
         let known = sweep_clock::ceil(slot.last_activity.get(), self.roster.header.origin.get());
         known <= slot.flushed.get()
             && slot.flags.has(SessionFlag::TableInactive) == (slot.state.get() == SessionState::TimedOut)
+    }
+}
+
+impl Tenant {
+    /// Looks at up to `max` mixed blocks of slots, and as many of users, of whatever tenants, and gives those back to one
+    /// tenant that has them alone by now. For the worker.
+    pub fn unmix_blocks(&self, max: usize) {
+        let roster = self.roster();
+        let unmix = |blocks: &Blocks, tenant_of: &dyn Fn(u32) -> u16| {
+            for _ in 0..max {
+                let Some(block) = blocks.next_mixed() else {
+                    return;
+                };
+                let writer = roster.write();
+                blocks.unmix(block, tenant_of);
+                writer.give_way_without_waking();
+            }
+        };
+        unmix(&roster.slot_blocks, &|at| roster.slots[at as usize].tenant.get());
+        unmix(&roster.user_blocks, &|at| roster.users[at as usize].tenant.get());
     }
 }

@@ -3,10 +3,11 @@
 //! One block, sized at server start from `presence.max_sessions`:
 //!
 //! ```text
-//! Header │ locks │ Tenant × MAX_TENANTS │ in-flight stamps │ counters │ 3 × buckets │ seen │ Slot × N │ User × M
+//! Header │ locks │ Tenant × MAX_TENANTS │ in-flight stamps │ counters │ 3 × buckets │ seen │ blocks │ Slot × N │ User × M
 //! ```
 //!
-//! `seen` is apart from the slots so that the sweep reads four bytes a session, sequentially.
+//! `seen` is apart from the slots so that the sweep reads four bytes a session, sequentially. [`super::blocks`] says which
+//! slots and users are in use, and by which tenants.
 
 use std::{cell::UnsafeCell, sync::atomic::AtomicPtr};
 
@@ -14,6 +15,7 @@ use pgrx::pg_sys::{LWLockPadded, Latch};
 
 use super::{
     atomic::{SharedFlags, SharedSteadyTime, SharedTime, SharedU8, SharedU16, SharedU32, SharedU64, SharedWords},
+    blocks::{BlockLists, Blocks, BlocksPlan},
     lock::LOCKS,
     state::{SessionFlag, SharedState, UserFlag},
 };
@@ -115,6 +117,11 @@ pub struct DirtyQueue {
     pub head: SharedU32,
     pub tail: SharedU32,
     pub length: SharedU32,
+    /// Commits that are being applied in parts, how many there have been, and since when there has been one; see
+    /// [`super::large_commit`].
+    pub large_commits: SharedU32,
+    pub large_commits_begun: SharedU32,
+    pub large_commits_since: SharedSteadyTime,
     /// Since when a change has waited: not later than the oldest that is queued, or taken but not written; none if none has.
     pub since: SharedSteadyTime,
 }
@@ -221,16 +228,11 @@ pub struct LauncherEntry {
     pub requested: [SharedU32; 64],
 }
 
-/// Which slots and users are in use. Protected by the writers' lock.
+/// How many slots and users are in use, and where there is room. Protected by the writers' lock.
 #[repr(C, align(64))]
 pub struct FreeLists {
-    pub free_slot: SharedU32,
-    pub free_user: SharedU32,
-    /// Slots and users that were ever in use: how far a scan has to go.
-    pub slots_ever: SharedU32,
-    pub users_ever: SharedU32,
-    pub slots_used: SharedU32,
-    pub users_used: SharedU32,
+    pub slots: BlockLists,
+    pub users: BlockLists,
     /// Where the search for a slot to evict continues.
     pub evict_hand: SharedU32,
     pub tenants_ever: SharedU32,
@@ -254,6 +256,8 @@ pub struct Plan {
     pub by_digest_at: usize,
     pub by_user_at: usize,
     pub seen_at: usize,
+    pub slot_blocks: BlocksPlan,
+    pub user_blocks: BlocksPlan,
     pub slots_at: usize,
     pub users_at: usize,
     pub size: usize,
@@ -278,6 +282,8 @@ impl Plan {
         let by_digest_at = place(BUCKETS * slots * 4);
         let by_user_at = place(BUCKETS * users * 4);
         let seen_at = place(slots * 4);
+        let slot_blocks = BlocksPlan::new(slots, MAX_TENANTS, &mut place);
+        let user_blocks = BlocksPlan::new(users, MAX_TENANTS, &mut place);
         let slots_at = place(slots * size_of::<Slot>());
         let users_at = place(users * size_of::<User>());
         Plan {
@@ -292,6 +298,8 @@ impl Plan {
             by_digest_at,
             by_user_at,
             seen_at,
+            slot_blocks,
+            user_blocks,
             slots_at,
             users_at,
             size: at,
@@ -310,6 +318,8 @@ pub struct Roster {
     pub by_user: &'static [SharedU32],
     pub users: &'static [User],
     pub seen: &'static [SharedU32],
+    pub slot_blocks: Blocks,
+    pub user_blocks: Blocks,
     pub inflight: &'static [InFlight],
     pub backend_counters: &'static [BackendCounters],
 }
@@ -337,8 +347,11 @@ impl Roster {
                 // SAFETY: as above.
                 unsafe { std::slice::from_raw_parts(base.add(at).cast::<T>(), n) }
             }
+            let header = &*base.cast::<Header>();
             Roster {
-                header: &*base.cast::<Header>(),
+                header,
+                slot_blocks: Blocks::attach(base, &plan.slot_blocks, &header.free_lists.slots),
+                user_blocks: Blocks::attach(base, &plan.user_blocks, &header.free_lists.users),
                 tenants: array(base, plan.tenants_at, MAX_TENANTS),
                 inflight: array(base, plan.inflight_at, plan.processes),
                 backend_counters: array(base, plan.counters_at, plan.processes),
@@ -367,8 +380,8 @@ impl Roster {
         let header = self.header;
         header.slots.set(self.slots.len() as u32);
         header.users.set(self.users.len() as u32);
-        header.free_lists.free_slot.set(NONE);
-        header.free_lists.free_user.set(NONE);
+        self.slot_blocks.clear();
+        self.user_blocks.clear();
         header.seeds.set(seeds);
         // Deadlines are kept relative to the timeout, so times of up to two days ago must be expressible.
         header.origin.set(now.minus(2 * 24 * 60 * 60 * USECS_PER_SEC));

@@ -2,7 +2,7 @@
 //!
 //! | lock | protects |
 //! |---|---|
-//! | writers (one, exclusive) | everything but what a beat writes: chains, lists, states, queues, counts, free lists |
+//! | writers (one, exclusive) | everything but what a beat writes: chains, lists, states, queues, counts, blocks |
 //! | id partition | the chains of `by_id` in it, and the state of the sessions in them |
 //! | digest partition | the chains of `by_digest` in it, and the digests of the sessions in them |
 //! | user partition | the chains of `by_user` in it, and the session lists of the users in them |
@@ -18,6 +18,7 @@
 use std::{
     ffi::CStr,
     sync::atomic::{AtomicPtr, Ordering},
+    time::Duration,
 };
 
 use pgrx::pg_sys;
@@ -114,6 +115,20 @@ pub fn exclusive(index: Index, bucket: usize) -> Held {
 #[inline]
 pub fn writers() -> Held {
     take(0, pg_sys::LWLockMode::LW_EXCLUSIVE)
+}
+
+impl Held {
+    /// Whether others wait for the lock: a guess.
+    #[inline]
+    pub fn is_waited_for(&self) -> bool {
+        // SAFETY: one of the roster's locks.
+        unsafe { compat::lwlock_is_waited_for(self.0) }
+    }
+}
+
+/// Waits for a moment, in which a process that has been woken can take a lock. Holds none itself. Cannot fail.
+pub fn give_way() {
+    std::thread::sleep(Duration::from_micros(50));
 }
 
 impl Drop for Held {

@@ -5,6 +5,7 @@
 
 mod atomic;
 mod beat;
+mod blocks;
 mod clock;
 mod counters;
 mod deadline;
@@ -13,6 +14,7 @@ mod flush;
 mod free_list;
 mod huge_pages;
 mod index;
+mod large_commit;
 mod layout;
 mod load;
 mod lock;
@@ -81,6 +83,13 @@ pub fn take_stamp(unreserved: bool) -> u64 {
         Some(roster) if unreserved => roster.take_unreserved_stamp(),
         Some(roster) => roster.take_stamp(),
         None => errors::not_preloaded(),
+    }
+}
+
+/// Cancels reservations, a few under one hold of the writers' lock. Cannot fail, and allocates nothing.
+pub fn cancel_reservations(reservations: impl Iterator<Item = Reservation>) {
+    if let Some(roster) = Roster::attached() {
+        roster.cancel_reservations(reservations);
     }
 }
 

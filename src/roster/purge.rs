@@ -1,7 +1,6 @@
 //! Removal of whole sets of sessions: those of a dropped install, those that a TRUNCATE removed, and old tombstones.
 
 use super::{
-    layout::NONE,
     state::{SessionFlag, SessionState},
     sweep::BATCH,
     sweep_clock,
@@ -13,40 +12,23 @@ use crate::rules::status::Reason;
 /// Frees what a dropped install left in the roster. Returns whether nothing is left of it; otherwise transactions in
 /// flight still need some of it, and the call has to be repeated.
 pub fn purge(tenant: Tenant) -> bool {
-    const BATCH: u32 = 512;
-    let roster = tenant.roster();
-    let now = roster.now();
     let mut left = 0;
-    let mut from = 0;
-    loop {
-        let writer = roster.write();
-        let ever = roster.header.free_lists.slots_ever.get();
-        let to = ever.min(from + BATCH);
-        for at in from..to {
-            let slot = &roster.slots[at as usize];
-            if slot.tenant.get() as usize != tenant.index() || slot.user.get() == NONE || !writer.in_use(at) {
-                continue;
-            }
-            if slot.state.get() != SessionState::Empty {
-                writer.set_state(at, SessionState::Ended, Reason::Deleted);
-                slot.flags.clear();
-            }
-            if slot.pins.get() == 0 && writer.may_free(slot) {
-                writer.free_session(at);
-            } else {
-                left += 1;
-            }
+    tenant.for_each_slot(|writer, at| {
+        let slot = &writer.roster.slots[at as usize];
+        if slot.state.get() != SessionState::Empty {
+            writer.set_state(at, SessionState::Ended, Reason::Deleted);
+            slot.flags.clear();
         }
-        while writer.take_one_dirty(tenant.index(), 0, &now).is_some() {}
-        // There is nothing left to do for a worker of this tenant.
-        writer.unlock_without_waking();
-        from = to;
-        if from == ever {
-            break;
+        if slot.pins.get() == 0 && writer.may_free(slot) {
+            writer.free_session(at);
+        } else {
+            left += 1;
         }
-    }
+        false
+    });
+    while tenant.drop_dirty() {}
     if left == 0 {
-        let _writer = roster.write();
+        let _writer = tenant.roster().write();
         tenant.entry().set_purged();
     }
     left == 0
@@ -76,10 +58,10 @@ impl Tenant {
             return 0;
         }
         let roster = self.roster();
-        let ever = roster.header.free_lists.slots_ever.get() as usize;
         let mut freed = 0;
-        for (at, seen) in roster.seen[..ever].iter().enumerate() {
-            if seen.get() != sweep_clock::TOMBSTONE {
+        let slots = roster.slot_blocks.ranges_of(self.index()).flatten();
+        for at in slots {
+            if roster.seen[at].get() != sweep_clock::TOMBSTONE {
                 continue;
             }
             let slot = &roster.slots[at];
@@ -106,18 +88,27 @@ impl Tenant {
     /// worker, which needs no waking.
     pub(super) fn for_each_slot(&self, mut f: impl FnMut(&Writer, u32) -> bool) -> usize {
         let roster = self.roster();
-        let ever = roster.header.free_lists.slots_ever.get();
+        // Every session that was added before this is seen from here on.
+        roster.write().give_way_without_waking();
         let mut count = 0;
-        for from in (0..ever).step_by(BATCH) {
+        for word in roster.slot_blocks.words_of(self.index()) {
             let writer = roster.write();
-            for at in from..ever.min(from + BATCH as u32) {
-                let mine = roster.slots[at as usize].tenant.get() as usize == self.index();
-                if mine && writer.in_use(at) {
+            for at in roster.slot_blocks.entries_in(word) {
+                if roster.slots[at as usize].tenant.get() as usize == self.index() {
                     count += usize::from(f(&writer, at));
                 }
             }
-            writer.unlock_without_waking();
+            writer.give_way_without_waking();
         }
         count
+    }
+
+    /// Takes some users out of the queue, whom no worker will read. Returns whether there may be more.
+    fn drop_dirty(&self) -> bool {
+        let now = self.roster().now();
+        let writer = self.roster().write();
+        let some = (0..BATCH).all(|_| writer.take_one_dirty(self.index(), 0, &now).is_some());
+        writer.give_way_without_waking();
+        some
     }
 }

@@ -143,8 +143,7 @@ impl Tenant {
     /// Calls `f` with every user of the tenant; no lock is held during the call.
     fn for_each_user(&self, now: &Now, timeout: Micros, mut f: impl FnMut(UserView, u32)) {
         let roster = self.roster();
-        let ever = roster.header.free_lists.users_ever.get();
-        for at in 0..ever {
+        for at in roster.user_blocks.entries_of(self.index(), 0) {
             let user = &roster.users[at as usize];
             if user.tenant.get() as usize != self.index() {
                 continue;

@@ -22,7 +22,7 @@ impl Writer {
         digest: &Digest,
         user: u32,
     ) -> Result<u32, Full> {
-        let at = self.allocate_slot()?;
+        let at = self.allocate_slot(tenant)?;
         let roster = self.roster;
         let slot = &roster.slots[at as usize];
         slot.id.set(uuid_words(id));

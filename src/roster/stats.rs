@@ -36,7 +36,7 @@ impl Tenant {
             users_online: counts.users_live.get(),
             known_users: counts.users.get(),
             capacity: roster.slots.len() as u64,
-            used: u64::from(roster.header.free_lists.slots_used.get()),
+            used: u64::from(roster.slot_blocks.used()),
             complete: self.is_complete(),
             in_overflow: self.in_overflow(),
             overflowed: counts.overflowed.get(),
@@ -45,6 +45,11 @@ impl Tenant {
             dirty_users: u64::from(self.dirty_users()),
             worker_pid: self.worker_pid(),
         }
+    }
+
+    /// How many slots the tenant has in use.
+    pub fn sessions(&self) -> usize {
+        self.entry().counts.sessions.get() as usize
     }
 
     /// Counts a call that had to read or write the table.

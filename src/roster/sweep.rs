@@ -70,7 +70,6 @@ impl Tenant {
         let mut found = [0u32; BATCH];
         let mut visited = 0;
         let mut n = 0;
-        let ever = roster.header.free_lists.slots_ever.get() as usize;
         let mut visit = |found: &[u32]| {
             let writer = roster.write();
             for &at in found {
@@ -79,16 +78,19 @@ impl Tenant {
                     visited += 1;
                 }
             }
-            writer.unlock_without_waking();
+            writer.give_way_without_waking();
         };
-        for (at, seen) in roster.seen[..ever].iter().enumerate() {
-            // NEVER wraps to the largest number, so that one comparison is enough.
-            if seen.get().wrapping_sub(1) < due {
-                found[n] = at as u32;
-                n += 1;
-                if n == BATCH {
-                    visit(&found);
-                    n = 0;
+        for range in roster.slot_blocks.ranges_of(self.index()) {
+            for (at, seen) in range.clone().zip(&roster.seen[range]) {
+                // NEVER wraps to the largest number, so that one comparison is enough.
+                let is_due = seen.get().wrapping_sub(1) < due;
+                if is_due && roster.slots[at].tenant.get() as usize == self.index() {
+                    found[n] = at as u32;
+                    n += 1;
+                    if n == BATCH {
+                        visit(&found);
+                        n = 0;
+                    }
                 }
             }
         }

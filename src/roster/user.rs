@@ -79,7 +79,7 @@ impl Writer {
     }
 
     fn add_user(&self, tenant: usize, id: [u64; 2], bucket: usize) -> Result<u32, Full> {
-        let at = self.allocate_user()?;
+        let at = self.allocate_user(tenant)?;
         let roster = self.roster;
         roster.tenants[tenant].counts.users.add(1);
         let user = &roster.users[at as usize];

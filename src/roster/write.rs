@@ -10,8 +10,10 @@ use super::{
     clock::Now,
     deadline::deadline,
     free_list::Full,
+    layout::Roster,
     stamp,
     state::{SessionFlag, SessionState},
+    sweep::BATCH,
     sweep_clock,
     tenant::Tenant,
     writer::Writer,
@@ -211,6 +213,21 @@ impl Writer {
     }
 }
 
+impl Roster {
+    /// Cancels reservations, a few under one hold of the writers' lock. Cannot fail.
+    pub fn cancel_reservations(&'static self, reservations: impl Iterator<Item = Reservation>) {
+        let mut reservations = reservations.peekable();
+        while reservations.peek().is_some() {
+            let writer = self.write();
+            reservations.by_ref().take(BATCH).for_each(|one| writer.unpin(one));
+            match reservations.peek() {
+                Some(_) => writer.give_way(),
+                None => drop(writer),
+            }
+        }
+    }
+}
+
 impl Tenant {
     /// Reserves a slot for a row that a transaction has written, before its commit.
     pub fn reserve(&self, image: &RowImage) -> Result<Reservation, Full> {
@@ -222,12 +239,19 @@ impl Tenant {
         self.roster().write().unpin(reservation);
     }
 
-    /// Applies committed writes, all of them before the worker sees any of their users. Cannot fail: where the roster has
-    /// no room for one, the tenant is in overflow, and the worker compares all users with the tables.
-    pub fn apply<'a>(&self, writes: impl Iterator<Item = (&'a Write, Option<Reservation>)>, timeout: Micros) {
+    /// Applies committed writes under one hold of the writers' lock, so that nobody sees some of them only. Cannot fail:
+    /// where the roster has no room for one, the tenant is in overflow, and the worker compares all users with the tables.
+    /// `more`: others of the same commit follow.
+    pub fn apply<'a>(
+        &self,
+        writes: impl Iterator<Item = (&'a Write, Option<Reservation>)>,
+        timeout: Micros,
+        more: bool,
+    ) {
         let now = self.roster().synchronize_clock();
         self.note_standstill();
         let writer = self.roster().write();
+        let mut is_full = false;
         for (write, reservation) in writes {
             let known = self.find_locked(&writer, &write.image.id);
             match known {
@@ -239,8 +263,13 @@ impl Tenant {
                 None if write.is_end() && self.is_complete() => continue,
                 _ => {}
             }
-            // The roster was full when the row was written: perhaps it has room now.
-            let reservation = reservation.map_or_else(|| writer.reserve(self.index(), &write.image), Ok);
+            let reservation = match reservation {
+                Some(reservation) => Ok(reservation),
+                // To find again that there is no room takes long, and others wait.
+                None if is_full => Err(Full),
+                // The roster was full when the row was written: perhaps it has room now.
+                None => writer.reserve(self.index(), &write.image),
+            };
             match reservation {
                 Ok(reservation) => {
                     if write.is_end() {
@@ -253,8 +282,13 @@ impl Tenant {
                 Err(Full) => {
                     self.entry().counts.overflowed.add(1);
                     self.set_overflow_locked(&writer);
+                    is_full = true;
                 }
             }
+        }
+        match more {
+            true => writer.give_way(),
+            false => drop(writer),
         }
     }
 

@@ -75,9 +75,20 @@ impl Writer {
         self.to_wake.set(tenant as u32);
     }
 
-    /// Releases the lock without waking anybody: for the worker itself.
-    pub fn unlock_without_waking(self) {
+    /// Releases the lock, and lets others have it who wait for it: for whoever takes it again at once, with more to do. A
+    /// lightweight lock goes to the first who asks for it, and those who are asleep are never the first.
+    pub fn give_way(self) {
+        let is_waited_for = self.held.is_waited_for();
+        drop(self);
+        if is_waited_for {
+            lock::give_way();
+        }
+    }
+
+    /// As [`Writer::give_way`], without waking the worker: for the worker itself.
+    pub fn give_way_without_waking(self) {
         self.to_wake.set(NONE);
+        self.give_way();
     }
 
     /// Whether users whose status changes are left to a comparison of all users.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::write_index::WriteIndex;
 use crate::{
-    pg::{errors, process_local::ProcessLocal},
+    pg::{errors, fault_point, process_local::ProcessLocal},
     roster::{self, Effect, Key, Reservation, Tenant, Write},
     rules::token::Digest,
 };
@@ -39,9 +39,12 @@ struct Entry {
     write: PendingWrite,
 }
 
-/// How many writes are applied under one hold of the writers' lock. A user who ends one session and starts another in a
-/// transaction of so many writes never appears offline; more would delay the writes of other transactions.
-const APPLY_BATCH: usize = 1000;
+/// How many writes a commit may have that is applied under one hold of the writers' lock, which takes about a
+/// millisecond: a user who ends one session and starts another in it never appears offline to anybody.
+const SMALL_COMMIT: usize = 1000;
+/// How many writes of a larger commit are applied under one hold, as the writes of other transactions wait meanwhile. To
+/// readers such a user may appear offline between two holds; to the worker it does not.
+const APPLY_BATCH: usize = 256;
 
 impl Entry {
     fn row(&self) -> Option<(&Write, Option<Reservation>)> {
@@ -204,15 +207,18 @@ pub fn merge_into_later(id: &Uuid, command: pg_sys::CommandId, effect: Effect) -
 pub fn discard_from(from: pg_sys::SubTransactionId) {
     let mut pending = PENDING.borrow_mut();
     let mut indexes = INDEXES.borrow_mut();
-    while let Some(entry) = pending.pop_if(|entry| entry.subtransaction >= from) {
+    let discarded = std::iter::from_fn(|| {
+        let entry = pending.pop_if(|entry| entry.subtransaction >= from)?;
         indexes.by_id.remove_last(pending.len(), entry.id_hash());
         indexes.by_digest.remove_last(pending.len(), entry.digest_hash());
         WITHOUT_SLOT.set(WITHOUT_SLOT.get() - usize::from(entry.lacks_slot()));
         OVERFLOWS.set(OVERFLOWS.get() - usize::from(entry.is_overflow()));
-        if let PendingWrite::Row(_, Some(reservation)) = entry.write {
-            entry.tenant.cancel_reservation(reservation);
-        }
-    }
+        Some(entry)
+    });
+    roster::cancel_reservations(discarded.filter_map(|entry| match entry.write {
+        PendingWrite::Row(_, reservation) => reservation,
+        PendingWrite::Truncate(_) | PendingWrite::Forget(_) | PendingWrite::Overflow => None,
+    }));
     if pending.is_empty() {
         indexes.by_id.clear();
         indexes.by_digest.clear();
@@ -223,11 +229,20 @@ pub fn discard_from(from: pg_sys::SubTransactionId) {
 /// Applies all writes to the roster, in order. `timeout` is `presence.active_timeout` in microseconds. Cannot fail.
 pub fn apply(timeout: i64) {
     let mut pending = PENDING.borrow_mut();
-    let belong_together =
-        |a: &Entry, b: &Entry| a.tenant.index() == b.tenant.index() && a.row().is_some() == b.row().is_some();
+    let same_tenant = |a: &Entry, b: &Entry| a.tenant.index() == b.tenant.index();
+    let belong_together = |a: &Entry, b: &Entry| same_tenant(a, b) && a.row().is_some() == b.row().is_some();
+    let is_large = pending.len() > SMALL_COMMIT;
+    if is_large {
+        let tenants = pending.chunk_by(same_tenant).map(|entries| entries[0].tenant);
+        tenants.for_each(|tenant| tenant.begin_large_commit());
+    }
     for entries in pending.chunk_by(belong_together) {
-        for entries in entries.chunks(APPLY_BATCH) {
-            entries[0].tenant.apply(entries.iter().filter_map(Entry::row), timeout);
+        for entries in entries.chunks(if is_large { APPLY_BATCH } else { SMALL_COMMIT }) {
+            let writes = entries.iter().filter_map(Entry::row);
+            entries[0].tenant.apply(writes, timeout, is_large);
+            if is_large {
+                fault_point::delay("apply");
+            }
         }
         for entry in entries {
             match entry.write {
@@ -237,6 +252,10 @@ pub fn apply(timeout: i64) {
                 PendingWrite::Overflow => entry.tenant.set_overflow(),
             }
         }
+    }
+    if is_large {
+        let tenants = pending.chunk_by(same_tenant).map(|entries| entries[0].tenant);
+        tenants.for_each(|tenant| tenant.end_large_commit());
     }
     pending.clear();
     WITHOUT_SLOT.set(0);

@@ -109,6 +109,8 @@ enum Source {
 impl ChangeWriter {
     /// Returns when to write, if there is anything to write.
     pub fn due(&self, tenant: Tenant) -> Option<Instant> {
+        // Who applies a large commit wakes the worker at its end.
+        tenant.settled(clock::steady())?;
         let now = Instant::now();
         let is_pending = tenant.dirty_users() > 0 || !self.suspects.is_empty();
         let set_aside = self
@@ -168,8 +170,17 @@ impl ChangeWriter {
             }
         }
         let (start, taken_at) = (Instant::now(), clock::steady());
+        let settled = tenant.settled(taken_at);
+        if settled.is_none() {
+            return Batch::Empty;
+        }
         let (source, mut updates) = self.next_batch(tenant);
         if updates.is_empty() {
+            return Batch::Empty;
+        }
+        if tenant.settled(taken_at) != settled {
+            // Their statuses may be from the midst of a large commit.
+            self.defer(updates);
             return Batch::Empty;
         }
         fault_point::pause("taken");

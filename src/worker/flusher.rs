@@ -226,7 +226,7 @@ impl Flusher {
     pub fn final_flush(tenant: Tenant) {
         signals::finish();
         let start = Instant::now();
-        let mut rows = tenant.flush_candidates(&mut 0, tenant.stats().used as usize, FlushScope::All, &tenant.now());
+        let mut rows = tenant.flush_candidates(&mut 0, tenant.sessions(), FlushScope::All, &tenant.now());
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.last_activity));
         let mut batches: Vec<&[FlushRow]> = rows.chunks(BATCH).rev().collect();
         while let Some(batch) = batches.pop() {

@@ -35,6 +35,8 @@ use crate::{
 
 /// Tombstones freed at once.
 const TOMBSTONES_PER_ROUND: usize = 10_000;
+/// Blocks of shared memory looked at at once, whether one tenant has them alone.
+const BLOCKS_PER_ROUND: usize = 8;
 
 /// The worker of one database.
 pub struct Worker {
@@ -304,6 +306,7 @@ impl Worker {
             }
         }
         self.tenant.free_tombstones(TOMBSTONES_PER_ROUND);
+        self.tenant.unmix_blocks(BLOCKS_PER_ROUND);
         loader::purge_dropped(self.database, self.install.sessions);
         // SAFETY: outside a transaction, as in autovacuum and other processes of the server.
         unsafe { pg_sys::pgstat_report_stat(false) };

@@ -9,6 +9,7 @@ mod heartbeat;
 mod interference;
 mod latency;
 mod login_storm;
+mod neighbors;
 mod reads;
 mod scaling;
 mod wal;
@@ -25,6 +26,7 @@ pub const ALL: &[Scenario] = &[
     ("concurrency", concurrency::run),
     ("interference", interference::run),
     ("worker", worker::run),
+    ("neighbors", neighbors::run),
     ("wal", wal::run),
     ("latency", latency::run),
     ("login_storm", login_storm::run),

@@ -26,6 +26,7 @@ mod identity;
 mod install;
 mod interruptions;
 mod invalid_arguments;
+mod large_commits;
 mod launcher;
 mod memory;
 mod nested_triggers;

@@ -85,6 +85,64 @@ fn a_database_without_a_worker_takes_no_place_of_another() {
     postgres.execute(&undo, &[]).unwrap();
 }
 
+/// Starts sessions of so many new users, and returns their ids.
+fn start_many(database: &Database, count: i64) -> Vec<Uuid> {
+    let sql = "SELECT array_agg(session_id)
+               FROM presence.start_sessions((SELECT array_agg(gen_random_uuid()) FROM generate_series(1, $1::bigint)))";
+    database.connect().query_one(sql, &[&count]).unwrap().get(0)
+}
+
+#[test]
+fn databases_fill_the_last_place_whatever_was_free_before() {
+    // No multiple of what memory is shared out by.
+    const PLACES: i64 = 1000;
+    let cluster = Cluster::private(&[("presence.max_sessions", "1000")]);
+    let databases = [cluster.database(), cluster.database(), cluster.database()];
+    databases.iter().for_each(Database::wait_until_served);
+    let used = || stat::<i64>(&databases[0], "used");
+    let mut live: Vec<Vec<Uuid>> = vec![Vec::new(); databases.len()];
+    // In runs of very unlike length.
+    for (turn, count) in [300, 1, 250, 7, 2, 300, 30, 10, 100].into_iter().enumerate() {
+        let at = turn % databases.len();
+        live[at].extend(start_many(&databases[at], count));
+    }
+    assert_eq!(used(), PLACES);
+
+    // What is ended is scattered over all of it.
+    for (keep_every, (database, sessions)) in [3, 5, 2].into_iter().zip(databases.iter().zip(&mut live)) {
+        let (kept, ended): (Vec<_>, Vec<_>) = (0..).zip(sessions.drain(..)).partition(|(at, _)| at % keep_every == 0);
+        let ids = |numbered: Vec<(usize, Uuid)>| numbered.into_iter().map(|(_, id)| id).collect::<Vec<_>>();
+        let end = "SELECT presence.end_sessions($1)";
+        database.connect().execute(end, &[&ids(ended)]).unwrap();
+        *sessions = ids(kept);
+    }
+    let mut left: i64 = live.iter().map(|sessions| sessions.len() as i64).sum();
+    assert!(left < PLACES / 2);
+    wait_until("what has ended is freed", || used() == left);
+
+    while left < PLACES {
+        for (database, sessions) in databases.iter().zip(&mut live) {
+            let count = 37.min(PLACES - left);
+            if count > 0 {
+                sessions.extend(start_many(database, count));
+                left += count;
+            }
+        }
+    }
+    assert_eq!(used(), PLACES);
+    for (database, sessions) in databases.iter().zip(&live) {
+        assert_eq!(stat::<i64>(database, "overflowed"), 0, "{}", database.name);
+        assert!(stat::<bool>(database, "is_complete"), "{}", database.name);
+        let mut service = database.connect();
+        assert_eq!(service.online_count(), sessions.len() as i64);
+        let beat = "SELECT presence.heartbeat_many($1)";
+        let missed: Vec<Uuid> = service.query_one(beat, &[sessions]).unwrap().get(0);
+        assert!(missed.is_empty());
+    }
+    start_many(&databases[1], 1);
+    assert!(stat::<i64>(&databases[1], "overflowed") > 0);
+}
+
 #[test]
 fn deleting_old_rows_takes_no_place() {
     let cluster = Cluster::private(SMALL);

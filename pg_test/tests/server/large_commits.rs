@@ -1,0 +1,100 @@
+//! Commits of so many rows that they are applied to memory in parts. A debug build can be made to wait between two.
+
+use std::thread;
+
+use pg_presence_test::{Cluster, Presence, wait_until};
+use postgres::Client;
+use uuid::Uuid;
+
+const USERS: i64 = 1500;
+
+fn count(client: &mut Client, what: &str) -> i64 {
+    client
+        .query_one(&format!("SELECT count(*) FROM presence.{what}"), &[])
+        .unwrap()
+        .get(0)
+}
+
+#[test]
+fn users_whose_sessions_are_replaced_in_a_large_commit_stay_online_in_the_feed() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let mut observer = database.connect();
+    let start =
+        format!("SELECT presence.start_sessions(array_agg(gen_random_uuid())) FROM generate_series(1, {USERS})");
+    observer.batch_execute(&start).unwrap();
+    wait_until("everybody is told", || {
+        count(&mut observer, "presence_changes") == USERS
+    });
+    observer
+        .batch_execute("CREATE TABLE users AS SELECT user_id FROM presence.user_presence")
+        .unwrap();
+
+    let mut writer = database.connect();
+    writer.batch_execute("SET presence_test.apply_delay = 200").unwrap();
+    thread::scope(|scope| {
+        let commit = scope.spawn(move || {
+            let replace = "BEGIN;
+                           SELECT presence.end_sessions(array_agg(id)) FROM presence.user_sessions;
+                           INSERT INTO presence.user_sessions (user_id) SELECT user_id FROM users;
+                           COMMIT";
+            writer.batch_execute(replace).unwrap();
+        });
+        wait_until("a part is applied", || observer.online_count() < USERS);
+        let applied = observer.online_count();
+        wait_until("others follow", || observer.online_count() != applied);
+        commit.join().unwrap();
+    });
+    assert_eq!(observer.online_count(), USERS);
+    // Whoever is told later than these users.
+    let last = Uuid::new_v4();
+    observer.start(last);
+    observer.wait_for_written(last, true);
+    assert_eq!(count(&mut observer, "presence_changes"), USERS + 1);
+}
+
+#[test]
+fn others_start_and_end_sessions_while_a_large_commit_is_applied() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let (mut writer, mut service) = (database.connect(), database.connect());
+    writer.batch_execute("SET presence_test.apply_delay = 200").unwrap();
+    let start =
+        format!("SELECT presence.start_sessions(array_agg(gen_random_uuid())) FROM generate_series(1, {USERS})");
+    thread::scope(|scope| {
+        let commit = scope.spawn(move || writer.batch_execute(&start).unwrap());
+        wait_until("a part is applied", || service.online_count() > 0);
+        let user = Uuid::new_v4();
+        let session = service.start(user);
+        assert!(service.is_online(user));
+        assert!(service.end(session.id));
+        assert!(!service.is_online(user));
+        assert!(service.online_count() < USERS, "it took longer than the commit");
+        commit.join().unwrap();
+    });
+    assert_eq!(service.online_count(), USERS);
+    wait_until("everybody is told", || {
+        count(&mut service, "user_presence WHERE is_online") == USERS
+    });
+}
+
+#[test]
+fn a_large_transaction_that_is_rolled_back_takes_no_place() {
+    let cluster = Cluster::private(&[("presence.max_sessions", "4000")]);
+    let database = cluster.database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    let start =
+        format!("SELECT presence.start_sessions(array_agg(gen_random_uuid())) FROM generate_series(1, {USERS})");
+    let used = "SELECT used FROM presence.presence_stats";
+    let mut transaction = service.transaction().unwrap();
+    transaction.batch_execute(&start).unwrap();
+    let mut savepoint = transaction.savepoint("s").unwrap();
+    savepoint.batch_execute(&start).unwrap();
+    assert_eq!(savepoint.query_one(used, &[]).unwrap().get::<_, i64>(0), 2 * USERS);
+    savepoint.rollback().unwrap();
+    assert_eq!(transaction.query_one(used, &[]).unwrap().get::<_, i64>(0), USERS);
+    transaction.rollback().unwrap();
+    assert_eq!(service.query_one(used, &[]).unwrap().get::<_, i64>(0), 0);
+    assert_eq!(service.online_count(), 0);
+}
