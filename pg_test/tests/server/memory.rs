@@ -15,7 +15,7 @@ fn limit_memory(client: &mut Client, bytes: u64) {
     let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
     // By the server, as the process belongs to its user.
     let limit = format!(
-        "COPY (SELECT) TO PROGRAM 'prlimit --pid {pid} --as={}:'",
+        "COPY (SELECT) TO PROGRAM 'cat && prlimit --pid {pid} --as={}:'",
         pages * 4096 + bytes
     );
     client.batch_execute(&limit).unwrap();
