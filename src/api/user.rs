@@ -13,7 +13,8 @@ thread_local! {
         &[pg_sys::UUIDOID],
     ) };
     // A row that the worker has inserted and not committed is invisible, and so would not be deleted. This waits for
-    // its commit, and makes the worker wait for ours.
+    // its commit, and makes the worker wait for ours. So the worker has committed what it writes of the user before the
+    // changes are blanked, or else finds out that there is no such user any more (see store::feed::write).
     static LOCK_PRESENCE: Statement = const { Statement::new(
         |s| format!(
             "INSERT INTO {s}.user_presence (user_id, status, is_online, changed_at, seq)

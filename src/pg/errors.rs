@@ -239,6 +239,16 @@ pub fn try_again() -> ! {
     )
 }
 
+/// 40001: a user whose change the worker has written was forgotten meanwhile.
+pub fn user_forgotten() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        "could not serialize access due to a concurrent forget_user()",
+        "",
+        "The worker tries again.",
+    )
+}
+
 /// 55P03: other processes have kept a row or a table locked for too long.
 pub fn lock_not_available(pids: &[i32]) -> ! {
     let pids: Vec<String> = pids.iter().map(i32::to_string).collect();

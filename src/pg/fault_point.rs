@@ -43,6 +43,20 @@ pub fn reach(name: &str) {
     }
 }
 
+/// Waits while the data directory contains the file `presence_test.<name>_pause`. Creates `presence_test.<name>_paused`
+/// first, so that a test knows that the process has arrived.
+#[cfg(debug_assertions)]
+pub fn pause(name: &str) {
+    let is_asked = || std::fs::exists(format!("presence_test.{name}_pause")).unwrap_or(false);
+    if !is_asked() {
+        return;
+    }
+    let _ = std::fs::write(format!("presence_test.{name}_paused"), "");
+    while is_asked() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
 /// Returns how far the server's clock is ahead, in microseconds, from the file `presence_test.clock` in the data
 /// directory. Lets a test pass hours without waiting.
 #[cfg(debug_assertions)]
@@ -56,6 +70,9 @@ pub fn delay(_name: &str) {}
 
 #[cfg(not(debug_assertions))]
 pub fn reach(_name: &str) {}
+
+#[cfg(not(debug_assertions))]
+pub fn pause(_name: &str) {}
 
 #[cfg(not(debug_assertions))]
 #[inline]

@@ -126,6 +126,8 @@ pub struct Counts {
     /// Heartbeats of processes that count for another tenant now.
     pub beats: SharedU64,
     pub rejected: SharedU64,
+    /// Calls of `forget_user()`, committed or not.
+    pub forgotten: SharedU64,
 }
 
 /// What the worker of a tenant publishes about itself.

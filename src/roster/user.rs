@@ -160,15 +160,19 @@ impl Writer {
         self.free_user_if_unused(user_at);
     }
 
-    /// Forgets the last activity of a user and of its sessions that were deleted.
+    /// Forgets the last activity of a user and of its sessions that were deleted. A user who has started another session
+    /// meanwhile is queued, as what was written of it is deleted.
     pub fn forget_user(&self, tenant: usize, id: &Uuid) {
         let roster = self.roster;
         let words = uuid_words(id);
-        let Some(at) = roster.find_user(tenant, roster.user_bucket(tenant, words), words) else {
+        let Some(user_at) = roster.find_user(tenant, roster.user_bucket(tenant, words), words) else {
             return;
         };
-        let user = &roster.users[at as usize];
+        let user = &roster.users[user_at as usize];
         user.last_seen.set(i64::MIN);
+        if user.live.get() > 0 {
+            self.mark_dirty(user_at, Reason::Started);
+        }
         let mut at = user.first.get();
         while at != NONE {
             let slot = &roster.slots[at as usize];

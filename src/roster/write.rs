@@ -247,6 +247,17 @@ impl Tenant {
         writer.roster.find_id(self.index(), bucket, words)
     }
 
+    /// Counts a user who is to be forgotten, for [`Tenant::forgotten`].
+    pub fn count_forgotten(&self) {
+        self.entry().counts.forgotten.add(1);
+    }
+
+    /// Returns a number that changes before a transaction commits that forgets a user, and after it has blanked the
+    /// user's changes.
+    pub fn forgotten(&self) -> u64 {
+        self.entry().counts.forgotten.get()
+    }
+
     /// Forgets the last activity of a user whose sessions were deleted. Cannot fail.
     pub fn forget_user(&self, user_id: &Uuid) {
         self.roster().write().forget_user(self.index(), user_id);

@@ -12,6 +12,7 @@ use super::{
     value::{self, Value},
 };
 use crate::{
+    pg::errors,
     roster::DirtyUser,
     rules::{
         payload::Change,
@@ -60,6 +61,24 @@ thread_local! {
             pg_sys::INT8OID,
         ],
     ) };
+    // Of users who had no row in user_presence, those who have one now, but no session. And of users who had one, those
+    // who do not have it any more.
+    static SESSIONS_GONE: Statement = const { Statement::on_many(
+        |schema| format!(
+            "SELECT FROM {schema}.user_presence p WHERE p.user_id = ANY ($1) AND (
+                 SELECT true FROM {schema}.user_sessions s WHERE s.user_id = p.user_id LIMIT 1
+             ) IS NULL"
+        ),
+        &[pg_sys::UUIDARRAYOID],
+    ) };
+    static ROW_GONE: Statement = const { Statement::on_many(
+        |schema| format!(
+            "SELECT FROM unnest($1) AS u (user_id) WHERE (
+                 SELECT true FROM {schema}.user_presence p WHERE p.user_id = u.user_id
+             ) IS NULL"
+        ),
+        &[pg_sys::UUIDARRAYOID],
+    ) };
     static LOCKED_BY_OTHERS: Statement = const { Statement::on_many(
         |schema| format!(
             "WITH available AS MATERIALIZED (
@@ -99,12 +118,16 @@ fn write_changes_sql(schema: &str) -> String {
              SELECT s.seq FROM {schema}._feed_state s
              WHERE s.epoch = $7 AND s.seq = $8 AND (SELECT count(*) FROM {schema}._feed_state) = 1
          ),
-         -- Each user, with its current status and the one last written. Apart from numbered, which refers to these
-         -- columns by name, also in a window function. The ANY limits the scan to the batch (see Access::Joined).
-         compared AS MATERIALIZED (
-             SELECT state.seq AS state_seq, u.user_id, u.active, u.reason, u.ordinal, u.key, u.has_key,
+         -- Each user, with what was last written of it. A user without a row is active only if it has a session, as
+         -- forget_user() may have committed since the user was taken from the queue. (Scalar subqueries here and below,
+         -- because PostgreSQL could turn an EXISTS into a read of all sessions. The ANY limits the scan to the batch, see
+         -- Access::Joined.)
+         found AS MATERIALIZED (
+             SELECT state.seq AS state_seq, u.user_id, u.reason, u.ordinal, u.key, u.has_key,
+                 u.active AND (p.user_id IS NOT NULL OR coalesce((
+                     SELECT true FROM {schema}.user_sessions s WHERE s.user_id = u.user_id LIMIT 1
+                 ), false)) AS active,
                  p.user_id IS NOT NULL AS known, p.user_key AS known_key, coalesce(p.status, 'inactive') AS previous,
-                 CASE WHEN u.active THEN 'active' ELSE 'inactive' END::{schema}.presence_status AS status,
                  p.last_seen AS previous_last_seen,
                  coalesce(
                      u.last_seen,
@@ -115,6 +138,10 @@ fn write_changes_sql(schema: &str) -> String {
                  LEFT JOIN (
                      SELECT * FROM {schema}.user_presence WHERE user_id = ANY ($1)
                  ) p ON p.user_id = u.user_id
+         ),
+         -- The same, with the current status. Apart from numbered, which refers to it by name, also in a window function.
+         compared AS (
+             SELECT *, CASE WHEN active THEN 'active' ELSE 'inactive' END::{schema}.presence_status AS status FROM found
          ),
          -- The same users, with the values to write: those that changed get the next sequence numbers, without gaps,
          -- and a reason. All that follows reads it; MATERIALIZED makes the subqueries run once per user.
@@ -155,10 +182,10 @@ fn write_changes_sql(schema: &str) -> String {
              FROM numbered n
              WHERE p.user_id = ANY ($1) AND p.user_id = n.user_id AND n.known
                  AND (n.changed OR NOT n.active AND n.last_seen > coalesce(n.previous_last_seen, '-infinity'))
+             RETURNING n.changed
          ),
          -- Users without a row. One that has not changed gets a row for its last_seen, unless its sessions were
-         -- deleted, as forget_user() does. A scalar subquery checks that, because PostgreSQL could turn an EXISTS into
-         -- a read of all sessions. The conflict is with a row committed after the snapshot was taken.
+         -- deleted, as forget_user() does. The conflict is with a row committed after the snapshot was taken.
          inserted_users AS (
              INSERT INTO {schema}.user_presence AS p
                  (user_id, user_key, status, is_online, last_seen, changed_at, seq)
@@ -176,9 +203,11 @@ fn write_changes_sql(schema: &str) -> String {
              FROM (SELECT max(n.seq) AS seq FROM numbered n WHERE n.changed) newest
              WHERE newest.seq IS NOT NULL
          )
-         -- The changes; at least one row, of NULLs if need be, where the state was the expected one.
-         SELECT n.seq, n.user_id, n.user_key, n.active, n.last_seen, now()
-         FROM state LEFT JOIN numbered n ON n.changed
+         -- The changes, and users who had no row; at least one row, of NULLs if need be, where the state was the expected
+         -- one. Last, how many changes the rows of user_presence have got that were there.
+         SELECT n.seq, n.user_id, n.user_key, n.active, n.last_seen, now(), n.changed, n.known,
+             (SELECT count(*) FROM updated_users WHERE changed)
+         FROM state LEFT JOIN numbered n ON n.changed OR NOT n.known
          ORDER BY n.seq"
     )
 }
@@ -186,8 +215,8 @@ fn write_changes_sql(schema: &str) -> String {
 /// Compares users with what was last written, and writes those that differ to the feed, `user_presence` and
 /// `_feed_state`.
 ///
-/// Runs one statement in the caller's transaction; the caller advances `state` once that has committed. No user may
-/// appear twice.
+/// Runs in the caller's transaction; the caller advances `state` once that has committed. No user may appear twice.
+/// Errors: 40001 where a `forget_user()` has committed meanwhile and what was written says more of its user than is left.
 pub fn write(state: &FeedState, updates: &[UserUpdate]) -> Written {
     let ids = user_ids(updates);
     let last_seen = updates
@@ -207,18 +236,40 @@ pub fn write(state: &FeedState, updates: &[UserUpdate]) -> Written {
         Value::Text(&state.epoch),
         Value::Bigint(state.seq),
     ];
-    WRITE_CHANGES.with(|statement| {
+    let mut changes = Vec::new();
+    let (mut without_row, mut with_row, mut updated) = (Vec::new(), Vec::new(), 0);
+    let state_is_expected = WRITE_CHANGES.with(|statement| {
         statement.write(&values, |rows| {
-            if rows.count() == 0 {
-                return Written::StateChanged;
+            for row in rows.iter() {
+                match row.bool(8) {
+                    Some(true) => with_row.extend(row.uuid(2)),
+                    _ => without_row.extend(row.uuid(2)),
+                }
+                updated = row.bigint(9).unwrap_or(0);
+                changes.extend(change(&row));
             }
-            Written::Changes(rows.iter().filter_map(|row| change(&row)).collect())
+            rows.count() > 0
         })
-    })
+    });
+    if !state_is_expected {
+        return Written::StateChanged;
+    }
+    // A forget_user() that has not committed by now waits for this transaction, as it meets the rows written here.
+    let finds_any = |statement: &Statement, users: &[Uuid]| {
+        !users.is_empty() && statement.write(&[Value::Uuids(users)], |rows| rows.count() > 0)
+    };
+    let lost_row = updated as usize != with_row.len() && ROW_GONE.with(|gone| finds_any(gone, &with_row));
+    if lost_row || SESSIONS_GONE.with(|gone| finds_any(gone, &without_row)) {
+        errors::user_forgotten();
+    }
+    Written::Changes(changes)
 }
 
-/// Reads a row of [`write_changes_sql`]; `None` for the row of NULLs where nothing has changed.
+/// Reads a row of [`write_changes_sql`]; `None` where it is not one of a change.
 fn change(row: &Row) -> Option<Change> {
+    if row.bool(7) != Some(true) {
+        return None;
+    }
     Some(Change {
         seq: row.bigint(1)?,
         user_id: row.uuid(2)?,

@@ -68,12 +68,15 @@ pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     TriggerResult::none()
 }
 
-/// Makes the roster forget the last activity of a user at commit. Errors: 53200 where there is no memory to keep that.
+/// Makes the roster forget the last activity of a user at commit. To be called once the transaction has erased the user
+/// from the tables. Errors: 53200 where there is no memory to keep that.
 pub fn forget_at_commit(user_id: Uuid) {
     if !pending::ensure_capacity() {
         errors::out_of_memory();
     }
-    pending::push(roster::tenant(), 0, PendingWrite::Forget(user_id));
+    let tenant = roster::tenant();
+    tenant.count_forgotten();
+    pending::push(tenant, 0, PendingWrite::Forget(user_id));
 }
 
 fn record_update(tenant: Tenant, row: &TriggerRow, old: &RowImage, new: RowImage) {

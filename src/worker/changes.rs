@@ -25,6 +25,8 @@ use crate::{
 const BATCH: usize = 5000;
 /// Users in a row that could not be written alone before the others of their batches are postponed.
 const MAX_SINGLE_FAILURES: u32 = 16;
+/// How often a batch is tried again at once after a serialization failure.
+const MAX_RETRIES: usize = 3;
 /// Attempts to write users that are set aside take at most 1 / `SET_ASIDE_SHARE` of the time.
 const SET_ASIDE_SHARE: u32 = 10;
 
@@ -170,21 +172,34 @@ impl ChangeWriter {
         if updates.is_empty() {
             return Batch::Empty;
         }
+        fault_point::pause("taken");
         let takes_all = source == Source::Queue && updates.len() < self.batch_size;
         let skip_locked = self.skip_locked || source != Source::Queue;
         let mut locked = Vec::new();
         let limit = Some(write_limit(updates.len()));
-        let result = run_transaction(Some(tenant), Durability::Flushed, limit, |_| {
-            if !tenant.is_complete() {
-                check_table(tenant, &mut updates);
-            }
-            if skip_locked {
-                locked = feed::split_off_locked(&mut updates);
-            }
-            let written = feed::write(state, &updates);
-            fault_point::reach("write");
-            written
-        });
+        let mut attempt = || {
+            run_transaction(Some(tenant), Durability::Flushed, limit, |_| {
+                if !tenant.is_complete() {
+                    check_table(tenant, &mut updates);
+                }
+                if skip_locked {
+                    locked.extend(feed::split_off_locked(&mut updates));
+                }
+                let written = feed::write(state, &updates);
+                fault_point::reach("write");
+                written
+            })
+        };
+        let mut result = attempt();
+        // The forget_user() that was in the way has committed, so the same batch can be written now. Somebody's trigger may
+        // raise the same, and take its time.
+        let mut retries = 0..MAX_RETRIES;
+        while matches!(&result, Err(Aborted::Failed(failure)) if failure.is_serialization_failure())
+            && start.elapsed() < RETRY_AFTER
+            && retries.next().is_some()
+        {
+            result = attempt();
+        }
         if source == Source::SetAside {
             self.set_aside_at = Some(Instant::now() + start.elapsed() * SET_ASIDE_SHARE);
         }

@@ -390,14 +390,14 @@ impl Worker {
 
     fn write(&mut self) -> Option<WorkerStatus> {
         report_activity(Some(c"writing changes"));
-        let start = Instant::now();
+        let (start, forgotten) = (Instant::now(), self.tenant.forgotten());
         match self.changes.write(self.tenant, &mut self.state) {
             Batch::Empty | Batch::Failed => {}
             Batch::Blocked => self.schedule.retry_write(),
             Batch::Written(changes) => {
                 fault_point::reach("written");
                 if !changes.is_empty() {
-                    self.notifier.add(changes);
+                    self.notifier.add(changes, forgotten);
                 }
                 let interval = Duration::from_micros(settings::notify_interval() as u64);
                 self.schedule.after_write(start, interval);

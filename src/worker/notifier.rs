@@ -44,8 +44,10 @@ pub struct Notifier {
     /// The sequence number of the last message.
     last_seq: i64,
     unsent: Vec<Change>,
-    /// Whether to send a message without changes, because `unsent` lacks some: after a start, too many changes, or a
-    /// message that could not be sent.
+    /// [`Tenant::forgotten`] before the first of `unsent` was written.
+    forgotten: u64,
+    /// Whether to send a message without changes, because `unsent` lacks some: after a start, too many changes, a
+    /// forgotten user, or a message that could not be sent.
     must_wake: bool,
     last_sent_at: Option<Instant>,
     /// Set where the last message could not be sent: the next one is not sent before this.
@@ -62,6 +64,7 @@ impl Notifier {
         Notifier {
             last_seq: state.seq,
             unsent: Vec::new(),
+            forgotten: 0,
             must_wake: true,
             last_sent_at: None,
             retry_at: None,
@@ -70,8 +73,11 @@ impl Notifier {
         }
     }
 
-    /// Adds changes that are committed.
-    pub fn add(&mut self, changes: Vec<Change>) {
+    /// Adds changes that are committed. `forgotten` is [`Tenant::forgotten`] before they were written.
+    pub fn add(&mut self, changes: Vec<Change>, forgotten: u64) {
+        if self.unsent.is_empty() {
+            self.forgotten = forgotten;
+        }
         if self.must_wake || self.unsent.len() + changes.len() > settings::notify_max() {
             self.must_wake = true;
             self.unsent.clear();
@@ -100,6 +106,11 @@ impl Notifier {
 
     /// Sends the messages, in a transaction that does nothing else.
     pub fn send(&mut self, state: &FeedState, tenant: Tenant) {
+        if !self.unsent.is_empty() && tenant.forgotten() != self.forgotten {
+            // One of these changes may be of a user who was forgotten since, and is blanked in the feed.
+            self.must_wake = true;
+            self.unsent.clear();
+        }
         let messages = self.messages(state);
         let now = Instant::now();
         self.last_sent_at = Some(now);

@@ -49,6 +49,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Whether a concurrent transaction has committed first.
+    pub fn is_serialization_failure(&self) -> bool {
+        self.code == PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
+    }
+
     /// Whether another transaction is in the way, which will end.
     pub fn is_lock_conflict(&self) -> bool {
         matches!(

@@ -16,6 +16,7 @@ mod encodings;
 mod epochs;
 mod fast_path;
 mod feed;
+mod forgetting;
 mod harness;
 mod health;
 mod heartbeats;

@@ -183,7 +183,6 @@ fn a_forgotten_user_is_a_stranger_at_once() {
     for _ in 0..20 {
         let user = Uuid::new_v4();
         let session = service.start(user);
-        service.wait_for_written(user, true);
         let mut transaction = service.transaction().unwrap();
         transaction
             .query_one("SELECT presence.forget_user($1)", &[&user])
