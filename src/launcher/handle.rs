@@ -11,6 +11,7 @@ use super::{
     LIBRARY,
     slots::{WorkerSlot, slots},
 };
+use crate::pg::background_workers::WORKER_TYPE;
 
 /// How long an adopted slot that no worker has attached to counts as that of a worker that is still starting.
 const STARTUP_LIMIT: Duration = Duration::from_secs(10);
@@ -36,7 +37,7 @@ impl WorkerHandle {
         let slot = &slots()[number];
         slot.assign(database);
         let builder = BackgroundWorkerBuilder::new(&format!("pg_presence worker for database {database}"))
-            .set_type("pg_presence worker")
+            .set_type(WORKER_TYPE)
             .set_library(LIBRARY)
             .set_function("pg_presence_worker")
             .enable_spi_access()

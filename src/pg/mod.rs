@@ -1,5 +1,6 @@
 //! PostgreSQL APIs that pgrx does not provide, and differences between PostgreSQL's major versions.
 
+pub mod background_workers;
 pub mod catalog;
 pub mod compat;
 pub mod errors;

@@ -1,6 +1,9 @@
 //! The launcher: every database gets its worker, as soon as there is a slot for it.
 
-use pg_presence_test::{Cluster, Presence, signal, wait_for, wait_until};
+use std::sync::{Arc, Mutex};
+
+use pg_presence_test::{Cluster, Database, Install, Presence, signal, wait_for, wait_until};
+use postgres::NoTls;
 use uuid::Uuid;
 
 fn launcher(cluster: &Cluster) -> Option<i32> {
@@ -53,4 +56,40 @@ fn without_a_free_slot_statuses_are_right_and_the_worker_starts_with_the_next_fr
             .count(),
         1
     );
+}
+
+/// Runs SQL, and returns the messages and hints of its warnings.
+fn warnings_of(database: &Database, sql: &str) -> Vec<(String, String)> {
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let received = Arc::clone(&warnings);
+    let mut client = database
+        .cluster
+        .config(&database.name, "postgres")
+        .notice_callback(move |notice| {
+            let hint = notice.hint().unwrap_or_default().to_owned();
+            received.lock().unwrap().push((notice.message().to_owned(), hint));
+        })
+        .connect(NoTls)
+        .unwrap();
+    client.batch_execute("SET client_min_messages = warning").unwrap();
+    client.batch_execute(sql).unwrap();
+    drop(client);
+    std::mem::take(&mut *warnings.lock().unwrap())
+}
+
+#[test]
+fn create_extension_warns_where_no_worker_can_start_and_only_there() {
+    let cluster = Cluster::private(&[("max_worker_processes", "3")]);
+    let [first, second] = [(); 2].map(|()| cluster.database_with(Install::None));
+    let install = "CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence";
+    assert_eq!(warnings_of(&first, install), []);
+    first.assert_served();
+    let warnings = warnings_of(&second, install);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let (message, hint) = &warnings[0];
+    assert_eq!(message, "no background worker is left for this database");
+    assert!(hint.contains("max_worker_processes"), "{hint}");
+    // The worker that is there makes room for the next one.
+    let again = "BEGIN; DROP EXTENSION pg_presence; CREATE EXTENSION pg_presence SCHEMA presence; COMMIT";
+    assert_eq!(warnings_of(&first, again), []);
 }
