@@ -69,8 +69,9 @@ pub fn is_uncached() -> bool {
     CACHE.get().is_none()
 }
 
+/// Errors with 55000: the extension is not installed, or else its objects are incomplete.
 #[cold]
-fn missing() -> ! {
+pub fn missing() -> ! {
     match extension_row() {
         Some(_) => errors::damaged_install(),
         None => errors::not_installed(),

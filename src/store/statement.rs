@@ -285,12 +285,12 @@ fn make_plan(plan: NonNull<pg_sys::_SPI_plan>) {
 
 /// Runs `f`, which parses or plans a statement of ours. Errors: 55000 where the tables or functions that it names are
 /// missing or of another type, or lack the index that it needs: the library is newer than they are, or somebody has
-/// altered them.
+/// altered them, or dropped the extension while `f` waited for a lock.
 fn with_definitions_checked<R>(f: impl FnOnce() -> R) -> R {
     PgTryBuilder::new(AssertUnwindSafe(f))
         .catch_others(|error| match error {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) if is_definition(&report) => {
-                errors::damaged_install()
+                installed::missing()
             }
             other => other.rethrow(),
         })

@@ -158,6 +158,11 @@ fn health_knows_a_schema_that_was_renamed() {
 fn assert_start_refused(client: &mut Client, damage: &str) {
     let start = client.query("SELECT * FROM presence.start_session(gen_random_uuid())", &[]);
     let error = assert_refused(start, &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    assert_eq!(
+        error.message(),
+        "extension objects of pg_presence are incomplete",
+        "{damage}"
+    );
     assert!(
         error.hint().unwrap().contains("presence_health()"),
         "{damage}: {error:?}"
