@@ -213,3 +213,44 @@ pub fn apply(timeout: i64) {
         *pending = Vec::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Looks up a write after each one that is added. Returns how many writes were hashed or compared.
+    fn steps(ids: &[Uuid]) -> usize {
+        let steps = Cell::new(0);
+        let count = |at: usize| {
+            steps.set(steps.get() + 1);
+            &ids[at]
+        };
+        let mut index = WriteIndex::new();
+        for length in 1..=ids.len() {
+            index.cover(length, |at| hash_of_id(count(at))).unwrap();
+            let wanted = length / 2;
+            let found = index.last(hash_of_id(&ids[wanted]), |at| count(at) == &ids[wanted]);
+            assert_eq!(found, Some(wanted));
+        }
+        steps.get()
+    }
+
+    #[test]
+    fn beats_for_many_sessions_of_the_same_transaction_take_steps_in_proportion() {
+        for length in [500, 10_000, 200_000] {
+            // Of clients that number their sessions at either end, and random ones.
+            let kinds: [fn(u128) -> Uuid; 3] = [
+                Uuid::from_u128,
+                |n| Uuid::from_u128(n << 64),
+                |n| Uuid::new_v5(&Uuid::NAMESPACE_OID, &n.to_be_bytes()),
+            ];
+            for kind in kinds {
+                let ids: Vec<Uuid> = (0..length).map(kind).collect();
+                let steps = steps(&ids);
+                assert!(steps < 6 * ids.len(), "{steps} steps for {} sessions", ids.len());
+            }
+        }
+    }
+}
