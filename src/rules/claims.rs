@@ -1,14 +1,13 @@
 //! Reads a claim of a JWT, whose claims a gateway has stored in `request.jwt.claims`.
 //!
-//! This runs on every call of a client, so it tries [`fast_json`] before the full parser. Neither of them copies other
+//! This runs on every call of a client, so it tries [`fast_json`] before [`full_json`]. Neither of them copies other
 //! claims, and the value is borrowed unless it contains escapes.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use uuid::Uuid;
 
-use super::fast_json;
+use super::{fast_json, full_json};
 
 /// The value of a claim that can identify a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,16 +27,12 @@ pub fn read<'a>(json: &'a [u8], name: &str) -> Option<Claim<'a>> {
         Ok(Some(fast_json::Value::Text(found))) => text(found).ok(),
         Ok(Some(fast_json::Value::Integer(integer))) => Some(Claim::Integer(integer)),
         Ok(Some(fast_json::Value::Other) | None) => None,
-        Err(fast_json::NeedsFullParser) => read_with_full_parser(json, name),
+        Err(fast_json::NeedsFullParser) => match full_json::member(json, name)? {
+            full_json::Value::Text(text) => (!text.contains('\0')).then_some(Claim::Text(text)),
+            full_json::Value::Integer(integer) => Some(Claim::Integer(integer)),
+            full_json::Value::Other => None,
+        },
     }
-}
-
-#[cold]
-fn read_with_full_parser<'a>(json: &'a [u8], name: &str) -> Option<Claim<'a>> {
-    let mut json = serde_json::Deserializer::from_slice(json);
-    let found = json.deserialize_map(ClaimVisitor { name }).ok()?;
-    json.end().ok()?;
-    found.filter(|claim| !matches!(claim, Claim::Text(text) if text.contains('\0')))
 }
 
 /// Like [`read`], but only for a claim that is a string.
@@ -62,111 +57,6 @@ pub fn parse_uuid(text: &str) -> Option<Uuid> {
     match text.len() {
         32 | 36 | 38 => Uuid::try_parse(text).ok(),
         _ => None,
-    }
-}
-
-/// Visits the top-level object and returns the value of one claim.
-struct ClaimVisitor<'n> {
-    name: &'n str,
-}
-
-impl<'de> Visitor<'de> for ClaimVisitor<'_> {
-    type Value = Option<Claim<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(matches) = map.next_key_seed(NameMatcher(self.name))? {
-            if matches {
-                found = map.next_value_seed(ValueVisitor)?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// Compares the name of a claim.
-struct NameMatcher<'n>(&'n str);
-
-impl<'de> DeserializeSeed<'de> for NameMatcher<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for NameMatcher<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_str<E: Error>(self, name: &str) -> Result<bool, E> {
-        Ok(name == self.0)
-    }
-}
-
-/// Reads the value of a claim.
-struct ValueVisitor;
-
-impl<'de> DeserializeSeed<'de> for ValueVisitor {
-    type Value = Option<Claim<'de>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Option<Claim<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Some(Claim::Text(Cow::Borrowed(text))))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(Claim::Text(Cow::Owned(text.to_owned()))))
-    }
-
-    fn visit_i64<E: Error>(self, integer: i64) -> Result<Self::Value, E> {
-        Ok(Some(Claim::Integer(integer)))
-    }
-
-    fn visit_u64<E: Error>(self, integer: u64) -> Result<Self::Value, E> {
-        Ok(i64::try_from(integer).ok().map(Claim::Integer))
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(None)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod claims;
 mod fast_json;
+mod full_json;
 pub mod intervals;
 pub mod payload;
 pub mod presence_id;

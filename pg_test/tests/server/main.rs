@@ -23,6 +23,7 @@ mod heartbeats;
 mod huge_pages;
 mod identity;
 mod install;
+mod interruptions;
 mod invalid_arguments;
 mod launcher;
 mod memory;
