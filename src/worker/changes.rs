@@ -202,11 +202,13 @@ impl ChangeWriter {
             })
         };
         let mut result = attempt();
-        // Once the forget_user() that was in the way has committed, the same batch can be written.
-        for _ in 0..MAX_RETRIES {
-            if !matches!(&result, Err(Aborted::Failed(failure)) if failure.is_serialization_failure()) {
-                break;
-            }
+        // The forget_user() that was in the way has committed, so the same batch can be written now. Somebody's trigger may
+        // raise the same, and take its time.
+        let mut retries = 0..MAX_RETRIES;
+        while matches!(&result, Err(Aborted::Failed(failure)) if failure.is_serialization_failure())
+            && start.elapsed() < RETRY_AFTER
+            && retries.next().is_some()
+        {
             result = attempt();
         }
         if source == Source::SetAside {
