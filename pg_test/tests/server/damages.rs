@@ -194,6 +194,15 @@ fn a_call_that_cannot_work_says_so_and_the_others_go_on() {
 }
 
 #[test]
+fn a_default_of_ended_at_does_not_end_the_sessions_that_calls_start() {
+    let database = Cluster::shared().database();
+    let mut client = database.connect();
+    database.run("ALTER TABLE presence.user_sessions ALTER ended_at SET DEFAULT now()");
+    let session = client.start(Uuid::new_v4());
+    assert_eq!(client.beat(session.id), "ok");
+}
+
+#[test]
 fn a_rule_that_leaves_nothing_of_a_write_is_noticed_when_it_is_dropped_too() {
     let database = Cluster::shared_short_timeout().database();
     let mut client = database.connect();
