@@ -363,6 +363,8 @@ fn is_definition(report: &ErrorReportWithLevel) -> bool {
             | PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE
             | PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED
             | PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            // The tables have got an owner who may not use the schema.
+            | PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE
     )
 }
 

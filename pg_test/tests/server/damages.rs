@@ -84,6 +84,12 @@ const DAMAGES: &[(&str, &str)] = &[
 
     ("ALTER TABLE presence.user_sessions OWNER TO {role}", "owner"),
     ("ALTER TABLE presence.user_presence OWNER TO {role}; ALTER TABLE presence._feed_state OWNER TO {role}", "owner"),
+    (
+        "REVOKE USAGE ON SCHEMA presence FROM {role}; ALTER TABLE presence.user_sessions OWNER TO {role};
+         ALTER TABLE presence.user_presence OWNER TO {role}; ALTER TABLE presence.presence_changes OWNER TO {role};
+         ALTER TABLE presence._feed_state OWNER TO {role}",
+        "owner",
+    ),
 ];
 
 /// Returns the checks of definitions that fail, and their hints as one script.
@@ -174,8 +180,12 @@ fn a_call_that_cannot_work_says_so_and_the_others_go_on() {
         "ALTER TABLE presence.user_sessions SET SCHEMA public",
         "ALTER TABLE presence.user_sessions ALTER id DROP DEFAULT, ALTER id TYPE text",
         "ALTER TABLE presence.user_sessions DROP metadata",
+        "ALTER TABLE presence.user_sessions OWNER TO {role}",
     ] {
         let database = Cluster::shared().database();
+        let role = database.role("other");
+        database.run(&format!("REVOKE USAGE ON SCHEMA presence FROM {role}"));
+        let damage = &damage.replace("{role}", &role);
         database.wait_until_served();
         let (mut before, user) = (database.connect(), Uuid::new_v4());
         let session = before.start(user);
