@@ -71,7 +71,7 @@ END
 $function$;
 
 -- The extension writes as the owner of user_sessions, which must therefore own the other tables. Those that differ are to
--- get the owner that most of them have or, of two, the one that owns the functions.
+-- get the owner that most of them have or, of two, the one that owns the functions. What it writes names the schema.
 CREATE FUNCTION @extschema@._health_owner()
 RETURNS TABLE (check_name pg_catalog.text, ok pg_catalog.bool, detail pg_catalog.text, hint pg_catalog.text)
 LANGUAGE plpgsql STABLE
@@ -82,8 +82,10 @@ AS $function$
 DECLARE
     home text := (SELECT e.extnamespace::regnamespace::text FROM pg_extension e WHERE e.extname = 'pg_presence');
     installer oid := (SELECT p.proowner FROM pg_proc p WHERE p.oid = to_regprocedure(home || '.presence_health()'));
-    problem text;
-    statements text;
+    wanted regrole;
+    owners text;
+    problems text[] := '{}';
+    statements text[] := '{}';
 BEGIN
     EXECUTE format($query$
         WITH member AS (
@@ -91,14 +93,22 @@ BEGIN
         ), wanted AS (
             SELECT m.relowner FROM member m GROUP BY 1 ORDER BY count(*) DESC, m.relowner = $1 DESC, 1 LIMIT 1
         )
-        SELECT string_agg(format('%%s (%%s)', m.relation, m.relowner::regrole), ', '),
-               string_agg(format('ALTER TABLE %%s.%%I OWNER TO %%s;', $2, m.relation, w.relowner::regrole), ' ')
+        SELECT w.relowner,
+               string_agg(format('%%s (%%s)', m.relation, m.relowner::regrole), ', '),
+               array_agg(format('ALTER TABLE %%s.%%I OWNER TO %%s;', $2, m.relation, w.relowner::regrole))
                    FILTER (WHERE m.relowner <> w.relowner)
           FROM member m, wanted w
-    $query$, home) INTO problem, statements USING installer, home;
-    RETURN QUERY SELECT 'owner', statements IS NULL,
-        CASE WHEN statements IS NULL THEN 'All tables have the same owner.'
-             ELSE format('The tables have different owners: %s.', problem) END,
-        statements;
+         GROUP BY 1
+    $query$, home) INTO wanted, owners, statements USING installer, home;
+    IF statements IS NOT NULL THEN
+        problems := problems || format('The tables have different owners: %s', owners);
+    END IF;
+    IF NOT has_schema_privilege(wanted, to_regnamespace(home), 'USAGE') THEN
+        problems := problems || format('The owner of the tables, %s, has no USAGE on schema %s', wanted, home);
+        statements := statements || format('GRANT USAGE ON SCHEMA %s TO %s;', home, wanted);
+    END IF;
+    RETURN QUERY SELECT 'owner', problems = '{}',
+        CASE WHEN problems = '{}' THEN 'All tables have the same owner.' ELSE array_to_string(problems, '; ') || '.' END,
+        NULLIF(array_to_string(statements, ' '), '');
 END
 $function$;

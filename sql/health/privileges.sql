@@ -26,7 +26,7 @@ BEGIN
         UNION
         SELECT 'service', s FROM unnest(services) s WHERE s <> 0
     )
-    SELECT string_agg(DISTINCT format('SELECT %s.grant_%s(%L);', home, l.name, pg_get_userbyid(l.grantee)), ' ')
+    SELECT string_agg(DISTINCT format('SELECT %s.grant_%s(%L);', home, l.name, l.grantee::regrole), ' ')
       INTO found
       FROM let_in l
      WHERE NOT has_schema_privilege(l.grantee, home, 'USAGE')
@@ -65,8 +65,11 @@ BEGIN
     check_name := 'services';
     SELECT string_agg(pg_get_userbyid(a.grantee)::text, ', ' ORDER BY 1)
                FILTER (WHERE pg_get_userbyid(a.grantee) <> 'pg_database_owner'),
-           string_agg(format('REVOKE USAGE ON TYPE %s._service_marker FROM %s;', home,
-                             CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END), ' ' ORDER BY 1)
+           string_agg(DISTINCT CASE WHEN a.grantor = t.typowner
+                   THEN format('REVOKE USAGE ON TYPE %s._service_marker FROM %s CASCADE;', home,
+                               CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END)
+                   ELSE format('REVOKE GRANT OPTION FOR USAGE ON TYPE %s._service_marker FROM %s CASCADE;', home,
+                               a.grantor::regrole) END, ' ')
                FILTER (WHERE a.grantee = 0 OR pg_get_userbyid(a.grantee) IN ('anon', 'authenticated'))
       INTO found, mend
       FROM pg_type t, LATERAL aclexplode(COALESCE(t.typacl, acldefault('T', t.typowner))) a
@@ -97,11 +100,16 @@ BEGIN
          WHERE t.typnamespace = home AND t.typname = '_service_marker');
     SELECT string_agg(DISTINCT format('%s on %s to %s', g.privilege, g.object,
                    CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(g.grantee)::text END), '; '),
-           string_agg(DISTINCT format('REVOKE %s ON %s %s FROM %s;', g.privilege, g.kind, g.object,
-                   CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END), ' ')
+           -- Only its grantor can revoke a privilege, or whoever the grantor has the grant option from.
+           string_agg(DISTINCT CASE WHEN g.grantor = g.owner
+                   THEN format('REVOKE %s ON %s %s FROM %s CASCADE;', g.privilege, g.kind, g.object,
+                               CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END)
+                   ELSE format('REVOKE GRANT OPTION FOR %s ON %s %s FROM %s CASCADE;', g.privilege, g.kind, g.object,
+                               g.grantor::regrole) END, ' ')
       INTO found, mend
           FROM (
-              SELECT a.privilege_type AS privilege, 'TABLE' AS kind, c.oid::regclass::text AS object, a.grantee
+              SELECT a.privilege_type AS privilege, 'TABLE' AS kind, c.oid::regclass::text AS object, a.grantee,
+                     a.grantor, c.relowner AS owner
                 FROM pg_class c, LATERAL aclexplode(c.relacl) a
                WHERE c.relnamespace = home
                  AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state')
@@ -113,7 +121,20 @@ BEGIN
                       OR (a.privilege_type IN ('UPDATE', 'DELETE')
                           AND NOT services @> ARRAY[a.grantee]))
               UNION ALL
-              SELECT a.privilege_type, 'FUNCTION', p.oid::regprocedure::text, a.grantee
+              SELECT format('%s (%I)', a.privilege_type, x.attname), 'TABLE', c.oid::regclass::text, a.grantee,
+                     a.grantor, c.relowner
+                FROM pg_class c
+                JOIN pg_attribute x ON x.attrelid = c.oid AND NOT x.attisdropped,
+                     LATERAL aclexplode(x.attacl) a
+               WHERE c.relnamespace = home
+                 AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state')
+                 AND a.grantee <> c.relowner
+                 AND (a.grantee = 0
+                      OR c.relname = '_feed_state'
+                      OR a.privilege_type = 'REFERENCES'
+                      OR (c.relname <> 'user_sessions' AND a.privilege_type <> 'SELECT'))
+              UNION ALL
+              SELECT a.privilege_type, 'FUNCTION', p.oid::regprocedure::text, a.grantee, a.grantor, p.proowner
                 FROM pg_proc p
                 JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
                 JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
@@ -172,9 +193,16 @@ AS $function$
 DECLARE
     home regnamespace := (SELECT e.extnamespace FROM pg_extension e WHERE e.extname = 'pg_presence');
     found text;
+    mend text;
 BEGIN
     check_name := 'schema';
-    SELECT string_agg(CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, ', ') INTO found
+    SELECT string_agg(DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, ', '),
+           string_agg(DISTINCT CASE WHEN a.grantor = n.nspowner
+                   THEN format('REVOKE CREATE ON SCHEMA %s FROM %s CASCADE;', home,
+                               CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END)
+                   ELSE format('REVOKE GRANT OPTION FOR CREATE ON SCHEMA %s FROM %s CASCADE;', home,
+                               a.grantor::regrole) END, ' ')
+      INTO found, mend
       FROM pg_namespace n
       JOIN pg_database d ON d.datname = current_database(),
            LATERAL aclexplode(n.nspacl) a
@@ -188,7 +216,7 @@ BEGIN
     detail := CASE WHEN ok THEN format('No other role can create objects in schema %s.', home)
                    ELSE format('Roles that can create objects in schema %s could shadow the extension''s functions: %s.',
                                home, found) END;
-    hint := CASE WHEN NOT ok THEN format('Run REVOKE CREATE ON SCHEMA %s FROM %s.', home, found) END;
+    hint := CASE WHEN NOT ok THEN format('Run %s', mend) END;
     RETURN NEXT;
 END
 $function$;

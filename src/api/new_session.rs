@@ -37,8 +37,9 @@ thread_local! {
     static INSERT: Statement = const { Statement::new(
         |s| format!(
             "INSERT INTO {s}.user_sessions \
-             (id, user_id, auth_id, session_token, is_active, last_activity, created_at, expires_at, metadata, user_key) \
-             VALUES ($1, $2, $3, $4, true, $5, $5, $6, COALESCE($7, '{{}}'), $8) \
+             (id, user_id, auth_id, session_token, is_active, last_activity, created_at, expires_at, metadata, user_key, \
+              ended_at) \
+             VALUES ($1, $2, $3, $4, true, $5, $5, $6, COALESCE($7, '{{}}'), $8, NULL) \
              ON CONFLICT (session_token) WHERE ended_at IS NULL DO NOTHING"
         ),
         &[

@@ -2,6 +2,7 @@
 
 use super::{args::to_uuid, caller};
 use crate::{
+    pg::errors,
     store::{statement::Statement, value::Value},
     triggers::capture::forget_at_commit,
 };
@@ -34,7 +35,7 @@ thread_local! {
 
 /// Erases a user's sessions and presence; the feed keeps the rows of its changes, with the user blanked. Returns
 /// whether there was anything to erase. Errors: 42501 where the caller is not a service, 25006 on a standby, 55000
-/// where the library is not preloaded.
+/// where the library is not preloaded, or a rule or trigger keeps the user's row.
 #[pg_extern(volatile, parallel_unsafe)]
 fn forget_user(user_id: Option<pgrx::Uuid>) -> bool {
     caller::require_writable();
@@ -46,7 +47,11 @@ fn forget_user(user_id: Option<pgrx::Uuid>) -> bool {
                 let values = [Value::Uuid(&id)];
                 statement.with(|statement| statement.write(&values, |rows| rows.count()))
             });
+        // A rule or trigger of others may keep even the row that was just inserted.
+        let Some(presence) = presence.checked_sub(inserted) else {
+            errors::damaged_install();
+        };
         forget_at_commit(id);
-        sessions + (presence - inserted) + changes > 0
+        sessions + presence + changes > 0
     })
 }

@@ -1,7 +1,8 @@
 //! Statements on our own tables: prepared once per backend, executed with the rights of the tables' owner.
 //!
 //! A kept plan is prepared again once the tables are other ones (after DROP and CREATE EXTENSION) or a schema was
-//! renamed. Any other invalidation is handled by PostgreSQL's plan cache.
+//! renamed, and where a rule has left nothing of the statement, as PostgreSQL does not notice when that rule is dropped.
+//! Any other invalidation is handled by PostgreSQL's plan cache.
 
 use std::{
     cell::Cell,
@@ -156,11 +157,16 @@ impl Statement {
                     make_plan(plan);
                 }
                 let _depth = DepthGuard::enter(&self.depth);
-                let result = f(&Execution {
+                let execution = Execution {
                     plan: plan.as_ptr(),
                     datums: &datums,
                     nulls: &nulls,
-                });
+                };
+                let result = if is_planned {
+                    with_replanning_checked(plan, || f(&execution))
+                } else {
+                    f(&execution)
+                };
                 self.mark_planned();
                 result
             })
@@ -171,7 +177,7 @@ impl Statement {
         let sessions = installed::get().sessions;
         let schema_changes = planning::schema_changes();
         if let Some(kept) = self.plan.get() {
-            if kept.sessions == sessions && kept.schema_changes == schema_changes {
+            if kept.sessions == sessions && kept.schema_changes == schema_changes && !is_empty(kept.plan) {
                 return kept.plan;
             }
             self.plan.set(None);
@@ -188,10 +194,13 @@ impl Statement {
             let plan = with_definitions_checked(|| {
                 pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), generic)
             });
-            if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
+            let Some(plan) = NonNull::new(plan) else {
+                errors::damaged_install();
+            };
+            if is_empty(plan) || pg_sys::SPI_keepplan(plan.as_ptr()) != 0 {
                 errors::damaged_install();
             }
-            NonNull::new_unchecked(plan)
+            plan
         };
         self.plan.set(Some(Plan {
             plan,
@@ -281,6 +290,43 @@ fn make_plan(plan: NonNull<pg_sys::_SPI_plan>) {
             pg_sys::ReleaseCachedPlan(cached, pg_sys::CurrentResourceOwner);
         }
     }
+    if is_empty(plan) {
+        errors::damaged_install();
+    }
+}
+
+/// The only statement of a plan.
+///
+/// # Safety
+/// It was prepared from one statement, and is not freed while the source is used.
+unsafe fn source<'a>(plan: NonNull<pg_sys::_SPI_plan>) -> &'a pg_sys::CachedPlanSource {
+    // SAFETY: a list of one pointer to a source.
+    unsafe {
+        let sources = pg_sys::SPI_plan_get_plan_sources(plan.as_ptr());
+        &*(*(*sources).elements).ptr_value.cast()
+    }
+}
+
+/// Whether a rule has left nothing of the statement: DO INSTEAD NOTHING.
+fn is_empty(plan: NonNull<pg_sys::_SPI_plan>) -> bool {
+    // SAFETY: a plan of ours, used here only.
+    unsafe { source(plan).query_list.is_null() }
+}
+
+/// Runs `f`, which executes a statement that was planned before. Errors: 55000 where it had to be planned again, as a
+/// table was altered while this waited for the table's lock, and could not be.
+fn with_replanning_checked<R>(plan: NonNull<pg_sys::_SPI_plan>, f: impl FnOnce() -> R) -> R {
+    PgTryBuilder::new(AssertUnwindSafe(f))
+        .catch_others(|error| match error {
+            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)
+                // SAFETY: reads a kept plan, and no catalog. To plan it again, PostgreSQL has first given up the old one.
+                if is_definition(&report) && unsafe { source(plan).gplan.is_null() } =>
+            {
+                errors::damaged_install()
+            }
+            other => other.rethrow(),
+        })
+        .execute()
 }
 
 /// Runs `f`, which parses or plans a statement of ours. Errors: 55000 where the tables or functions that it names are
@@ -317,6 +363,8 @@ fn is_definition(report: &ErrorReportWithLevel) -> bool {
             | PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE
             | PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED
             | PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            // The tables have got an owner who may not use the schema.
+            | PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE
     )
 }
 

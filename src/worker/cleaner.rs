@@ -171,7 +171,7 @@ impl Cleaner {
 
     fn step_sessions(&mut self, tenant: Tenant, now: Instant) {
         let from = self.sessions.page(now);
-        let set_aside = &self.set_aside[0];
+        let set_aside = &mut self.set_aside[0];
         let found = run_transaction(Some(tenant), Durability::Lazy, None, |install| {
             let found = cleanup::find_sessions(tenant, from, from + PAGES_PER_STEP);
             (without(found, set_aside), cleanup::page_count(install.sessions))
@@ -187,7 +187,7 @@ impl Cleaner {
                 let next = Some(from + PAGES_PER_STEP).filter(|&next| next < page_count);
                 if next.is_none() {
                     worker.last_cleanup.set(compat::now());
-                    self.set_aside[0].forget_overdue(session_interval() * 2 + MAX_PAUSE);
+                    self.set_aside[0].forget_unseen(self.sessions.started_at);
                 }
                 self.sessions.schedule(Instant::now(), next, session_interval());
             }
@@ -203,7 +203,7 @@ impl Cleaner {
             return;
         };
         let from = self.users.page(now);
-        let set_aside = &self.set_aside[1];
+        let set_aside = &mut self.set_aside[1];
         let found = run_transaction(Some(tenant), Durability::Lazy, None, |install| {
             let found = cleanup::find_users(from, from + PAGES_PER_STEP, retention);
             (without(found, set_aside), cleanup::page_count(install.presence))
@@ -216,7 +216,7 @@ impl Cleaner {
             Ok(page_count) => {
                 let next = Some(from + PAGES_PER_STEP).filter(|&next| next < page_count);
                 if next.is_none() {
-                    self.set_aside[1].forget_overdue(user_interval(retention) * 2 + MAX_PAUSE);
+                    self.set_aside[1].forget_unseen(self.users.started_at);
                 }
                 self.users.schedule(Instant::now(), next, user_interval(retention));
             }
@@ -322,10 +322,8 @@ impl Cleaner {
 }
 
 /// Leaves out the rows that wait for their next attempt.
-fn without(mut found: Vec<Cleaning>, set_aside: &SetAside) -> Vec<Cleaning> {
-    if set_aside.len() > 0 {
-        found.retain(|cleaning| !set_aside.is_waiting(&cleaning.id()));
-    }
+fn without(mut found: Vec<Cleaning>, set_aside: &mut SetAside) -> Vec<Cleaning> {
+    found.retain(|cleaning| !set_aside.must_wait(&cleaning.id()));
     found
 }
 

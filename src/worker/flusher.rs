@@ -41,6 +41,8 @@ pub struct Flusher {
     activity: SlotScan,
     /// The start of the current scan for activity, or of the next one if none is in progress.
     activity_scan_start: Instant,
+    /// When the first batch of the current scan for activity was read.
+    activity_scan_began: Instant,
     /// Parts of batches that have failed, to be written one by one.
     suspects: Vec<Vec<FlushRow>>,
     /// In the past: they are due as long as there are any.
@@ -67,6 +69,7 @@ impl Flusher {
             states: scan(),
             activity: scan(),
             activity_scan_start: now,
+            activity_scan_began: now,
             suspects: Vec::new(),
             suspects_due: now,
             set_aside: SetAside::default(),
@@ -112,8 +115,6 @@ impl Flusher {
         if !self.suspects.is_empty() {
             return self.write_suspects(tenant);
         }
-        self.set_aside
-            .forget_overdue(flush_interval() + Duration::from_secs(60));
         // The one that has been due for longer, so that neither delays the other forever.
         if self.states.due <= self.activity.due {
             let mut cursor = self.states.cursor;
@@ -126,8 +127,14 @@ impl Flusher {
             };
         } else {
             let mut cursor = self.activity.cursor;
+            if cursor == 0 {
+                self.activity_scan_began = start;
+            }
             let result = self.flush_batch(tenant, &mut cursor, FlushScope::All);
             self.activity.cursor = cursor;
+            if result.is_ok() && self.activity.cursor == 0 && self.stopped.is_none() {
+                self.set_aside.forget_unseen(self.activity_scan_began);
+            }
             self.activity.due = match result {
                 Err(_) => start + RETRY_AFTER,
                 Ok(()) => self.next_activity_batch(tenant, start),
@@ -141,7 +148,7 @@ impl Flusher {
         let start = Instant::now();
         let from = *cursor;
         let mut rows = tenant.flush_candidates(cursor, BATCH, scope, &tenant.now());
-        rows.retain(|row| !self.set_aside.is_waiting(&row.id));
+        rows.retain(|row| !self.set_aside.must_wait(&row.id));
         let (again, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.set_aside.contains(&row.id));
         self.suspects
             .extend(again.into_iter().take(RETRIES_PER_BATCH).map(|row| vec![row]));

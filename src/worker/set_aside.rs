@@ -36,10 +36,17 @@ impl Pause {
     }
 }
 
+/// One row.
+struct Waiting {
+    pause: Pause,
+    /// When it was last known that it has to be written.
+    seen: Instant,
+}
+
 /// Rows, or users, by id.
 #[derive(Default)]
 pub struct SetAside {
-    rows: HashMap<Uuid, Pause>,
+    rows: HashMap<Uuid, Waiting>,
 }
 
 impl SetAside {
@@ -50,9 +57,11 @@ impl SetAside {
         } else {
             MAX_PAUSE
         };
-        let previous = self.rows.get(&id).copied();
+        let previous = self.rows.get(&id).map(|row| row.pause);
         if previous.is_some() || self.rows.len() < MAX_ROWS {
-            self.rows.insert(id, Pause::after(previous, max));
+            let pause = Pause::after(previous, max);
+            let seen = Instant::now();
+            self.rows.insert(id, Waiting { pause, seen });
         }
     }
 
@@ -65,9 +74,15 @@ impl SetAside {
         self.rows.contains_key(id)
     }
 
-    /// Whether the row is set aside, and not yet to be tried again.
-    pub fn is_waiting(&self, id: &Uuid) -> bool {
-        self.rows.get(id).is_some_and(|pause| pause.until > Instant::now())
+    /// Whether a row that has to be written is set aside, and not yet to be tried again.
+    pub fn must_wait(&mut self, id: &Uuid) -> bool {
+        if self.rows.is_empty() {
+            return false;
+        }
+        self.rows.get_mut(id).is_some_and(|row| {
+            row.seen = Instant::now();
+            row.pause.until > row.seen
+        })
     }
 
     pub fn len(&self) -> usize {
@@ -76,25 +91,25 @@ impl SetAside {
 
     /// Returns when the next row is to be tried again.
     pub fn due(&self) -> Option<Instant> {
-        self.rows.values().map(|pause| pause.until).min()
+        self.rows.values().map(|row| row.pause.until).min()
     }
 
     /// Returns the row that has been due for longest.
     pub fn next_due(&self) -> Option<Uuid> {
-        let (id, pause) = self.rows.iter().min_by_key(|(_, pause)| pause.until)?;
-        (pause.until <= Instant::now()).then_some(*id)
+        let (id, row) = self.rows.iter().min_by_key(|(_, row)| row.pause.until)?;
+        (row.pause.until <= Instant::now()).then_some(*id)
     }
 
     /// Makes all rows due, because one of them could be written: what was in the way may be gone.
     pub fn retry_all(&mut self) {
         let now = Instant::now();
-        for pause in self.rows.values_mut() {
-            pause.until = pause.until.min(now);
+        for row in self.rows.values_mut() {
+            row.pause.until = row.pause.until.min(now);
         }
     }
 
-    /// Forgets rows that have been due for longer than `limit`: they no longer need to be written.
-    pub fn forget_overdue(&mut self, limit: Duration) {
-        self.rows.retain(|_, pause| pause.until.elapsed() < limit);
+    /// Forgets rows that a scan of all, begun at `since`, has not found: they no longer need to be written.
+    pub fn forget_unseen(&mut self, since: Instant) {
+        self.rows.retain(|_, row| row.seen >= since);
     }
 }

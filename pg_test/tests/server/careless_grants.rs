@@ -107,6 +107,61 @@ fn grant_all_makes_no_service_and_changes_nothing_of_others() {
 }
 
 #[test]
+fn privileges_passed_on_and_roles_of_any_name_are_mended_too() {
+    let database = Cluster::shared().database();
+    let mut superuser = healthy(&database);
+    let (one, two, service) = (database.role("one"), database.role("two"), database.service());
+    let (eve, bob) = (format!("\"{one}'s Eve\""), format!("\"{two}'s Bob\""));
+    database.run(&format!(
+        "ALTER ROLE {one} RENAME TO {eve}; ALTER ROLE {two} RENAME TO {bob};
+         SELECT presence.grant_client('{}')",
+        eve.replace('\'', "''")
+    ));
+    for (damage, check) in [
+        (
+            "GRANT TRUNCATE, TRIGGER ON presence.user_sessions TO {eve} WITH GRANT OPTION; SET ROLE {eve};
+          GRANT TRUNCATE, TRIGGER ON presence.user_sessions TO {bob}",
+            "grants",
+        ),
+        (
+            "GRANT UPDATE, DELETE ON presence.user_sessions TO {service} WITH GRANT OPTION; SET ROLE {service};
+          GRANT UPDATE, DELETE ON presence.user_sessions TO {bob}",
+            "grants",
+        ),
+        (
+            "GRANT EXECUTE ON FUNCTION presence.online_users() TO {eve} WITH GRANT OPTION; SET ROLE {eve};
+          GRANT EXECUTE ON FUNCTION presence.online_users() TO PUBLIC",
+            "grants",
+        ),
+        (
+            "GRANT UPDATE (seq), REFERENCES (user_id) ON presence.user_presence TO {eve}",
+            "grants",
+        ),
+        ("GRANT SELECT (epoch) ON presence._feed_state TO {bob}", "grants"),
+        (
+            "GRANT CREATE ON SCHEMA presence TO {eve} WITH GRANT OPTION; SET ROLE {eve};
+          GRANT CREATE ON SCHEMA presence TO {bob}",
+            "schema",
+        ),
+        ("GRANT CREATE ON SCHEMA presence TO PUBLIC", "schema"),
+        (
+            "GRANT USAGE ON TYPE presence._service_marker TO {service} WITH GRANT OPTION; SET ROLE {service};
+          GRANT USAGE ON TYPE presence._service_marker TO PUBLIC",
+            "services",
+        ),
+        ("REVOKE USAGE ON SCHEMA presence FROM {eve}", "locked_out"),
+    ] {
+        let damage = damage
+            .replace("{eve}", &eve)
+            .replace("{bob}", &bob)
+            .replace("{service}", &service);
+        database.run(&damage);
+        assert_eq!(failed(&mut superuser)[0].0, check, "{damage}");
+        mend(&mut superuser);
+    }
+}
+
+#[test]
 fn the_marker_granted_to_public_makes_nobody_a_service() {
     let database = Cluster::shared().database();
     let mut superuser = healthy(&database);

@@ -84,6 +84,12 @@ const DAMAGES: &[(&str, &str)] = &[
 
     ("ALTER TABLE presence.user_sessions OWNER TO {role}", "owner"),
     ("ALTER TABLE presence.user_presence OWNER TO {role}; ALTER TABLE presence._feed_state OWNER TO {role}", "owner"),
+    (
+        "REVOKE USAGE ON SCHEMA presence FROM {role}; ALTER TABLE presence.user_sessions OWNER TO {role};
+         ALTER TABLE presence.user_presence OWNER TO {role}; ALTER TABLE presence.presence_changes OWNER TO {role};
+         ALTER TABLE presence._feed_state OWNER TO {role}",
+        "owner",
+    ),
 ];
 
 /// Returns the checks of definitions that fail, and their hints as one script.
@@ -179,8 +185,12 @@ fn a_call_that_cannot_work_says_so_and_the_others_go_on() {
         "ALTER TABLE presence.user_sessions SET SCHEMA public",
         "ALTER TABLE presence.user_sessions ALTER id DROP DEFAULT, ALTER id TYPE text",
         "ALTER TABLE presence.user_sessions DROP metadata",
+        "ALTER TABLE presence.user_sessions OWNER TO {role}",
     ] {
         let database = Cluster::shared().database();
+        let role = database.role("other");
+        database.run(&format!("REVOKE USAGE ON SCHEMA presence FROM {role}"));
+        let damage = &damage.replace("{role}", &role);
         database.wait_until_served();
         let (mut before, user) = (database.connect(), Uuid::new_v4());
         let session = before.start(user);
@@ -196,6 +206,85 @@ fn a_call_that_cannot_work_says_so_and_the_others_go_on() {
         before.start(Uuid::new_v4());
         after.start(Uuid::new_v4());
     }
+}
+
+#[test]
+fn a_default_of_ended_at_does_not_end_the_sessions_that_calls_start() {
+    let database = Cluster::shared().database();
+    let mut client = database.connect();
+    database.run("ALTER TABLE presence.user_sessions ALTER ended_at SET DEFAULT now()");
+    let session = client.start(Uuid::new_v4());
+    assert_eq!(client.beat(session.id), "ok");
+}
+
+#[test]
+fn a_rule_that_leaves_nothing_of_a_write_is_noticed_when_it_is_dropped_too() {
+    let database = Cluster::shared_short_timeout().database();
+    let mut client = database.connect();
+    let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
+    let (ended, silent) = (client.start(one), client.start(two));
+    client.end(ended.id);
+    let ended = client.start(one);
+    database.run("CREATE RULE keep AS ON UPDATE TO presence.user_sessions DO INSTEAD NOTHING");
+    let end = "SELECT presence.end_session($1)";
+    assert_refused(
+        client.query(end, &[&ended.id]),
+        &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+    );
+    let sql = "SELECT detail FROM presence.presence_health() WHERE check_name = 'unwritable' AND NOT ok";
+    wait_until("the worker could not write", || {
+        !client.query(sql, &[]).unwrap().is_empty()
+    });
+    let (checks, statements) = differences(&mut client, "presence");
+    assert_eq!(checks, "tables");
+    client.batch_execute(&statements).unwrap();
+    assert!(client.end(ended.id));
+    let sql = "SELECT is_active FROM presence.user_sessions WHERE id = $1";
+    wait_until("the worker writes", || {
+        !client.query_one(sql, &[&silent.id]).unwrap().get::<_, bool>(0)
+    });
+}
+
+#[test]
+fn a_call_that_waits_while_a_column_is_dropped_says_what_to_do() {
+    let database = Cluster::shared().database();
+    let (mut owner, mut caller) = (database.connect(), database.connect());
+    for damage in [
+        "ALTER TABLE presence.user_sessions RENAME session_token TO token",
+        "DROP INDEX presence.user_sessions_session_token_key",
+    ] {
+        caller.start(Uuid::new_v4());
+        caller.start(Uuid::new_v4());
+        let mut altering = owner.transaction().unwrap();
+        altering.batch_execute(damage).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| assert_start_refused(&mut caller, damage));
+            let sql = "SELECT count(*) FROM pg_locks WHERE NOT granted
+                       AND relation IN ('presence.user_sessions'::regclass, 'presence.user_sessions_pkey'::regclass)";
+            let mut witness = database.connect();
+            wait_until("the call waits", || {
+                witness.query_one(sql, &[]).unwrap().get::<_, i64>(0) > 0
+            });
+            altering.commit().unwrap();
+            waiting.join().unwrap();
+        });
+        let (_, statements) = differences(&mut owner, "presence");
+        owner.batch_execute(&statements).unwrap();
+    }
+}
+
+#[test]
+fn a_user_whose_row_a_rule_keeps_is_not_reported_as_forgotten() {
+    let database = Cluster::shared().database();
+    let mut client = database.connect();
+    database.run("CREATE RULE keep AS ON DELETE TO presence.user_presence DO INSTEAD NOTHING");
+    let forget = "SELECT presence.forget_user(gen_random_uuid())";
+    let error = assert_refused(client.query(forget, &[]), &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
+    assert!(error.hint().unwrap().contains("presence_health()"), "{error:?}");
+    let (checks, statements) = differences(&mut client, "presence");
+    assert_eq!(checks, "tables");
+    client.batch_execute(&statements).unwrap();
+    client.query_one(forget, &[]).unwrap();
 }
 
 #[test]

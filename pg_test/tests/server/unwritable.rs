@@ -124,6 +124,21 @@ fn a_session_that_violates_a_constraint_delays_nobody_else() {
 }
 
 #[test]
+fn a_session_that_no_longer_has_to_be_written_is_no_longer_named() {
+    let database = Cluster::shared_short_timeout().database();
+    let mut service = database.connect();
+    let bad = service.start(Uuid::new_v4());
+    service.update_session("metadata = '{\"bad\": true}'", bad.id);
+    let sql = "ALTER TABLE presence.user_sessions ADD CONSTRAINT no_bad CHECK (NOT metadata ? 'bad') NOT VALID";
+    service.batch_execute(sql).unwrap();
+    wait_until("health names it", || unwritable(&mut service).1.contains("no_bad"));
+    service
+        .batch_execute("DELETE FROM presence.user_sessions WHERE metadata ? 'bad'")
+        .unwrap();
+    wait_until("health is fine", || unwritable(&mut service).0);
+}
+
+#[test]
 fn a_session_that_another_table_references_is_kept_and_the_others_are_deleted() {
     let cluster = Cluster::private(&[("presence.retention", "1s")]);
     let database = cluster.database();
