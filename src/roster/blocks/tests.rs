@@ -136,6 +136,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    // A case is thousands of steps.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn nothing_is_in_use_twice_and_every_entry_is_found_and_room_is_never_lost(
         entries in 1usize..800,
