@@ -7,6 +7,7 @@ pub mod errors;
 pub mod fault_point;
 pub mod installed;
 pub mod lineage;
+pub mod lock_guard;
 mod members;
 pub mod memory;
 pub mod process_local;

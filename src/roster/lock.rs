@@ -23,7 +23,7 @@ use std::{
 use pgrx::pg_sys;
 
 use super::atomic::prefetch;
-use crate::pg::compat;
+use crate::pg::{compat, lock_guard};
 
 /// The tranche's name, as `pg_stat_activity.wait_event` shows it.
 const TRANCHE: &CStr = c"pg_presence";
@@ -93,6 +93,7 @@ fn take(number: usize, mode: pg_sys::LWLockMode::Type) -> Held {
     unsafe {
         let lock = &raw mut (*BASE.load(Ordering::Relaxed).add(number)).lock;
         compat::lwlock_acquire(lock, mode);
+        lock_guard::taken();
         Held(lock)
     }
 }
@@ -118,6 +119,7 @@ pub fn writers() -> Held {
 impl Drop for Held {
     #[inline]
     fn drop(&mut self) {
+        lock_guard::released();
         // SAFETY: taken by `take`, released once.
         unsafe { compat::lwlock_release(self.0) }
     }
