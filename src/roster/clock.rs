@@ -25,11 +25,6 @@ pub struct Now {
 }
 
 impl Now {
-    #[cfg(test)]
-    pub fn new(steady: SteadyTime, offset: Micros) -> Now {
-        Now { steady, offset }
-    }
-
     /// The time of day.
     #[inline]
     pub fn wall(&self) -> Micros {
