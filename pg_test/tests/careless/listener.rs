@@ -33,7 +33,10 @@ impl Listener {
     pub fn mark(&mut self, place: &Place) {
         let sql = format!("SELECT epoch, seq FROM {}.presence_cursor()", place.schema());
         let row = place.connect().query_one(&sql, &[]);
-        self.cursor = row.ok().map(|row| (row.get(0), row.get(1)));
+        // NULL where there is no feed state.
+        self.cursor = row
+            .ok()
+            .and_then(|row| Some((row.try_get(0).ok()?, row.try_get(1).ok()?)));
     }
 
     fn receive(&mut self) {
@@ -57,10 +60,11 @@ impl Listener {
         let began = Instant::now();
         loop {
             self.receive();
-            let epoch: String = reader
+            let epoch: Option<String> = reader
                 .query_one(&format!("SELECT epoch FROM {schema}.presence_cursor()"), &[])
                 .expect("the cursor")
                 .get(0);
+            let epoch = epoch.unwrap_or_default();
             let read = match &self.cursor {
                 Some((epoch, seq)) => reader.query_opt(
                     &format!(
