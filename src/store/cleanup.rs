@@ -133,14 +133,11 @@ pub fn find_sessions(tenant: Tenant, from: i64, to: i64) -> Vec<Cleaning> {
     let clock = tenant.synchronize_clock();
     let (now, timeout) = (clock.wall(), settings::active_timeout());
     tenant.note_standstill();
+    // In a grace, the silence of a session that the roster does not know proves nothing.
+    let timed_out_at = tenant.timed_out_at(&clock, timeout);
     let (from, to) = (Value::Bigint(from), Value::Bigint(to));
     let overdue: Vec<_> = OVERDUE_SESSIONS.with(|statement| {
-        let values = [
-            from,
-            to,
-            Value::Time(now),
-            Value::Time(tenant.timed_out_at(&clock, timeout)),
-        ];
+        let values = [from, to, Value::Time(now), Value::Time(now.saturating_sub(timeout))];
         statement.read(Snapshot::Latest, &values, |rows| {
             rows.iter()
                 .filter_map(|row| Some((row.uuid(1)?, row.time(2)?, row.time(3)?, row.bool(4)?)))
@@ -154,7 +151,8 @@ pub fn find_sessions(tenant: Tenant, from: i64, to: i64) -> Vec<Cleaning> {
             let expired = expires_at <= now;
             // Before the clock was set back. Now counts instead, as of an activity that has just been.
             let is_future = last_activity > now;
-            if known.is_some_and(|session| session.live) {
+            let is_over = expired || is_future || last_activity <= timed_out_at;
+            if known.map_or(!is_over, |session| session.live) {
                 return None;
             }
             let last_activity = last_activity.min(now);
