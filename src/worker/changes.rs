@@ -69,7 +69,7 @@ pub struct ChangeWriter {
     /// How many users in a row have failed alone.
     single_failures: u32,
     /// The rest of batches in which one user after the other has failed.
-    postponed: Vec<UserUpdate>,
+    postponed: HashMap<Uuid, UserUpdate>,
     postponed_until: Option<Pause>,
     /// Set where nothing at all can be written.
     stopped: Option<Pause>,
@@ -89,7 +89,7 @@ impl Default for ChangeWriter {
             set_aside_updates: HashMap::new(),
             set_aside_at: None,
             single_failures: 0,
-            postponed: Vec::new(),
+            postponed: HashMap::new(),
             postponed_until: None,
             stopped: None,
             batch_size: BATCH,
@@ -282,7 +282,7 @@ impl ChangeWriter {
             if self.set_aside.contains(&id) {
                 self.set_aside_updates.insert(id, update);
             } else {
-                self.postponed.push(update);
+                self.postponed.insert(id, update);
             }
             if source != Source::SetAside {
                 self.single_failures += 1;
@@ -292,7 +292,10 @@ impl ChangeWriter {
             self.suspects.extend([second, updates]);
         }
         if self.single_failures >= MAX_SINGLE_FAILURES {
-            self.postponed.extend(self.suspects.drain(..).flatten());
+            // Somebody may be in several groups, having changed again meanwhile, and is to be in one batch once.
+            let suspects = self.suspects.drain(..).flatten();
+            self.postponed
+                .extend(suspects.map(|update| (update.user.user_id, update)));
         }
         if !self.postponed.is_empty() && (self.single_failures >= MAX_SINGLE_FAILURES || self.postponed_until.is_none())
         {
@@ -335,7 +338,9 @@ impl ChangeWriter {
         {
             match self.postponed.is_empty() {
                 true => self.postponed_until = None,
-                false => self.suspects.push(std::mem::take(&mut self.postponed)),
+                false => self
+                    .suspects
+                    .push(self.postponed.drain().map(|(_, update)| update).collect()),
             }
         }
         for _ in 0..SOURCES.len() {

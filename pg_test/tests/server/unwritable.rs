@@ -78,6 +78,65 @@ fn a_user_whom_a_trigger_refuses_delays_nobody_else() {
 }
 
 #[test]
+fn users_who_change_again_while_they_cannot_be_written_are_told_once() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    database.assert_served();
+    let users: Vec<Uuid> = (0..600).map(|_| Uuid::new_v4()).collect();
+    let log_in = |service: &mut Client| -> Vec<Uuid> {
+        let sql = "SELECT session_id FROM presence.start_sessions($1)";
+        let rows = service.query(sql, &[&users]).unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let log_out = |service: &mut Client, sessions: Vec<Uuid>| {
+        service
+            .execute("SELECT presence.end_sessions($1)", &[&sessions])
+            .unwrap();
+    };
+    let sessions = log_in(&mut service);
+    log_out(&mut service, sessions);
+    for &user in &users {
+        service.wait_for_written(user, false);
+    }
+    add_trigger(
+        &mut service,
+        "user_presence",
+        "NEW.user_id IS NOT NULL",
+        "RAISE 'nobody'",
+    );
+    // So that each is tried several times before the next change.
+    let let_it_try = |service: &mut Client| {
+        for _ in 0..5 {
+            let sql = "SELECT last_tick_at::text FROM presence.presence_stats";
+            let last_tick: String = service.query_one(sql, &[]).unwrap().get(0);
+            wait_until("a sweep", || {
+                service.query_one(sql, &[]).unwrap().get::<_, String>(0) != last_tick
+            });
+        }
+    };
+    let sessions = log_in(&mut service);
+    let_it_try(&mut service);
+    log_out(&mut service, sessions);
+    let_it_try(&mut service);
+    log_in(&mut service);
+    let_it_try(&mut service);
+    service
+        .batch_execute("DROP TRIGGER hurdle ON presence.user_presence")
+        .unwrap();
+    for &user in &users {
+        service.wait_for_written(user, true);
+    }
+    wait_until("nobody waits", || unwritable(&mut service).0);
+    let sql = "SELECT count(*) FROM presence.presence_changes WHERE status = previous";
+    assert_eq!(service.query_one(sql, &[]).unwrap().get::<_, i64>(0), 0);
+    let sql = "SELECT count(*) FROM (
+                   SELECT status, lag(status) OVER (PARTITION BY user_id ORDER BY seq) AS before
+                   FROM presence.presence_changes) c WHERE status = before";
+    assert_eq!(service.query_one(sql, &[]).unwrap().get::<_, i64>(0), 0);
+    service.assert_no_gaps();
+}
+
+#[test]
 fn a_user_whose_trigger_takes_long_delays_nobody_else() {
     let database = Cluster::shared().database();
     let mut service = database.connect();
