@@ -13,8 +13,8 @@ use crate::{
 
 /// The time of day may be ahead of what it is taken for by this, or behind, before the clock counts as set.
 const TOLERANCE: Micros = 5 * USECS_PER_MSEC;
-/// Where the clock is set by less, the activity in the tables is close enough.
-const SMALL_STEP: Micros = USECS_PER_SEC;
+/// Where the clock is set by less, in microseconds, the activity in the tables is close enough.
+pub const SMALL_STEP: u64 = USECS_PER_SEC as u64;
 
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -68,14 +68,9 @@ impl Tenant {
         self.roster().synchronize_clock()
     }
 
-    /// By how much the clock was set since the server started, forward and back.
+    /// By how much the clock was set since the server started, forward and back, in microseconds.
     pub fn clock_moved(&self) -> u64 {
         self.roster().header.clock_moved.get()
-    }
-
-    /// Whether the times in the tables are to be written again after the clock was set by `moved`.
-    pub fn is_large_step(moved: u64) -> bool {
-        moved > SMALL_STEP as u64
     }
 }
 
@@ -100,7 +95,7 @@ impl Roster {
             self.header.ambiguous_until.raise(now.saturating_add(offset.max(known)));
             if self.header.clock_offset.replace(known, offset) {
                 self.header.clock_moved.add(offset.abs_diff(known));
-                if offset > known + SMALL_STEP {
+                if offset > known && offset.abs_diff(known) > SMALL_STEP {
                     self.start_grace_of_incomplete(clock::steady());
                 }
             }

@@ -39,7 +39,7 @@ mod write;
 mod writer;
 
 pub use beat::Beat;
-pub use clock::Now;
+pub use clock::{Now, SMALL_STEP};
 pub use dirty::DirtyUser;
 pub use flush::{FlushRow, FlushScope};
 pub use lookup::{Key, Owner};

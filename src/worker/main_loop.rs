@@ -278,7 +278,7 @@ impl Worker {
         if moved > 0 {
             self.tenant.reschedule_all(self.timeout, now);
         }
-        if Tenant::is_large_step(moved) {
+        if moved > roster::SMALL_STEP {
             self.tenant.reflush_all();
             self.cleaner.clean_sessions_now();
         }
