@@ -150,7 +150,7 @@ pub fn find_sessions(tenant: Tenant, from: i64, to: i64) -> Vec<Cleaning> {
             let known = tenant.session(&Key::Id(id), &clock, timeout);
             let expired = expires_at <= now;
             // Before the clock was set back. Now counts instead, as of an activity that has just been.
-            let is_future = last_activity > now;
+            let is_future = clock.is_future(last_activity);
             let is_over = expired || is_future || last_activity <= timed_out_at;
             if known.map_or(!is_over, |session| session.live) {
                 return None;
