@@ -121,6 +121,15 @@ impl Cluster {
         self.dir.join("data")
     }
 
+    /// Sets one of the debug build's clocks, the file `presence_test.<name>` in the data directory, in microseconds.
+    pub fn set_clock(&self, name: &str, micros: i64) {
+        let file = self.data().join(format!("presence_test.{name}"));
+        // Renamed, so that nobody reads half of it.
+        let new = file.with_extension("new");
+        fs::write(&new, micros.to_string()).expect("a file for the clock");
+        fs::rename(new, file).expect("a file for the clock");
+    }
+
     /// The directory of the server's socket, for `host` in a connection string.
     pub fn socket_directory(&self) -> &Path {
         &self.dir

@@ -1,9 +1,6 @@
 //! The server that runs histories beside the reference.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use pg_presence_test::{Cluster, Database, patience};
 use proptest::test_runner::TestCaseError;
@@ -73,10 +70,7 @@ impl<'c> ServerUnderTest<'c> {
 
     pub fn pass(&mut self, hours: i64) -> Result {
         self.ahead += hours * 2 * HALF_HOUR;
-        let data = self.database.cluster.data();
-        let new = data.join("presence_test.clock.new");
-        fs::write(&new, self.ahead.to_string())?;
-        fs::rename(new, data.join("presence_test.clock"))?;
+        self.database.cluster.set_clock("clock", self.ahead);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pg_presence_test::{Cluster, Database, Presence, Shutdown, signal, wait_until};
+use pg_presence_test::{Cluster, Database, Presence, Session, Shutdown, signal, wait_until};
 use postgres::Client;
 use uuid::Uuid;
 
@@ -13,9 +13,16 @@ const HOUR: i64 = 3600;
 
 /// Sets the time of day of a server, by `seconds` from the true one.
 fn set_clock(cluster: &Cluster, seconds: i64) {
-    let new = cluster.data().join("presence_test.clock_step.new");
-    fs::write(&new, (seconds * 1_000_000).to_string()).unwrap();
-    fs::rename(new, cluster.data().join("presence_test.clock_step")).unwrap();
+    cluster.set_clock("clock_step", seconds * 1_000_000);
+}
+
+/// Lets a new user log in, and waits until that is written. Returns a service's connection, too.
+fn login(database: &Database) -> (Client, Uuid, Session) {
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    service.wait_for_written(user, true);
+    (service, user, session)
 }
 
 fn reasons(client: &mut Client, user: Uuid) -> Vec<String> {
@@ -45,10 +52,7 @@ fn who_falls_silent_goes_offline_in_time_though_the_clock_is_set_back() {
     let cluster = short_timeout();
     let database = cluster.database();
     database.wait_until_served();
-    let mut service = database.connect();
-    let user = Uuid::new_v4();
-    service.start(user);
-    service.wait_for_written(user, true);
+    let (mut service, user, _) = login(&database);
     set_clock(&cluster, -HOUR);
     wait_until("readers see the timeout", || !service.is_online(user));
     wait_until("the timeout is written", || {
@@ -61,18 +65,12 @@ fn who_falls_silent_goes_offline_in_time_though_the_clock_was_ahead_at_the_start
     let cluster = short_timeout();
     let database = cluster.database();
     database.wait_until_served();
-    let mut service = database.connect();
-    let user = Uuid::new_v4();
-    service.start(user);
-    service.wait_for_written(user, true);
+    let (service, user, _) = login(&database);
     drop(service);
     cluster.stop(Shutdown::Fast);
     set_clock(&cluster, HOUR);
     cluster.start();
-    let mut service = database.connect();
-    let later = Uuid::new_v4();
-    service.start(later);
-    service.wait_for_written(later, true);
+    let (mut service, later, _) = login(&database);
     set_clock(&cluster, 0);
     for user in [user, later] {
         wait_until("readers see the timeout", || !service.is_online(user));
@@ -89,12 +87,9 @@ fn who_beats_stays_online_though_the_clock_is_set_forward_and_back() {
     let cluster = short_timeout();
     let database = cluster.database();
     database.wait_until_served();
-    let mut service = database.connect();
     // A machine that stalls for longer than the timeout causes a real silence; then the attempt proves nothing.
     wait_until("an attempt without a stall of the machine", || {
-        let user = Uuid::new_v4();
-        let session = service.start(user);
-        service.wait_for_written(user, true);
+        let (mut service, user, session) = login(&database);
         let mut longest = Duration::ZERO;
         for ahead in [HOUR, 0, -HOUR, 0] {
             let start = Instant::now();
@@ -220,10 +215,7 @@ fn what_timed_out_before_the_clock_was_set_back_is_written() {
     let mut timed_out = || -> i64 { service.query_one(sql, &[]).unwrap().get(0) };
     wait_until("the timeouts are written", || timed_out() == sessions.len() as i64);
     drop(service);
-    let mut service = database.connect();
-    let later = Uuid::new_v4();
-    service.start(later);
-    service.wait_for_written(later, true);
+    let (mut service, _, _) = login(&database);
     // Less than the others have been silent for, and then more.
     for step in [-2, -HOUR] {
         set_clock(&cluster, step);
@@ -263,10 +255,7 @@ fn who_beats_is_online_on_a_server_that_starts_in_1970() {
     let cluster = short_timeout();
     let database = cluster.database();
     database.wait_until_served();
-    let mut service = database.connect();
-    let user = Uuid::new_v4();
-    let session = service.start(user);
-    service.wait_for_written(user, true);
+    let (service, user, session) = login(&database);
     drop(service);
     cluster.stop(Shutdown::Fast);
     let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
@@ -372,10 +361,7 @@ fn two_standstills_in_a_row_take_nobody_offline() {
     let cluster = clients_beat_every_two_seconds();
     let database = cluster.database();
     database.wait_until_served();
-    let mut service = database.connect();
-    let user = Uuid::new_v4();
-    let session = service.start(user);
-    service.wait_for_written(user, true);
+    let (mut service, user, session) = login(&database);
     let launcher = launcher(&mut service);
     for _ in 0..2 {
         stand_still(&cluster, launcher, || ());
@@ -393,10 +379,7 @@ fn a_worker_that_stood_still_alone_gives_no_grace() {
     let cluster = clients_beat_every_two_seconds();
     let database = cluster.database();
     database.wait_until_served();
-    let mut service = database.connect();
-    let user = Uuid::new_v4();
-    service.start(user);
-    service.wait_for_written(user, true);
+    let (mut service, user, _) = login(&database);
     let worker = database.worker();
     signal("STOP", worker);
     wait_until("readers see the timeout", || !service.is_online(user));
