@@ -7,6 +7,7 @@
 mod attempt;
 mod checks;
 mod damage;
+mod dump;
 mod listener;
 mod load;
 mod place;

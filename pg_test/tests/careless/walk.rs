@@ -1,8 +1,8 @@
 //! The walk: one careless step after another, and what is checked after each.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use pg_presence_test::{Rng, patience, wait_until};
+use pg_presence_test::{Rng, wait_until};
 use postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -10,9 +10,12 @@ use crate::{
     attempt::ATTEMPTS,
     checks::{self, ServerWatch},
     damage::{DAMAGES, Damage},
+    dump,
     listener::Listener,
     place::{Actor, Place},
 };
+
+mod mending;
 
 /// After so many damages somebody looks at health.
 const MOST_DAMAGES: usize = 5;
@@ -227,137 +230,26 @@ impl<'p, 'c> Walk<'p, 'c> {
     /// Dumps the data, and puts it back.
     fn restore(&mut self) {
         let disable = self.rng.below(3) == 0;
-        let names = self.place.names();
-        let mut dump = self.place.cluster.program("pg_dump", &names.database);
-        dump.args(["--data-only", "--no-owner"]);
-        if disable {
-            dump.arg("--disable-triggers");
-        }
-        let dumped = dump.output().expect("pg_dump");
-        drop(names);
-        let message = String::from_utf8_lossy(&dumped.stderr).into_owned();
-        assert!(
-            dumped.status.success() || !self.present.is_empty(),
-            "pg_dump: {message}"
-        );
+        let dumped = dump::dump(self.place, disable);
         self.log(format!(
             "pg_dump --data-only{}, TRUNCATE, psql",
             if disable { " --disable-triggers" } else { "" }
         ));
-        if !dumped.status.success() || self.any(|damage| damage.refuses || damage.stops) {
-            return;
-        }
-        let script = String::from_utf8(dumped.stdout).expect("UTF-8");
-        let truncate = self
-            .place
-            .fill("TRUNCATE {user_sessions}, {user_presence}, {_feed_state}", self.step);
-        let names = self.place.names();
-        let mut psql = self.place.cluster.program("psql", &names.database);
-        psql.args([
-            "--no-psqlrc",
-            "--quiet",
-            "--single-transaction",
-            "--set=ON_ERROR_STOP=1",
-        ])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::piped());
-        let mut psql = psql.spawn().expect("psql");
-        let mut input = psql.stdin.take().expect("a pipe");
-        // It stops reading at the first error.
-        let _ = std::io::Write::write_all(&mut input, format!("{truncate};\n{script}").as_bytes());
-        drop(input);
-        let restored = psql.wait_with_output().expect("psql");
-        drop(names);
-        let message = String::from_utf8_lossy(&restored.stderr).into_owned();
-        // A table of others that refers to ours cannot be truncated with it.
-        assert!(restored.status.success() || !self.present.is_empty(), "psql: {message}");
-        if disable && restored.status.success() {
-            let damage = DAMAGES.iter().find(|damage| damage.sql.contains("ENABLE TRIGGER ALL"));
-            let step = self.step;
-            self.present.extend(damage.map(|damage| Done { damage, step }));
-        }
-    }
-
-    /// Runs the statements that health gives, and undoes by hand what it only describes, until nothing is wrong.
-    fn mend(&mut self) {
-        let mut unmended = std::mem::take(&mut self.present);
-        let by_hand = unmended.iter().any(|done| done.damage.is_undone_by_hand);
-        // What one statement waits for may be something that only the hand undoes.
-        let mut errors = self.run_hints();
-        unmended.retain(|done| done.damage.is_undone_by_hand);
-        unmended.reverse();
-        for done in &unmended {
-            self.undo_one(done);
-        }
-        assert!(
-            errors.is_empty() || by_hand,
-            "the statements of health fail: {errors:?}"
-        );
-        for _ in 0..3 {
-            if self.failing().iter().all(|row| row.statements.is_empty()) {
-                break;
+        let script = match dumped {
+            Ok(script) if !self.any(|damage| damage.refuses || damage.stops) => script,
+            Ok(_) => return,
+            Err(message) => return assert!(!self.present.is_empty(), "pg_dump: {message}"),
+        };
+        match dump::restore(self.place, &script) {
+            Ok(()) if disable => {
+                let damage = DAMAGES.iter().find(|damage| damage.sql.contains("ENABLE TRIGGER ALL"));
+                let step = self.step;
+                self.present.extend(damage.map(|damage| Done { damage, step }));
             }
-            errors = self.run_hints();
+            Ok(()) => {}
+            // A table of others that refers to ours cannot be truncated with it.
+            Err(message) => assert!(!self.present.is_empty(), "psql: {message}"),
         }
-        assert!(errors.is_empty(), "the statements of health fail: {errors:?}");
-        self.wait_until_healthy();
-        self.present.clear();
-        for untold in std::mem::take(&mut self.untold) {
-            self.wait_for_untold(&untold);
-        }
-    }
-
-    /// Runs the statements that the rows of health contain, in their order. Returns the errors.
-    fn run_hints(&mut self) -> Vec<String> {
-        let mut errors = Vec::new();
-        for row in self.failing() {
-            if !row.statements.is_empty()
-                && let Err(error) = self.run(Actor::Superuser, &row.statements)
-            {
-                errors.push(format!("{}: {}: {error:?}", row.name, row.statements));
-            }
-        }
-        errors
-    }
-
-    fn wait_until_healthy(&self) {
-        let mut failing = Vec::new();
-        let began = Instant::now();
-        loop {
-            failing.clear();
-            failing.extend(self.failing());
-            if failing.is_empty() {
-                return;
-            }
-            assert!(began.elapsed() < patience(), "health still says {failing:#?}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Returns the rows of health that are not ok. It always answers, a service too.
-    fn failing(&self) -> Vec<HealthRow> {
-        let sql = format!(
-            "SELECT check_name, detail, coalesce(hint, '') FROM {}.presence_health() WHERE NOT ok",
-            self.place.schema()
-        );
-        let mut client = self.place.connect();
-        let rows = client
-            .query(&sql, &[])
-            .unwrap_or_else(|error| panic!("health does not answer: {error:?}"));
-        rows.iter()
-            .map(|row| {
-                let hint: String = row.get(2);
-                let statements = hint.trim_start_matches("Run ");
-                let end = statements.rfind(';').map_or(0, |at| at + 1);
-                HealthRow {
-                    name: row.get(0),
-                    detail: row.get(1),
-                    statements: statements[..end].to_owned(),
-                    hint: hint.clone(),
-                }
-            })
-            .collect()
     }
 
     /// What holds after each step.
@@ -432,35 +324,6 @@ impl<'p, 'c> Walk<'p, 'c> {
             }
         }
     }
-
-    /// Waits until a login is told that a damage has kept back, and lets the user log out. A session that was restored
-    /// away, or whose row was mended away, is told by its absence.
-    fn wait_for_untold(&mut self, untold: &Untold) {
-        let schema = self.place.schema();
-        let mut service = self.place.session(Actor::Service);
-        let beat = format!("SELECT {schema}.heartbeat($1)");
-        let answer: String = service
-            .query_one(&beat, &[&untold.session])
-            .expect("a heartbeat")
-            .get(0);
-        if answer != "ok" {
-            return;
-        }
-        let written = self
-            .place
-            .fill("SELECT is_online FROM {user_presence} WHERE user_id = $1", 0);
-        wait_until("a login that was kept back is told", || {
-            // It stays alive meanwhile.
-            service.query_one(&beat, &[&untold.session]).expect("a heartbeat");
-            let row = service.query_opt(&written, &[&untold.user]).expect("a row");
-            row.is_some_and(|row| row.get(0))
-        });
-        self.listener.mark(self.place);
-        let end = format!("SELECT {schema}.end_session($1)");
-        service.query_one(&end, &[&untold.session]).expect("a logout");
-        self.listener.wait_for(self.place, untold.user, "inactive");
-        self.counts.told += 2;
-    }
 }
 
 impl Drop for Walk<'_, '_> {
@@ -472,16 +335,6 @@ impl Drop for Walk<'_, '_> {
             }
         }
     }
-}
-
-/// A row of health that is not ok.
-#[derive(Clone, Debug)]
-struct HealthRow {
-    name: String,
-    detail: String,
-    hint: String,
-    /// The statements of the hint, as one script.
-    statements: String,
 }
 
 /// Asserts that a call may be refused, and says what to do.
