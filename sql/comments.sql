@@ -157,6 +157,8 @@ COMMENT ON INDEX @extschema@.user_presence_pkey IS 'Finds a user by ID';
 COMMENT ON INDEX @extschema@.user_presence_user_key_idx IS 'Finds a user by the application''s ID';
 COMMENT ON TRIGGER presence_restore ON @extschema@.user_presence
     IS 'Skips restored rows of users that already have a newer one';
+COMMENT ON TRIGGER presence_compare ON @extschema@.user_presence
+    IS 'Has the worker compare all users after others have written';
 COMMENT ON POLICY readers_select ON @extschema@.user_presence IS 'Readers can select all rows';
 
 -- Table presence_changes
@@ -328,6 +330,7 @@ COMMENT ON FUNCTION @extschema@._start_worker() IS 'Requests a worker at commit,
 COMMENT ON FUNCTION @extschema@._before_truncate() IS 'Trigger function of presence_before_truncate';
 COMMENT ON FUNCTION @extschema@._before_write() IS 'Trigger function of presence_before_write';
 COMMENT ON FUNCTION @extschema@._capture() IS 'Trigger function of presence_capture and presence_capture_truncate';
+COMMENT ON FUNCTION @extschema@._compare() IS 'Trigger function of presence_compare';
 COMMENT ON FUNCTION @extschema@._restore() IS 'Trigger function of presence_restore';
 COMMENT ON FUNCTION @extschema@._grant_health(pg_catalog.regrole) IS 'Grants what presence_health() calls';
 COMMENT ON FUNCTION @extschema@._definitions(pg_catalog.text) IS 'Returns the objects of one kind as the extension creates them';

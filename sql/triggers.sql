@@ -32,12 +32,20 @@ CREATE TRIGGER presence_restore
     BEFORE INSERT ON @extschema@.user_presence
     FOR EACH ROW EXECUTE FUNCTION @extschema@._restore();
 
+-- Sees what others than the extension write, so that the worker writes what is missing or wrong then.
+CREATE TRIGGER presence_compare
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @extschema@.user_presence
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@._compare();
+
+ALTER TABLE @extschema@.user_presence ENABLE ALWAYS TRIGGER presence_compare;
+
 -- Marks them as the owner's: other triggers on these tables are not fired by what the extension writes. Those that the
 -- owner or a superuser creates later are marked when they are created.
 ALTER TRIGGER presence_before_write ON @extschema@.user_sessions DEPENDS ON EXTENSION pg_presence;
 ALTER TRIGGER presence_capture ON @extschema@.user_sessions DEPENDS ON EXTENSION pg_presence;
 ALTER TRIGGER presence_capture_truncate ON @extschema@.user_sessions DEPENDS ON EXTENSION pg_presence;
 ALTER TRIGGER presence_restore ON @extschema@.user_presence DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_compare ON @extschema@.user_presence DEPENDS ON EXTENSION pg_presence;
 ALTER TRIGGER presence_before_truncate ON @extschema@.user_sessions DEPENDS ON EXTENSION pg_presence;
 ALTER TRIGGER presence_before_truncate ON @extschema@.user_presence DEPENDS ON EXTENSION pg_presence;
 ALTER TRIGGER presence_before_truncate ON @extschema@.presence_changes DEPENDS ON EXTENSION pg_presence;

@@ -51,7 +51,8 @@ mod benches;
         triggers::before_truncate::_before_truncate,
         triggers::before_write::_before_write,
         triggers::restore::_restore,
-        triggers::capture::_capture
+        triggers::capture::_capture,
+        triggers::compare::_compare
     ]
 );
 ::pgrx::extension_sql_file!(

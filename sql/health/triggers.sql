@@ -79,7 +79,7 @@ BEGIN
                -- Not fired either, if somebody has taken its mark away.
                t.tgqual IS NULL
                    AND t.tgname IN ('presence_before_write', 'presence_before_truncate', 'presence_capture',
-                                    'presence_capture_truncate', 'presence_restore')
+                                    'presence_capture_truncate', 'presence_compare', 'presence_restore')
                    AND EXISTS (SELECT FROM pg_proc p WHERE p.oid = t.tgfoid AND p.pronamespace = home) AS is_ours,
                EXISTS (SELECT FROM pg_depend x JOIN pg_extension e ON e.oid = x.refobjid AND e.extname = 'pg_presence'
                         WHERE x.classid = 'pg_trigger'::regclass AND x.objid = t.oid AND x.deptype = 'x'

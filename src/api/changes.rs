@@ -111,7 +111,18 @@ fn changes_since(
                 Snapshot::Caller,
                 &[Value::Bigint(seq), Value::Bigint(max_rows.into())],
                 |rows| {
-                    rows.iter().for_each(|row| changes.push_row(row));
+                    let mut last = seq;
+                    for row in rows.iter() {
+                        // Somebody has deleted changes that the feed should still have.
+                        if row.bigint(1) != Some(last + 1) {
+                            errors::feed_too_old();
+                        }
+                        last += 1;
+                        changes.push_row(row);
+                    }
+                    if last < state.seq && last - seq < max_rows.into() {
+                        errors::feed_too_old();
+                    }
                 },
             );
         });

@@ -3,7 +3,7 @@
 use super::{args::to_uuid, caller};
 use crate::{
     pg::errors,
-    store::{statement::Statement, value::Value},
+    store::{own_write, statement::Statement, value::Value},
     triggers::capture::forget_at_commit,
 };
 use pgrx::{pg_extern, pg_sys};
@@ -45,7 +45,7 @@ fn forget_user(user_id: Option<pgrx::Uuid>) -> bool {
         let [sessions, inserted, presence, changes] =
             [&DELETE_SESSIONS, &LOCK_PRESENCE, &DELETE_PRESENCE, &BLANK_CHANGES].map(|statement| {
                 let values = [Value::Uuid(&id)];
-                statement.with(|statement| statement.write(&values, |rows| rows.count()))
+                statement.with(|statement| own_write::run_on_presence(|| statement.write(&values, |rows| rows.count())))
             });
         // A rule or trigger of others may keep even the row that was just inserted.
         let Some(presence) = presence.checked_sub(inserted) else {

@@ -1,10 +1,13 @@
 //! Sessions that come from the table: all of them when serving begins, one at a time where a call misses.
 
+use uuid::Uuid;
+
 use super::{
     atomic::uuid_words,
     clock::Now,
     deadline::deadline,
     free_list::Full,
+    stamp::LOADED,
     state::{SessionFlag, SessionState},
     tenant::Tenant,
     write::{Reservation, RowImage},
@@ -99,6 +102,24 @@ impl Tenant {
             entry.complete.set(1);
         }
         complete
+    }
+
+    /// Ends sessions that the table was found not to have, or to have ended: nobody has told the roster. `stamp` was taken
+    /// after `sessions` were collected, and before the table was read: what has been written since then counts. Cannot fail.
+    pub fn end_missing<'a>(&self, sessions: impl Iterator<Item = &'a Uuid>, stamp: u64) {
+        for id in sessions {
+            let writer = self.roster().write();
+            let Some(at) = self.find_locked(&writer, id) else {
+                continue;
+            };
+            let slot = &self.roster().slots[at as usize];
+            let is_older = slot.stamp.get() & !LOADED < stamp;
+            if is_older && matches!(slot.state.get(), SessionState::Live | SessionState::TimedOut) {
+                slot.stamp.set(stamp);
+                slot.flags.assign(SessionFlag::Deleted, true);
+                writer.set_state(at, SessionState::Ended, Reason::Deleted);
+            }
+        }
     }
 
     /// Pins a slot for a row that is about to be read again, so that an end in between leaves its mark there. Returns the

@@ -95,6 +95,7 @@ impl TenantEntry {
         self.worker.alive_at.clear();
         self.worker.noted_for.clear();
         self.worker.set_aside.set(0);
+        self.worker.capture_version.set(0);
         self.worker.error.length.set(0);
         for count in [
             &self.counts.slow_paths,
@@ -202,6 +203,16 @@ impl Tenant {
     pub(super) fn set_overflow_locked(&self, writer: &Writer) {
         let entry = self.entry();
         entry.overflow.set(1);
+        entry.complete.set(0);
+        entry.compare.set(1);
+        writer.wake_worker_of(self.index());
+    }
+
+    /// Notes that sessions may have been written that the roster has not heard of: until the table has been loaded, the
+    /// roster cannot answer alone.
+    pub fn set_incomplete(&self) {
+        let writer = self.roster.write();
+        let entry = self.entry();
         entry.complete.set(0);
         entry.compare.set(1);
         writer.wake_worker_of(self.index());

@@ -292,7 +292,7 @@ impl Tenant {
         }
     }
 
-    fn find_locked(&self, writer: &Writer, id: &Uuid) -> Option<u32> {
+    pub(super) fn find_locked(&self, writer: &Writer, id: &Uuid) -> Option<u32> {
         let words = uuid_words(id);
         let bucket = writer.roster.id_bucket(self.index(), words);
         writer.roster.find_id(self.index(), bucket, words)
@@ -312,6 +312,13 @@ impl Tenant {
     /// Forgets the last activity of a user whose sessions were deleted. Cannot fail.
     pub fn forget_user(&self, user_id: &Uuid) {
         self.roster().write().forget_user(self.index(), user_id);
+    }
+
+    /// Has the worker compare all users with the tables. Cannot fail.
+    pub fn request_compare(&self) {
+        let writer = self.roster().write();
+        self.entry().compare.set(1);
+        writer.wake_worker_of(self.index());
     }
 
     /// Applies a committed TRUNCATE: everything older than its stamp is gone at once. Cannot fail.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     flush::{self, SessionUpdate},
+    own_write,
     statement::{Snapshot, Statement},
     value::Value,
 };
@@ -240,7 +241,7 @@ pub fn clean(found: &[Cleaning]) -> Cleaned {
             && !users.is_empty()
         {
             let values = [Value::Uuids(&users), Value::Time(now.saturating_sub(retention))];
-            DELETE_USERS.with(|statement| statement.write(&values, |_| ()));
+            own_write::run_on_presence(|| DELETE_USERS.with(|statement| statement.write(&values, |_| ())));
         }
     }
     cleaned

@@ -182,7 +182,7 @@ fn write_changes_sql(schema: &str) -> String {
                  seq = CASE WHEN n.changed THEN n.seq ELSE p.seq END
              FROM numbered n
              WHERE p.user_id = ANY ($1) AND p.user_id = n.user_id AND n.known
-                 AND (n.changed OR NOT n.active AND n.last_seen > coalesce(n.previous_last_seen, '-infinity'))
+                 AND (n.changed OR p.is_online <> n.active OR NOT n.active AND n.last_seen > coalesce(n.previous_last_seen, '-infinity'))
              RETURNING n.changed
          ),
          -- Users without a row. One that has not changed gets a row for its last_seen, unless its sessions were

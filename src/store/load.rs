@@ -1,6 +1,9 @@
 //! Reads whole tables: sessions to load into the roster, and users to compare it with.
 
-use std::{cell::Cell, collections::HashSet};
+use std::{
+    cell::Cell,
+    collections::{HashMap, HashSet},
+};
 
 use pgrx::pg_sys;
 use uuid::Uuid;
@@ -43,7 +46,10 @@ thread_local! {
         &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
     ) };
     static ONLINE_USERS: Statement = const { Statement::on_all(
-        |schema| format!("SELECT user_id FROM {schema}.user_presence WHERE is_online"),
+        |schema| format!(
+            "SELECT user_id, is_online AND status <> 'inactive' FROM {schema}.user_presence
+             WHERE is_online OR status <> 'inactive'"
+        ),
         &[],
     ) };
     static LIVE_SESSIONS: Statement = const { Statement::on_all(
@@ -103,13 +109,13 @@ fn row_image(row: &Row) -> Option<RowImage> {
     })
 }
 
-/// Returns the users who are online in `user_presence`.
-pub fn online_users() -> HashSet<Uuid> {
-    let mut users = HashSet::new();
+/// Returns the users who are online in `user_presence`, and whether both columns that say so agree.
+pub fn online_users() -> HashMap<Uuid, bool> {
+    let mut users = HashMap::new();
     ONLINE_USERS.with(|statement| {
         let add = |row: Row| {
             users.make_room(1);
-            users.extend(row.uuid(1));
+            users.extend(row.uuid(1).zip(row.bool(2)));
         };
         statement.read_in_batches(&[], BATCH, add, || true);
     });

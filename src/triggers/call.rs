@@ -35,6 +35,8 @@ pub enum Operation {
     },
     Delete(TriggerRow),
     Truncate,
+    /// An INSERT, UPDATE or DELETE, as a whole.
+    Statement,
 }
 
 /// A call of a trigger function by PostgreSQL.
@@ -45,8 +47,7 @@ pub struct TriggerCall {
 }
 
 impl TriggerCall {
-    /// Reads the call from its frame. Errors: 55000 where the function is not called by a trigger, or neither for a row
-    /// nor for TRUNCATE.
+    /// Reads the call from its frame. Errors: 55000 where the function is not called by a trigger.
     ///
     /// # Safety
     /// `fcinfo` is the frame of a call by PostgreSQL, which outlives the result.
@@ -68,7 +69,7 @@ impl TriggerCall {
         let operation = if event.fired_by_truncate() {
             Operation::Truncate
         } else if !event.fired_for_row() {
-            errors::misplaced_trigger();
+            Operation::Statement
         } else if event.fired_by_insert() {
             Operation::Insert(row(data.tg_trigtuple))
         } else if event.fired_by_update() {

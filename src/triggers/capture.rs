@@ -64,6 +64,7 @@ pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
                 record_deletion(tenant, row.deleted_by(), image);
             }
         }
+        Operation::Statement => errors::misplaced_trigger(),
     }
     TriggerResult::none()
 }

@@ -1,8 +1,8 @@
 //! The triggers on the extension's tables, and what commit and rollback do with the writes they have captured.
 //!
 //! [`before_write`] corrects a row before it is written, [`capture`] records what was written, [`pending`] keeps the
-//! records until the transaction ends, and [`commit`] applies them to the roster or discards them. [`restore`] is for
-//! `user_presence` alone. [`ddl`] refuses triggers and foreign keys of others.
+//! records until the transaction ends, and [`commit`] applies them to the roster or discards them. [`restore`] and
+//! [`compare`] are for `user_presence` alone. [`ddl`] refuses triggers and foreign keys of others.
 
 pub mod before_truncate;
 pub mod before_write;
@@ -10,6 +10,7 @@ mod call;
 pub mod capture;
 mod client;
 mod commit;
+pub mod compare;
 mod correction;
 mod ddl;
 mod fields;

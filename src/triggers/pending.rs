@@ -25,6 +25,8 @@ pub enum PendingWrite {
     Truncate(u64),
     /// What the roster knows of the last activity of this user is to be forgotten.
     Forget(Uuid),
+    /// `user_presence` was written by somebody else: all users are to be compared with it.
+    Compare,
     /// Rows that the roster has no room for, and of which there are too many to keep: it has to be loaded again.
     Overflow,
 }
@@ -50,7 +52,7 @@ impl Entry {
     fn row(&self) -> Option<(&Write, Option<Reservation>)> {
         match &self.write {
             PendingWrite::Row(write, reservation) => Some((write, *reservation)),
-            PendingWrite::Truncate(_) | PendingWrite::Forget(_) | PendingWrite::Overflow => None,
+            _ => None,
         }
     }
 
@@ -126,6 +128,16 @@ pub fn keeps_without_slot() -> bool {
 /// Whether the transaction has written rows that are not kept: nobody else sees them before the commit.
 pub fn has_overflowed() -> bool {
     OVERFLOWS.get() > 0
+}
+
+/// Whether all users are to be compared anyway, because of the running subtransaction's last write.
+pub fn compares() -> bool {
+    // SAFETY: reads the number of the running subtransaction.
+    let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    let pending = PENDING.borrow();
+    pending
+        .last()
+        .is_some_and(|last| last.subtransaction == subtransaction && matches!(last.write, PendingWrite::Compare))
 }
 
 /// Allocates memory for one more entry, so that [`push`] cannot fail. Returns false where there is none.
@@ -217,7 +229,7 @@ pub fn discard_from(from: pg_sys::SubTransactionId) {
     });
     roster::cancel_reservations(discarded.filter_map(|entry| match entry.write {
         PendingWrite::Row(_, reservation) => reservation,
-        PendingWrite::Truncate(_) | PendingWrite::Forget(_) | PendingWrite::Overflow => None,
+        _ => None,
     }));
     if pending.is_empty() {
         indexes.by_id.clear();
@@ -249,6 +261,7 @@ pub fn apply(timeout: i64) {
                 PendingWrite::Row(..) => {}
                 PendingWrite::Truncate(stamp) => entry.tenant.truncate(stamp),
                 PendingWrite::Forget(user_id) => entry.tenant.forget_user(&user_id),
+                PendingWrite::Compare => entry.tenant.request_compare(),
                 PendingWrite::Overflow => entry.tenant.set_overflow(),
             }
         }

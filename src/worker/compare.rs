@@ -69,11 +69,11 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Vec<UserUpdate> {
     }
     let mut updates = Vec::new();
     for user in active {
-        if !written_online.remove(&user.user_id) {
+        if written_online.remove(&user.user_id) != Some(true) {
             updates.push(UserUpdate { user, reason });
         }
     }
-    for id in written_online {
+    for id in written_online.into_keys() {
         let user = tenant.dirty_user(&id, Reason::Deleted, &now, timeout);
         updates.push(UserUpdate { user, reason });
     }

@@ -10,13 +10,15 @@ use super::{
 use crate::{
     launcher::locks::DatabaseWatch,
     pg::fault_point,
-    roster::{self, Tenant},
+    roster::{self, FlushScope, Tenant},
     rules::time::Micros,
     settings, store,
 };
 
 /// Users per statement.
 const USERS_PER_STATEMENT: usize = 1000;
+/// Sessions looked up by one statement.
+const SESSIONS_PER_STATEMENT: usize = 5000;
 /// Rows loaded between two checks for a reason to stop.
 const ROWS_PER_CHECK: u32 = 10_000;
 
@@ -47,12 +49,30 @@ pub fn load(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
     result.map(|()| complete)
 }
 
+/// Ends the sessions in the roster that the table does not have, or has ended: of those that are to be flushed. Where the
+/// triggers see what is written, there are none.
+pub fn end_missing(tenant: Tenant) -> Result<(), Aborted> {
+    let (mut cursor, now) = (0, tenant.now());
+    loop {
+        let known = tenant.flush_candidates(&mut cursor, SESSIONS_PER_STATEMENT, FlushScope::All, &now);
+        let known: Vec<Uuid> = known.into_iter().map(|row| row.id).collect();
+        let stamp = roster::take_stamp(false);
+        let present = run_transaction(Some(tenant), Durability::Lazy, None, |_| {
+            store::flush::not_ended(&known)
+        })?;
+        tenant.end_missing(known.iter().filter(|id| !present.contains(id)), stamp);
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
+}
+
 /// Loads the sessions of users who were last published as online although the table has their sessions timed out: they
 /// resumed, and the server stopped before that was flushed. Returns false if the roster is full.
 fn load_resumed(tenant: Tenant, stamp: u64, timeout: Micros) -> bool {
     let now = tenant.now();
     let grace_start = now.to_wall(tenant.grace_until().minus(settings::recovery_grace()));
-    let mut missing: Vec<Uuid> = store::load::online_users().into_iter().collect();
+    let mut missing: Vec<Uuid> = store::load::online_users().into_keys().collect();
     missing.retain(|user| !tenant.is_online(user, &now, timeout));
     let mut whole = true;
     for users in missing.chunks(USERS_PER_STATEMENT) {

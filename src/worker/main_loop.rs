@@ -30,7 +30,10 @@ use crate::{
     roster::{self, Now, Tenant},
     rules::{status::Reason, time::Micros},
     settings,
-    store::feed_state::{self, FeedState},
+    store::{
+        capture_version::capture_version,
+        feed_state::{self, FeedState},
+    },
 };
 
 /// Tombstones freed at once.
@@ -60,6 +63,8 @@ pub struct Worker {
     is_reconciled: bool,
     /// Set after `_feed_state` could not be reconciled.
     reconcile_pause: Option<Pause>,
+    /// Whether the roster may have sessions that the table has not.
+    has_missing: bool,
     /// By how much the clock had been set at the last sweep.
     clock_moved: u64,
     tables: TableWatch,
@@ -105,6 +110,7 @@ impl Worker {
             database_watch,
             is_reconciled: false,
             reconcile_pause: None,
+            has_missing: false,
             clock_moved: 0,
             tables: TableWatch::default(),
         })
@@ -284,19 +290,34 @@ impl Worker {
         }
     }
 
+    /// After a trigger was disabled or enabled: rows may have been written that nobody has told the roster of.
+    fn follow_triggers(&mut self, version: u64) {
+        let known = self.tenant.worker().capture_version.get();
+        self.tenant.worker().capture_version.set(version);
+        if known != 0 && known != version {
+            self.tenant.set_incomplete();
+            // All of them are compared with the table, and then written.
+            self.tenant.reflush_all();
+            self.has_missing = true;
+            self.schedule.load = Some(Instant::now());
+        }
+    }
+
     /// Checks that the extension and its feed state are the same as before, frees tombstones, and reports statistics.
     fn housekeeping(&mut self) -> Option<WorkerStatus> {
         if self.tables.must_check(self.install.state) || !self.is_reconciled {
             let expected = &self.state;
             match run_transaction(None, Durability::Flushed, None, |install| {
-                (install, feed_state::matches(expected))
+                let version = capture_version(&install);
+                (install, (feed_state::matches(expected), version))
             }) {
                 Ok((install, _)) if install.sessions != self.install.sessions => {
                     return Some(WorkerStatus::Recreated);
                 }
-                Ok((install, matches)) => {
+                Ok((install, (matches, version))) => {
                     self.install = install;
                     self.is_reconciled &= matches;
+                    self.follow_triggers(version);
                 }
                 Err(Aborted::Dropped) => return Some(not_installed(self.database)),
                 Err(aborted) => {
@@ -343,7 +364,12 @@ impl Worker {
 
     fn load(&mut self) {
         report_activity(Some(c"loading sessions"));
-        match loader::load(self.tenant, self.timeout) {
+        let ended = match self.has_missing {
+            true => loader::end_missing(self.tenant),
+            false => Ok(()),
+        };
+        self.has_missing &= ended.is_err();
+        match ended.and_then(|()| loader::load(self.tenant, self.timeout)) {
             Ok(true) => self.schedule.after_complete_load(),
             Ok(false) => self.schedule.load_later(),
             Err(aborted @ Aborted::Failed(_)) => {

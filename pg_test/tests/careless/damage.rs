@@ -161,6 +161,7 @@ pub const DAMAGES: &[Damage] = &[
     named(Owner, "triggers", "DROP TRIGGER presence_before_write ON {user_sessions}", "").refuses().opens(),
     named(Owner, "triggers", "DROP TRIGGER presence_before_truncate ON {user_presence}", "").opens(),
     named(Owner, "triggers", "DROP TRIGGER presence_restore ON {user_presence}", ""),
+    named(Owner, "triggers", "ALTER TABLE {user_presence} DISABLE TRIGGER presence_compare", ""),
     named(Owner, "triggers", "ALTER TRIGGER presence_capture ON {user_sessions} RENAME TO last", ""),
     named(Superuser, "triggers",
         "DROP TRIGGER presence_capture ON {user_sessions}; CREATE TRIGGER presence_capture AFTER INSERT OR UPDATE ON {user_sessions}
@@ -251,6 +252,9 @@ pub const DAMAGES: &[Damage] = &[
     by_hand(Superuser, "",
         "CREATE TEMP TABLE saved AS TABLE {user_sessions}; TRUNCATE {user_sessions}; INSERT INTO {user_sessions} SELECT * FROM saved; DROP TABLE saved", ""),
     by_hand(Superuser, "", "TRUNCATE {user_sessions}, {user_presence}, {presence_changes}", ""),
+    by_hand(Owner, "", "TRUNCATE {user_presence}", ""),
+    by_hand(Owner, "", "UPDATE {user_presence} SET is_online = NOT is_online", ""),
+    by_hand(Owner, "", "DELETE FROM {presence_changes} WHERE seq % 3 = 0", ""),
     by_hand(Superuser, "", "UPDATE {_feed_state} SET seq = 0", ""),
     by_hand(Superuser, "", "DELETE FROM {_feed_state}", ""),
     by_hand(DatabaseOwner, "", "SELECT {s}.renew_epoch()", ""),

@@ -167,7 +167,7 @@ fn trigger_functions_do_nothing_on_other_tables() {
     let mut service = database.connect();
     let user = Uuid::new_v4();
     service.start(user);
-    for function in ["_before_truncate", "_before_write", "_capture", "_restore"] {
+    for function in ["_before_truncate", "_before_write", "_capture", "_compare", "_restore"] {
         // Not as a function, and not on another table, even by roles that may execute them.
         assert!(
             service.batch_execute(&format!("SELECT presence.{function}()")).is_err(),

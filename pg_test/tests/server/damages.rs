@@ -75,6 +75,7 @@ const DAMAGES: &[(&str, &str)] = &[
     ("ALTER TABLE presence.user_sessions DISABLE TRIGGER presence_capture", "triggers"),
     ("ALTER TABLE presence.user_sessions DISABLE TRIGGER ALL; ALTER TABLE presence.user_sessions ENABLE TRIGGER ALL", "triggers"),
     ("DROP TRIGGER presence_before_write ON presence.user_sessions", "triggers"),
+    ("DROP TRIGGER presence_compare ON presence.user_presence", "triggers"),
     ("DROP TRIGGER presence_restore ON presence.user_presence", "triggers"),
     ("ALTER TRIGGER presence_capture ON presence.user_sessions RENAME TO last", "triggers"),
     (
@@ -301,7 +302,7 @@ fn a_trigger_function_in_the_wrong_place_is_an_error() {
         |table: &str| format!("INSERT INTO {table} (user_id, auth_id) SELECT u, u FROM (SELECT gen_random_uuid() u) s");
     let user = Uuid::new_v4();
     let session = client.start(user);
-    for function in ["_before_write", "_capture", "_restore"] {
+    for function in ["_before_write", "_capture", "_compare", "_restore"] {
         for (timing, table, level) in [
             ("BEFORE INSERT OR UPDATE OR DELETE", "mine", "ROW"),
             ("AFTER INSERT OR UPDATE OR DELETE", "mine", "ROW"),
@@ -357,6 +358,7 @@ fn a_trigger_function_in_the_wrong_place_is_an_error() {
     for (function, timing) in [
         ("_before_write", "AFTER"),
         ("_capture", "BEFORE"),
+        ("_compare", "AFTER"),
         ("_restore", "AFTER"),
     ] {
         database.run(&format!(

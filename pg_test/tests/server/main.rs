@@ -4,6 +4,7 @@ mod architecture;
 mod batches;
 mod before_write;
 mod blocked_worker;
+mod bypasses;
 mod careless_grants;
 mod client_functions;
 mod client_sql;

@@ -1,0 +1,143 @@
+//! Rows that somebody writes to the tables where nobody else expects it, or past the triggers.
+
+use pg_presence_test::{Cluster, Database, Presence, wait_until};
+use postgres::{Client, error::SqlState};
+use uuid::Uuid;
+
+/// The user's status in the table.
+fn written(client: &mut Client, user: Uuid) -> Option<(String, bool)> {
+    let sql = "SELECT status::text, is_online FROM presence.user_presence WHERE user_id = $1";
+    let row = client.query_opt(sql, &[&user]).unwrap();
+    row.map(|row| (row.get(0), row.get(1)))
+}
+
+fn wait_for_active(client: &mut Client, user: Uuid, what: &str) {
+    wait_until(what, || written(client, user) == Some(("active".to_owned(), true)));
+}
+
+#[test]
+fn who_is_online_is_written_again_after_others_have_written_over_it() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let (online, offline) = (Uuid::new_v4(), Uuid::new_v4());
+    service.start(online);
+    let session = service.start(offline);
+    service.end(session.id);
+    service.wait_for_written(online, true);
+    service.wait_for_written(offline, false);
+    for sql in [
+        "TRUNCATE presence.user_presence",
+        "DELETE FROM presence.user_presence",
+        "UPDATE presence.user_presence SET is_online = false",
+        "UPDATE presence.user_presence SET status = 'inactive'",
+        "UPDATE presence.user_presence SET status = 'inactive', is_online = false",
+        "BEGIN; SAVEPOINT a; DELETE FROM presence.user_presence; ROLLBACK TO a; TRUNCATE presence.user_presence; COMMIT",
+    ] {
+        service.batch_execute(sql).unwrap();
+        wait_for_active(&mut service, online, sql);
+    }
+    for sql in [
+        "UPDATE presence.user_presence SET is_online = true",
+        "UPDATE presence.user_presence SET status = 'active'",
+        "UPDATE presence.user_presence SET status = 'active', is_online = true",
+        "INSERT INTO presence.user_presence SELECT gen_random_uuid(), NULL, 'active', true, now(), now(), 1",
+    ] {
+        service.batch_execute(sql).unwrap();
+        wait_until(sql, || {
+            let others = "SELECT count(*) FROM presence.user_presence
+                          WHERE (is_online OR status <> 'inactive') AND user_id <> $1";
+            service.query_one(others, &[&online]).unwrap().get::<_, i64>(0) == 0
+        });
+        wait_for_active(&mut service, online, sql);
+    }
+    service.assert_no_gaps();
+}
+
+/// Runs statements as somebody does who bypasses the triggers, in one transaction or in several.
+fn bypass(database: &Database, sql: &str, at_once: bool) {
+    let disable = "ALTER TABLE presence.user_sessions DISABLE TRIGGER presence_capture";
+    let enable = "ALTER TABLE presence.user_sessions ENABLE ALWAYS TRIGGER presence_capture";
+    match at_once {
+        true => database.run(&format!("{disable}; {sql}; {enable}")),
+        false => [disable, sql, enable]
+            .map(|sql| database.run(sql))
+            .into_iter()
+            .collect(),
+    }
+}
+
+#[test]
+fn sessions_written_while_the_trigger_was_disabled_count_once_it_is_enabled() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    for at_once in [false, true] {
+        let (started, ended, deleted) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+        let sessions = [ended, deleted].map(|user| service.start(user).id);
+        for user in [ended, deleted] {
+            service.wait_for_written(user, true);
+        }
+        let sql = format!(
+            "INSERT INTO presence.user_sessions (user_id) VALUES ('{started}');
+             UPDATE presence.user_sessions SET ended_at = now(), is_active = false WHERE user_id = '{ended}';
+             DELETE FROM presence.user_sessions WHERE user_id = '{deleted}'"
+        );
+        bypass(&database, &sql, at_once);
+        service.wait_for_written(started, true);
+        for user in [ended, deleted] {
+            service.wait_for_written(user, false);
+        }
+        assert!(service.is_online(started));
+        for (user, session) in [ended, deleted].into_iter().zip(sessions) {
+            assert!(!service.is_online(user));
+            assert_ne!(service.beat(session), "ok");
+        }
+    }
+}
+
+#[test]
+fn a_reader_of_a_feed_with_a_gap_has_to_start_over() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    for delete in [
+        "TRUNCATE presence.presence_changes",
+        "DELETE FROM presence.presence_changes",
+        "DELETE FROM presence.presence_changes WHERE seq = (SELECT max(seq) - 1 FROM presence.presence_changes)",
+        "DELETE FROM presence.presence_changes WHERE seq = (SELECT max(seq) FROM presence.presence_changes)",
+    ] {
+        let user = Uuid::new_v4();
+        let first = service.start(user);
+        service.wait_for_written(user, true);
+        let (epoch, seq) = database.cursor();
+        service.end(first.id);
+        service.wait_for_written(user, false);
+        service.start(user);
+        service.wait_for_written(user, true);
+        let read = "SELECT count(*) FROM presence.changes_since($1, $2)";
+        let changes: i64 = service.query_one(read, &[&seq, &epoch]).unwrap().get(0);
+        assert_eq!(changes, 2);
+        service.batch_execute(delete).unwrap();
+        let error = service.query_one(read, &[&seq, &epoch]).expect_err(delete);
+        assert_eq!(error.code(), Some(&SqlState::SNAPSHOT_TOO_OLD), "{delete}");
+        let (epoch, seq) = database.cursor();
+        assert_eq!(service.query(read, &[&seq, &epoch]).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_page_of_the_feed_is_no_gap() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    for _ in 0..3 {
+        let user = Uuid::new_v4();
+        service.start(user);
+        service.wait_for_written(user, true);
+    }
+    let mut seqs = Vec::new();
+    for at in 0..3 {
+        let page = "SELECT seq FROM presence.changes_since($1, NULL, 1)";
+        let rows = service.query(page, &[&(at as i64)]).unwrap();
+        seqs.extend(rows.iter().map(|row| row.get::<_, i64>(0)));
+    }
+    assert_eq!(seqs, [1, 2, 3]);
+}
