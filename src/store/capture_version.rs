@@ -10,10 +10,11 @@ use crate::pg::installed::Installed;
 
 thread_local! {
     // Each ALTER TABLE ... ENABLE or DISABLE TRIGGER writes the row again, also where a transaction ends with what it began
-    // with, as a restore does.
+    // with, as a restore does. ALTER TRIGGER ... DEPENDS ON EXTENSION writes another row.
     static CAPTURE_VERSION: Statement = const { Statement::on_many(
-        |_| "SELECT hashtextextended(string_agg(format('%s %s', t.oid, t.xmin), ',' ORDER BY t.oid), 0)
-             FROM pg_trigger t
+        |_| "SELECT hashtextextended(string_agg(format('%s %s %s', t.oid, t.xmin, d.xmin), ',' ORDER BY t.oid), 0)
+             FROM pg_trigger t LEFT JOIN pg_depend d
+                 ON d.classid = 'pg_trigger'::regclass AND d.objid = t.oid AND d.deptype = 'x'
              WHERE t.tgrelid IN ($1, $2)
                  AND t.tgname IN ('presence_capture', 'presence_capture_truncate', 'presence_compare')"
             .to_owned(),

@@ -146,8 +146,10 @@ impl<'p, 'c> Walk<'p, 'c> {
             return;
         }
         let step = self.step;
+        // A user whom the worker cannot write, where it does not try to.
+        let is_untried = damage.checks == "unwritable" && self.any(|other| other.stops);
         self.present.push(Done { damage, step });
-        if !damage.checks.is_empty() {
+        if !damage.checks.is_empty() && !is_untried {
             let mut last = Vec::new();
             wait_until(&format!("health names {}: {sql}", damage.checks), || {
                 last = self.failing();

@@ -53,10 +53,23 @@ fn who_is_online_is_written_again_after_others_have_written_over_it() {
     service.assert_no_gaps();
 }
 
+/// Statements after which the trigger is not fired, and those that undo them.
+const BYPASSES: [[&str; 2]; 2] = [
+    [
+        "ALTER TABLE presence.user_sessions DISABLE TRIGGER presence_capture",
+        "ALTER TABLE presence.user_sessions ENABLE ALWAYS TRIGGER presence_capture",
+    ],
+    [
+        "DROP TRIGGER presence_capture ON presence.user_sessions",
+        "CREATE TRIGGER presence_capture AFTER INSERT OR UPDATE OR DELETE ON presence.user_sessions
+             FOR EACH ROW EXECUTE FUNCTION presence._capture();
+         ALTER TABLE presence.user_sessions ENABLE ALWAYS TRIGGER presence_capture;
+         ALTER TRIGGER presence_capture ON presence.user_sessions DEPENDS ON EXTENSION pg_presence",
+    ],
+];
+
 /// Runs statements as somebody does who bypasses the triggers, in one transaction or in several.
-fn bypass(database: &Database, sql: &str, at_once: bool) {
-    let disable = "ALTER TABLE presence.user_sessions DISABLE TRIGGER presence_capture";
-    let enable = "ALTER TABLE presence.user_sessions ENABLE ALWAYS TRIGGER presence_capture";
+fn bypass(database: &Database, sql: &str, [disable, enable]: [&str; 2], at_once: bool) {
     match at_once {
         true => database.run(&format!("{disable}; {sql}; {enable}")),
         false => [disable, sql, enable]
@@ -71,7 +84,7 @@ fn sessions_written_while_the_trigger_was_disabled_count_once_it_is_enabled() {
     let database = Cluster::shared().database();
     database.wait_until_served();
     let mut service = database.connect();
-    for at_once in [false, true] {
+    for (how, at_once) in [(0, false), (0, true), (1, false), (1, true)] {
         let (started, ended, deleted) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
         let sessions = [ended, deleted].map(|user| service.start(user).id);
         for user in [ended, deleted] {
@@ -82,7 +95,7 @@ fn sessions_written_while_the_trigger_was_disabled_count_once_it_is_enabled() {
              UPDATE presence.user_sessions SET ended_at = now(), is_active = false WHERE user_id = '{ended}';
              DELETE FROM presence.user_sessions WHERE user_id = '{deleted}'"
         );
-        bypass(&database, &sql, at_once);
+        bypass(&database, &sql, BYPASSES[how], at_once);
         service.wait_for_written(started, true);
         for user in [ended, deleted] {
             service.wait_for_written(user, false);
@@ -93,6 +106,20 @@ fn sessions_written_while_the_trigger_was_disabled_count_once_it_is_enabled() {
             assert_ne!(service.beat(session), "ok");
         }
     }
+}
+
+#[test]
+fn a_session_started_while_the_trigger_was_not_marked_counts_once_it_is() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    database.run("ALTER TRIGGER presence_capture ON presence.user_sessions NO DEPENDS ON EXTENSION pg_presence");
+    // Not fired by the extension's own statements.
+    service.start(user);
+    database.run("ALTER TRIGGER presence_capture ON presence.user_sessions DEPENDS ON EXTENSION pg_presence");
+    service.wait_for_written(user, true);
+    assert!(service.is_online(user));
 }
 
 #[test]

@@ -23,7 +23,8 @@ fn limit_memory(client: &mut Client, bytes: u64) {
 
 #[test]
 fn rows_that_the_roster_has_no_room_for_need_no_memory_until_the_commit() {
-    let cluster = Cluster::private(&[("presence.max_sessions", "1000")]);
+    // The transaction may take minutes.
+    let cluster = Cluster::private(&[("presence.max_sessions", "1000"), ("presence.active_timeout", "1h")]);
     let database = cluster.database();
     let mut client = database.connect();
     client.start(Uuid::new_v4());
