@@ -45,11 +45,11 @@ fn running() -> Vec<(i32, String)> {
 unsafe fn local_status(index: i32) -> *mut pg_sys::LocalPgBackendStatus {
     // SAFETY: as the caller promises.
     unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         {
             pg_sys::pgstat_fetch_stat_local_beentry(index)
         }
-        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         {
             pg_sys::pgstat_get_local_beentry_by_index(index)
         }

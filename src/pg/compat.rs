@@ -27,21 +27,10 @@ mod unguarded {
         pub fn pfree(memory: *mut std::ffi::c_void);
         pub fn palloc(size: pg_sys::Size) -> *mut std::ffi::c_void;
         pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: i32);
-        #[cfg(not(feature = "pg13"))]
         pub fn standard_ProcessUtility(
             statement: *mut pg_sys::PlannedStmt,
             text: *const std::ffi::c_char,
             is_read_only: bool,
-            context: pg_sys::ProcessUtilityContext::Type,
-            parameters: pg_sys::ParamListInfo,
-            environment: *mut pg_sys::QueryEnvironment,
-            destination: *mut pg_sys::DestReceiver,
-            completion: *mut pg_sys::QueryCompletion,
-        );
-        #[cfg(feature = "pg13")]
-        pub fn standard_ProcessUtility(
-            statement: *mut pg_sys::PlannedStmt,
-            text: *const std::ffi::c_char,
             context: pg_sys::ProcessUtilityContext::Type,
             parameters: pg_sys::ParamListInfo,
             environment: *mut pg_sys::QueryEnvironment,
@@ -94,7 +83,7 @@ pub unsafe fn lwlock_release(lock: *mut pg_sys::LWLock) {
 /// `lock` is an initialized lock in shared memory.
 #[inline]
 pub unsafe fn lwlock_is_waited_for(lock: *mut pg_sys::LWLock) -> bool {
-    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15", feature = "pg16"))]
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
     const NOBODY: i32 = pg_sys::INVALID_PGPROCNO as i32;
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     const NOBODY: i32 = pg_sys::INVALID_PROC_NUMBER;
@@ -135,7 +124,6 @@ pub unsafe fn standard_executor_start(query: *mut pg_sys::QueryDesc, flags: i32)
 }
 
 /// Runs a utility statement as PostgreSQL does without a hook. Errors as in [`allocate`].
-#[cfg(not(feature = "pg13"))]
 pub const STANDARD_PROCESS_UTILITY: unsafe extern "C-unwind" fn(
     *mut pg_sys::PlannedStmt,
     *const std::ffi::c_char,
@@ -146,18 +134,6 @@ pub const STANDARD_PROCESS_UTILITY: unsafe extern "C-unwind" fn(
     *mut pg_sys::DestReceiver,
     *mut pg_sys::QueryCompletion,
 ) = unguarded::standard_ProcessUtility;
-/// As above.
-#[cfg(feature = "pg13")]
-pub const STANDARD_PROCESS_UTILITY: unsafe extern "C-unwind" fn(
-    *mut pg_sys::PlannedStmt,
-    *const std::ffi::c_char,
-    pg_sys::ProcessUtilityContext::Type,
-    pg_sys::ParamListInfo,
-    *mut pg_sys::QueryEnvironment,
-    *mut pg_sys::DestReceiver,
-    *mut pg_sys::QueryCompletion,
-) = unguarded::standard_ProcessUtility;
-
 /// Marks a slot as containing a virtual tuple.
 ///
 /// # Safety
@@ -212,13 +188,8 @@ pub fn process_number() -> usize {
 
 /// Returns a bound above the [`process_number`] of every process that runs SQL.
 pub fn max_processes() -> usize {
-    // SAFETY: reads globals that are set from the configuration before shared memory is laid out.
-    #[cfg(not(any(feature = "pg13", feature = "pg14")))]
+    // SAFETY: reads a global that is set from the configuration before shared memory is laid out.
     let backends = unsafe { pg_sys::MaxBackends };
-    // Before 15, MaxBackends is not yet set when memory is requested, and autovacuum_max_workers has no binding. WAL
-    // senders are numbered last, and run no SQL.
-    #[cfg(any(feature = "pg13", feature = "pg14"))]
-    let backends = unsafe { pg_sys::MaxConnections + pg_sys::max_worker_processes } + 1024;
     // Leaves room for the spare autovacuum slots of 18, which are numbered after the others.
     backends as usize + 64
 }
@@ -242,11 +213,11 @@ pub fn may_execute(role: pg_sys::Oid, function: pg_sys::Oid) -> bool {
     let privilege = pg_sys::ACL_EXECUTE as pg_sys::AclMode;
     // SAFETY: catalog lookups by OID. A function that has been dropped raises an error, as anywhere else.
     let result = unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         {
             pg_sys::pg_proc_aclcheck(function, role, privilege)
         }
-        #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         {
             pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, role, privilege)
         }
@@ -259,14 +230,6 @@ pub fn may_execute(role: pg_sys::Oid, function: pg_sys::Oid) -> bool {
 /// # Safety
 /// `state` is the state of a query that the executor has started.
 pub unsafe fn for_each_result_relation(state: *mut pg_sys::EState, mut f: impl FnMut(*mut pg_sys::ResultRelInfo)) {
-    #[cfg(feature = "pg13")]
-    // SAFETY: as the caller promises; there are `es_num_result_relations` of them.
-    unsafe {
-        for position in 0..(*state).es_num_result_relations as usize {
-            f((*state).es_result_relations.add(position));
-        }
-    }
-    #[cfg(not(feature = "pg13"))]
     // SAFETY: as the caller promises; the list is null or one of pointers to ResultRelInfo.
     unsafe {
         if let Some(opened) = (*state).es_opened_result_relations.as_ref() {
@@ -279,12 +242,12 @@ pub unsafe fn for_each_result_relation(state: *mut pg_sys::EState, mut f: impl F
 
 /// Splits a name such as `schema.function` into its parts. Errors with 42602 if its syntax is invalid.
 pub fn qualified_name(name: &CStr) -> *mut pg_sys::List {
-    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    #[cfg(feature = "pg15")]
     // SAFETY: copies the name into a list in the current memory context.
     unsafe {
         pg_sys::stringToQualifiedNameList(name.as_ptr())
     }
-    #[cfg(not(any(feature = "pg13", feature = "pg14", feature = "pg15")))]
+    #[cfg(not(feature = "pg15"))]
     // SAFETY: as above; errors are raised, as there is no error context.
     unsafe {
         pg_sys::stringToQualifiedNameList(name.as_ptr(), std::ptr::null_mut())
@@ -306,22 +269,12 @@ pub fn system_identifier() -> u64 {
 /// Returns the timeline that is written to, which changes with each promotion and each point-in-time recovery. Must not
 /// be called during recovery.
 pub fn timeline() -> u32 {
-    #[cfg(any(feature = "pg13", feature = "pg14"))]
-    // SAFETY: reads a global that RecoveryInProgress sets once recovery has ended.
-    unsafe {
-        pg_sys::RecoveryInProgress();
-        pg_sys::ThisTimeLineID
-    }
-    #[cfg(not(any(feature = "pg13", feature = "pg14")))]
     // SAFETY: reads shared memory; recovery has ended.
-    unsafe {
-        pg_sys::GetWALInsertionTimeLine()
-    }
+    unsafe { pg_sys::GetWALInsertionTimeLine() }
 }
 
 /// Returns how many rows have been inserted into a table and deleted from it, as far as backends have reported that:
 /// they do at the end of a transaction, or some seconds later. Needs no transaction.
-#[cfg(not(any(feature = "pg13", feature = "pg14")))]
 pub fn rows_come_and_gone(table: pg_sys::Oid) -> i64 {
     // SAFETY: reads statistics in shared memory into a copy, which is valid until the next call.
     unsafe {
@@ -331,19 +284,10 @@ pub fn rows_come_and_gone(table: pg_sys::Oid) -> i64 {
             .map_or(0, |entry| entry.tuples_inserted + entry.tuples_deleted)
     }
 }
-#[cfg(any(feature = "pg13", feature = "pg14"))]
-pub fn rows_come_and_gone(_table: pg_sys::Oid) -> i64 {
-    0
-}
 
 /// The condition that a row is on a page from `$1` to `$2`, exclusive, as a TID range scan: PostgreSQL reads these
 /// pages only.
-#[cfg(not(feature = "pg13"))]
 pub const PAGE_RANGE: &str = "ctid >= format('(%s,0)', $1)::tid AND ctid < format('(%s,0)', $2)::tid";
-/// Before 14 there is no TID range scan, so this is a TID scan of every line pointer that the pages can have.
-#[cfg(feature = "pg13")]
-pub const PAGE_RANGE: &str = "ctid = ANY (ARRAY(SELECT format('(%s,%s)', page, item)::tid \
-     FROM generate_series($1, $2 - 1) page, generate_series(1, 291) item))";
 
 /// Returns the type of a column, numbered from 1, or `None` if it does not exist or has been dropped.
 ///

@@ -236,9 +236,6 @@ fn text(
 fn reserve_prefix() {
     // SAFETY: a static string; called while libraries are loaded, after all settings are defined.
     unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg14"))]
-        pg_sys::EmitWarningsOnPlaceholders(c"presence".as_ptr());
-        #[cfg(not(any(feature = "pg13", feature = "pg14")))]
         pg_sys::MarkGUCPrefixReserved(c"presence".as_ptr());
     }
 }

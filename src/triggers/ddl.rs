@@ -36,7 +36,6 @@ pub fn init() {
     }
 }
 
-#[cfg(not(feature = "pg13"))]
 #[allow(clippy::too_many_arguments)]
 unsafe extern "C-unwind" fn process_utility(
     statement: *mut pg_sys::PlannedStmt,
@@ -57,34 +56,6 @@ unsafe extern "C-unwind" fn process_utility(
             statement,
             text,
             is_read_only,
-            context,
-            parameters,
-            environment,
-            destination,
-            completion,
-        );
-        finish(kind, since);
-    }
-}
-
-#[cfg(feature = "pg13")]
-unsafe extern "C-unwind" fn process_utility(
-    statement: *mut pg_sys::PlannedStmt,
-    text: *const c_char,
-    context: pg_sys::ProcessUtilityContext::Type,
-    parameters: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    destination: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    // SAFETY: the arguments are those of the hook.
-    unsafe {
-        let kind = Kind::of((*statement).utilityStmt);
-        let since = begin(kind, (*statement).utilityStmt);
-        let next = PREVIOUS_HOOK.get().unwrap_or(compat::STANDARD_PROCESS_UTILITY);
-        next(
-            statement,
-            text,
             context,
             parameters,
             environment,

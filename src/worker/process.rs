@@ -31,7 +31,6 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     // Locked rows are skipped and table locks are tried without waiting; any lock still waited for should be short.
     (c"lock_timeout", c"100ms"),
     (c"idle_in_transaction_session_timeout", c"0"),
-    #[cfg(not(feature = "pg13"))]
     (c"idle_session_timeout", c"0"),
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     (c"transaction_timeout", c"0"),
