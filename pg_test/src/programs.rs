@@ -120,6 +120,31 @@ pub(crate) fn run(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
+/// Returns the major version of the servers.
+pub fn server_major() -> u32 {
+    static MAJOR: OnceLock<u32> = OnceLock::new();
+    *MAJOR.get_or_init(|| {
+        let version = run(program("postgres").arg("--version"));
+        let number = version.trim_start_matches("postgres (PostgreSQL) ");
+        let digits = number.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        digits.parse().unwrap_or_else(|_| panic!("a version: {version}"))
+    })
+}
+
+/// The setting that has queries run in a parallel worker, by its name in this version.
+pub fn force_parallel() -> &'static str {
+    match server_major() {
+        ..=15 => "force_parallel_mode = on",
+        _ => "debug_parallel_query = on",
+    }
+}
+
+/// Whether the server has a module that is not part of PostgreSQL's core.
+pub fn has_module(name: &str) -> bool {
+    let directory = run(program("pg_config").arg("--pkglibdir"));
+    Path::new(directory.trim_end()).join(format!("{name}.so")).exists()
+}
+
 /// Creates a directory in [`base`], owned by the servers' user.
 pub(crate) fn new_directory(name: &str) -> PathBuf {
     let dir = base().join(name);

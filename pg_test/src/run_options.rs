@@ -8,6 +8,17 @@ pub fn soak() -> bool {
     std::env::var_os("SOAK").is_some_and(|value| !value.is_empty())
 }
 
+/// How often something random is done: `each` in an ordinary run, a fifth of that with QUICK=1, as where several versions
+/// of PostgreSQL are tested, and `soak` in the soak forms.
+pub fn times(each: u32, soaking: u32) -> u32 {
+    let is_quick = std::env::var_os("QUICK").is_some_and(|value| !value.is_empty());
+    match (soak(), is_quick) {
+        (true, _) => soaking,
+        (false, true) => each / 5,
+        (false, false) => each,
+    }
+}
+
 /// The random seed: the value of SEED, or another one in each run.
 pub fn seed() -> u64 {
     std::env::var("SEED").map_or_else(

@@ -72,14 +72,17 @@ BEGIN
                AND current_setting('log_min_duration_sample') = '-1'
                AND current_setting('log_transaction_sample_rate')::numeric = 0))
           AND current_setting('log_parameter_max_length_on_error') = '0'
-          -- A custom plan contains the values of its parameters.
+          -- A custom plan contains the values of its parameters; from 16 on they are logged beside each plan, too.
           AND (COALESCE(current_setting('auto_explain.log_min_duration', true), '-1') = '-1'
-               OR current_setting('auto_explain.log_verbose') = 'off');
+               OR current_setting('auto_explain.log_verbose') = 'off'
+              AND COALESCE(current_setting('auto_explain.log_parameter_max_length', true), '0') = '0');
     detail := CASE WHEN ok THEN 'Statement parameters, and so tokens, are not logged.'
                    ELSE 'Statement parameters may be logged, including tokens.' END;
     hint := CASE WHEN NOT ok
-        THEN 'Set log_parameter_max_length and log_parameter_max_length_on_error to 0 and auto_explain.log_verbose to off, '
-             'and pass tokens as parameters, not as literals.' END;
+        THEN format('Set log_parameter_max_length, log_parameter_max_length_on_error%s to 0 and auto_explain.log_verbose to '
+                    'off, and pass tokens as parameters, not as literals.',
+                    CASE WHEN current_setting('auto_explain.log_parameter_max_length', true) IS NOT NULL
+                         THEN ' and auto_explain.log_parameter_max_length' END) END;
     RETURN NEXT;
 END
 $function$;
