@@ -2,7 +2,8 @@
 --
 -- Every name is schema-qualified, as the search path of CREATE EXTENSION starts with the target schema.
 
-DO LANGUAGE plpgsql $preflight$
+-- A function, as the context of an error has the whole text of a DO block.
+CREATE FUNCTION @extschema@._preflight() RETURNS pg_catalog.void LANGUAGE plpgsql AS $preflight$
 DECLARE
     target pg_catalog.regnamespace;
     target_owner pg_catalog.oid;
@@ -79,3 +80,6 @@ BEGIN
     END IF;
 END
 $preflight$;
+
+SELECT @extschema@._preflight();
+DROP FUNCTION @extschema@._preflight();

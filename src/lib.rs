@@ -2,7 +2,14 @@
 //!
 //! The modules from the ground up; each uses only those above it in this list. `docs/architecture.md` describes them.
 
-::pgrx::pg_module_magic!(name, version);
+// The macro's own values for both are the version (pgrx 0.18.1).
+::pgrx::pg_module_magic!(name = c"pg_presence", version = VERSION);
+
+const VERSION: &std::ffi::CStr =
+    match std::ffi::CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => panic!("a version without null characters"),
+    };
 
 mod rules;
 

@@ -49,4 +49,5 @@ mod transactions;
 mod untrusted_triggers;
 mod unwritable;
 mod users;
+mod versions;
 mod worker;
