@@ -11,7 +11,13 @@ cd "$root"
 unset RUST_BACKTRACE
 
 PGRX_VERSION=0.18.1
-TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/pg_presence/tools
+# The oldest major version of PostgreSQL that is supported.
+MIN_MAJOR=15
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/pg_presence
+TOOLS=$CACHE/tools
+# Servers run as another user where root starts them, who cannot look into root's home.
+SERVERS=$CACHE/servers
+[ "$(id -u)" != 0 ] || SERVERS=/var/cache/pg_presence/servers
 PATH=$PATH:$HOME/.cargo/bin:$TOOLS/bin
 [ "$(cargo pgrx --version 2>/dev/null)" = "cargo-pgrx $PGRX_VERSION" ] || PATH=$TOOLS/bin:$PATH
 export PATH
@@ -32,6 +38,7 @@ use_postgres() {
     have_postgres || die "no complete PostgreSQL at ${PG_CONFIG:-pg_config on the PATH}; run pg_test/bin/setup"
     PG_CONFIG=$(command -v "${PG_CONFIG:-pg_config}")
     PG_MAJOR=$("$PG_CONFIG" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
+    [ "$PG_MAJOR" -ge "$MIN_MAJOR" ] || die "PostgreSQL $MIN_MAJOR or newer is needed; $PG_CONFIG is of $PG_MAJOR"
     export PG_CONFIG PG_MAJOR PGRX_PG_CONFIG_PATH=$PG_CONFIG
     features=(--no-default-features --features "pg$PG_MAJOR${EXTRA_FEATURES:+,$EXTRA_FEATURES}")
 }

@@ -17,7 +17,7 @@ use std::{
     time::Instant,
 };
 
-use pg_presence_test::{Cluster, report, soak};
+use pg_presence_test::{Cluster, report, times};
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 
 use server::ServerUnderTest;
@@ -56,7 +56,7 @@ fn run_histories(histories: u32, steps: &AtomicU64) {
 
 #[test]
 fn every_history_matches_the_reference() {
-    let histories = if soak() { 100_000 } else { 1_000 };
+    let histories = times(1_000, 100_000);
     let (steps, began) = (AtomicU64::new(0), Instant::now());
     thread::scope(|scope| {
         let servers: Vec<_> = (0..SERVERS)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pg_presence_test::{Cluster, Database, Presence, report, soak};
+use pg_presence_test::{Cluster, Database, Presence, force_parallel, report, soak};
 use uuid::Uuid;
 
 use crate::contract::CALLS;
@@ -35,7 +35,6 @@ const SETTINGS: &[&str] = &[
     "plan_cache_mode = force_custom_plan",
     "enable_indexscan = off",
     "enable_seqscan = off",
-    "force_parallel_mode = on",
     "jit_above_cost = 0",
     "work_mem = '64kB'",
     "temp_buffers = '800kB'",
@@ -79,7 +78,7 @@ fn hostile_settings_of_a_database_or_role_change_no_answer() {
     let mut service = database.connect();
     let rows = if soak() { &ROWS } else { &ROWS[..1] };
     let mut answers = 0;
-    for setting in SETTINGS {
+    for setting in SETTINGS.iter().copied().chain([force_parallel()]) {
         println!("ALTER DATABASE … SET {setting}"); // shown if the test fails
         // Set by a superuser, who may set more than the role itself.
         database.run(&format!("ALTER DATABASE {} SET {setting}", database.name));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::thread;
 
-use pg_presence_test::{Cluster, Database, Presence, Rng, report, seed, soak};
+use pg_presence_test::{Cluster, Database, Presence, Rng, report, seed, times};
 use postgres::Client;
 use postgres::error::SqlState;
 use uuid::Uuid;
@@ -166,7 +166,7 @@ fn random_calls_by_any_role_cause_at_most_an_error() {
     let database = cluster.database();
     let worker = database.worker();
     let functions = functions(&mut database.connect());
-    let wanted: u64 = if soak() { 10_000_000 } else { 100_000 };
+    let wanted = u64::from(times(100_000, 10_000_000));
     let seed = seed();
     let roles = [
         database.client(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fallible_iterator::FallibleIterator;
-use pg_presence_test::{Cluster, Presence, Rng, error_of, report, soak, wait_until};
+use pg_presence_test::{Cluster, Presence, Rng, error_of, report, times, wait_until};
 use postgres::error::SqlState;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -52,7 +52,7 @@ fn metadata_is_stored_as_given_or_refused() {
     let database = Cluster::shared().database();
     let mut client = database.client_for(Uuid::new_v4());
     let mut rng = Rng::new(7);
-    let count = if soak() { 200_000 } else { 2_000 };
+    let count = times(2_000, 200_000);
     let mut stored = 0;
     let start = client
         .prepare("SELECT session_id FROM presence.start_session(metadata => $1)")
@@ -90,7 +90,7 @@ fn a_channel_may_have_any_name_of_63_bytes() {
     let worker = database.worker();
     let mut service = database.connect();
     let mut rng = Rng::new(7);
-    let names = if soak() { 2_000 } else { 15 };
+    let names = times(15, 2_000);
     for _ in 0..names {
         // Printable ASCII; a configuration file cannot have a NUL or a line end in a value.
         let length = 1 + rng.below(63);

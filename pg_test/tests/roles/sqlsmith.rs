@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use pg_presence_test::{Cluster, Database, Presence, report, soak};
+use pg_presence_test::{Cluster, Database, Presence, report, times};
 use uuid::Uuid;
 
 /// What is counted in the log.
@@ -94,7 +94,7 @@ fn no_query_makes_the_extension_fail() {
     ]);
     let database = cluster.database();
     let worker = database.worker();
-    let queries = if soak() { 500_000 } else { 4_000 };
+    let queries = times(4_000, 500_000) as usize;
     let (client, service) = (database.client(), database.service());
     database.run(&format!(
         "SELECT presence.grant_reader('{client}'), presence.grant_holder('{client}')"

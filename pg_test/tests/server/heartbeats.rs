@@ -15,19 +15,20 @@ fn a_million_beats_write_no_wal_take_no_transaction_id_and_leave_no_dead_rows() 
     });
     let session = service.start(Uuid::new_v4());
     let lsn = "SELECT pg_current_wal_insert_lsn()::text";
-    // The server itself writes some WAL now and then, so this repeats until it has not done so during a million beats.
+    // The server itself writes some WAL now and then, so only the rounds count in which it has not done so.
+    let mut rounds = 0;
     wait_until("a million beats without WAL", || {
         let before: String = service.query_one(lsn, &[]).unwrap().get(0);
         let mut transaction = service.transaction().unwrap();
         let beats: i64 = transaction
             .query_one(
                 "SELECT count(*) FILTER (WHERE presence.heartbeat($1) = 'ok')
-                 FROM generate_series(1, 1000000)",
+                 FROM generate_series(1, 100000)",
                 &[&session.id],
             )
             .unwrap()
             .get(0);
-        assert_eq!(beats, 1_000_000);
+        assert_eq!(beats, 100_000);
         let assigned: bool = transaction
             .query_one("SELECT pg_current_xact_id_if_assigned() IS NOT NULL", &[])
             .unwrap()
@@ -35,7 +36,8 @@ fn a_million_beats_write_no_wal_take_no_transaction_id_and_leave_no_dead_rows() 
         assert!(!assigned, "a beat took a transaction id");
         transaction.commit().unwrap();
         let after: String = service.query_one(lsn, &[]).unwrap().get(0);
-        before == after
+        rounds += i32::from(before == after);
+        rounds == 10
     });
     let written: (i64, i64) = {
         let row = service

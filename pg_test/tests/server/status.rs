@@ -1,6 +1,6 @@
 //! Reading who is online: who may read, and that the answer is right whatever state memory is in.
 
-use pg_presence_test::{Cluster, Presence, Shutdown, assert_refused, wait_until};
+use pg_presence_test::{Cluster, Presence, Shutdown, assert_refused, force_parallel, wait_until};
 use postgres::Client;
 use postgres::error::SqlState;
 use uuid::Uuid;
@@ -150,7 +150,7 @@ fn statuses_are_right_in_parallel_plans() {
         .collect();
     assert!(plan.iter().any(|line| line.contains("Parallel")), "{plan:?}");
     assert_eq!(service.query_one(count, &[]).unwrap().get::<_, i64>(0), 700);
-    service.batch_execute("SET force_parallel_mode = on").unwrap();
+    service.batch_execute(&format!("SET {}", force_parallel())).unwrap();
     assert_eq!(service.online_count(), 700);
     let of_all = "SELECT count(*) FROM users u, presence.presence_of(ARRAY[u.id]) p WHERE p.is_online";
     assert_eq!(service.query_one(of_all, &[]).unwrap().get::<_, i64>(0), 700);
@@ -176,7 +176,7 @@ fn statuses_are_right_when_memory_is_full() {
     assert_online(&mut service, here, gone);
     let all: Vec<_> = users.iter().copied().map(Some).collect();
     let mut parallel = database.connect();
-    parallel.batch_execute("SET force_parallel_mode = on").unwrap();
+    parallel.batch_execute(&format!("SET {}", force_parallel())).unwrap();
     assert_eq!(presence_of(&mut parallel, &all), presence_of(&mut service, &all));
     assert_eq!(parallel.online_count(), 150);
 }
