@@ -17,7 +17,7 @@ pub const BATCH: usize = 64;
 
 impl Writer {
     /// Times one session out if it is due at `now`; otherwise schedules the next visit.
-    fn time_out(&self, at: u32, timeout: Micros, now: &Now) {
+    pub fn time_out(&self, at: u32, timeout: Micros, now: &Now) {
         let roster = self.roster;
         let slot = &roster.slots[at as usize];
         if slot.state.get() != SessionState::Live {

@@ -256,6 +256,8 @@ impl Tenant {
             let known = self.find_locked(&writer, &write.image.id);
             match known {
                 Some(at) if write.is_end() => {
+                    // What ends after its deadline went offline then, whether the worker has come by or not.
+                    writer.time_out(at, timeout, &now);
                     writer.apply_end(at, write, &now);
                     continue;
                 }

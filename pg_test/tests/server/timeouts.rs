@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pg_presence_test::{Cluster, Listener, Presence, Session, wait_for, wait_until};
+use pg_presence_test::{Cluster, Listener, Presence, Session, signal, wait_for, wait_until};
 use postgres::Client;
 use uuid::Uuid;
 
@@ -331,4 +331,22 @@ fn the_heartbeat_interval_given_to_clients_is_well_within_the_timeout() {
     let sql = "SELECT heartbeat_ms, timeout_ms FROM presence.start_session(user_id => gen_random_uuid())";
     let row = database.connect().query_one(sql, &[]).unwrap();
     assert_eq!((row.get::<_, i32>(0), row.get::<_, i32>(1)), (4000, 10_000));
+}
+
+#[test]
+fn who_logs_out_after_the_release_ran_out_was_released() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    service.wait_for_written(user, true);
+    // So that nobody but the logout finds out.
+    let worker = database.worker();
+    signal("STOP", worker);
+    service.release(session.id, "10 ms");
+    wait_until("the release has run out", || !service.is_online(user));
+    service.end(session.id);
+    signal("CONT", worker);
+    service.wait_for_written(user, false);
+    assert_eq!(reasons(&mut service, user), ["started", "released"]);
 }
