@@ -5,6 +5,8 @@
 # make test-soak  runs the same suites for hours: crashes, races, load
 # make bench      measures what it costs, side by side with the alternatives; QUICK=1 takes less than 3 minutes
 # make install    installs it into the PostgreSQL that PG_CONFIG names (default: the one on the PATH)
+# make deb        builds Debian packages for it, in target/deb
+# make test-deb   installs, upgrades and removes them in a clean root
 # make check      runs what every change must pass: formatting, lints, tests
 # make clean      removes what was built
 #
@@ -15,7 +17,7 @@ export PG_CONFIG SUITE
 
 bin := pg_test/bin
 
-.PHONY: demo stop test test-all test-soak bench install setup check fmt fmt-check lint clean
+.PHONY: demo stop test test-all test-soak bench install deb test-deb setup check fmt fmt-check lint clean
 
 demo: setup
 	examples/demo/run
@@ -40,6 +42,12 @@ bench: setup
 
 install: setup
 	$(bin)/install
+
+deb: setup
+	$(bin)/deb
+
+test-deb: setup
+	$(bin)/test-deb
 
 setup:
 	@$(bin)/setup
