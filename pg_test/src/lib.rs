@@ -31,5 +31,5 @@ pub use presence::{Presence, Session};
 pub use process::{signal, try_signal};
 pub use programs::{force_parallel, has_module, server_major};
 pub use rng::Rng;
-pub use run_options::{StopOnDrop, report, seed, soak, times};
+pub use run_options::{StopOnDrop, report, seed, seed_or, soak, times};
 pub use wait::{patience, wait_for, wait_until};

@@ -21,10 +21,12 @@ pub fn times(each: u32, soaking: u32) -> u32 {
 
 /// The random seed: the value of SEED, or another one in each run.
 pub fn seed() -> u64 {
-    std::env::var("SEED").map_or_else(
-        |_| u64::from(std::process::id()),
-        |seed| seed.parse().expect("a number"),
-    )
+    seed_or(u64::from(std::process::id()))
+}
+
+/// The value of SEED, or else `default`.
+pub fn seed_or(default: u64) -> u64 {
+    std::env::var("SEED").map_or(default, |seed| seed.parse().expect("a number"))
 }
 
 /// Prints what a test has measured. Unlike `println!`, also when the test passes.

@@ -90,7 +90,7 @@ pub const DAMAGES: &[Damage] = &[
     by_hand(Superuser, "", "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {s} FROM PUBLIC", ""),
     by_hand(Superuser, "", "REVOKE ALL ON ALL TABLES IN SCHEMA {s} FROM PUBLIC; REVOKE ALL ON SCHEMA {s} FROM PUBLIC", ""),
     named(Superuser, "locked_out", "REVOKE EXECUTE ON FUNCTION {s}.is_service() FROM {service2}, PUBLIC", ""),
-    named(Owner, "locked_out", "REVOKE USAGE ON SCHEMA {s} FROM {client2}", ""),
+    named(Owner, "locked_out", "REVOKE USAGE ON SCHEMA {s} FROM {client2}, PUBLIC", ""),
     named(Owner, "locked_out", "REVOKE ALL ON {user_sessions} FROM {client2}, {service2}", ""),
     named(Superuser, "locked_out",
         "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA {s} FROM {client2}, PUBLIC; GRANT EXECUTE ON FUNCTION {s}.start_session TO {client2}", ""),
