@@ -129,7 +129,7 @@ fn readers_are_right_while_the_worker_is_stopped() {
     database.wait_until_served();
     let mut service = database.connect();
     let worker = database.worker();
-    pg_presence_test::signal("STOP", worker);
+    signal("STOP", worker);
     let user = Uuid::new_v4();
     let session = service.start(user);
     assert!(service.is_online(user));
@@ -145,7 +145,7 @@ fn readers_are_right_while_the_worker_is_stopped() {
     assert!(service.is_online(other));
     service.end(second.id);
     assert!(!service.is_online(other));
-    pg_presence_test::signal("CONT", worker);
+    signal("CONT", worker);
 }
 
 #[test]
