@@ -28,7 +28,7 @@ impl Status {
     }
 }
 
-/// Defines [`Reason`] from one list, so that no reason can be left out of [`Reason::ALL`].
+/// Defines [`Reason`] from one list, so that no reason can be left out of `Reason::ALL`.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $number:literal => $text:literal,)*) => {
         /// Why the status of a user changed, `presence_changes.reason` in SQL. Shared memory contains the numbers.

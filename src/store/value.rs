@@ -30,7 +30,7 @@ pub enum Value<'a> {
     Uuids(&'a [Uuid]),
     /// An OID, or the label of an enum, which is one.
     Oid(pg_sys::Oid),
-    /// A datum from PostgreSQL or from [`array`].
+    /// A datum from PostgreSQL or from [`array()`].
     Datum(Datum),
 }
 
@@ -89,7 +89,7 @@ where
     items.into_datum().map_or(Value::Null, Value::Datum)
 }
 
-/// Returns a time as an element of an [`array`]. A time that PostgreSQL cannot store becomes infinity.
+/// Returns a time as an element of an [`array()`]. A time that PostgreSQL cannot store becomes infinity.
 pub fn timestamptz(at: Micros) -> TimestampWithTimeZone {
     TimestampWithTimeZone::try_from(at).unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
 }
