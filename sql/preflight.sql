@@ -3,7 +3,9 @@
 -- Every name is schema-qualified, as the search path of CREATE EXTENSION starts with the target schema.
 
 -- A function, as the context of an error has the whole text of a DO block.
-CREATE FUNCTION @extschema@._preflight() RETURNS pg_catalog.void LANGUAGE plpgsql AS $preflight$
+CREATE FUNCTION @extschema@._preflight() RETURNS pg_catalog.void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $preflight$
 DECLARE
     target pg_catalog.regnamespace;
     target_owner pg_catalog.oid;
