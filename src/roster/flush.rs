@@ -16,6 +16,8 @@ use crate::rules::time::{Micros, SteadyTime};
 #[derive(Clone, Copy, Debug)]
 pub struct FlushRow {
     slot: u32,
+    /// That of the session's last write.
+    pub(super) stamp: u64,
     pub id: Uuid,
     activity: SteadyTime,
     /// The same, by the time of day.
@@ -32,9 +34,14 @@ pub enum FlushScope {
     States,
     /// These, and those whose `last_activity` is newer than the table's.
     All,
+    /// Every session that has not ended, to be compared with the table.
+    Known,
 }
 
 fn is_candidate(slot: &Slot, scope: FlushScope, origin: SteadyTime) -> bool {
+    if scope == FlushScope::Known {
+        return matches!(slot.state.get(), SessionState::Live | SessionState::TimedOut);
+    }
     let table_active = !slot.flags.has(SessionFlag::TableInactive);
     match slot.state.get() {
         SessionState::Live if !table_active => true,
@@ -74,6 +81,7 @@ impl Tenant {
                     // Within the capacity reserved above: nothing is allocated under the lock.
                     rows.push(FlushRow {
                         slot: at,
+                        stamp: slot.stamp.get(),
                         id: words_uuid(slot.id.get()),
                         activity: slot.last_activity.get(),
                         last_activity: now.to_wall(slot.last_activity.get()),

@@ -1,13 +1,11 @@
 //! Sessions that come from the table: all of them when serving begins, one at a time where a call misses.
 
-use uuid::Uuid;
-
 use super::{
     atomic::uuid_words,
     clock::Now,
     deadline::deadline,
+    flush::FlushRow,
     free_list::Full,
-    stamp::LOADED,
     state::{SessionFlag, SessionState},
     tenant::Tenant,
     write::{Reservation, RowImage},
@@ -104,22 +102,29 @@ impl Tenant {
         complete
     }
 
-    /// Ends sessions that the table was found not to have, or to have ended: nobody has told the roster. `stamp` was taken
-    /// after `sessions` were collected, and before the table was read: what has been written since then counts. Cannot fail.
-    pub fn end_missing<'a>(&self, sessions: impl Iterator<Item = &'a Uuid>, stamp: u64) {
-        for id in sessions {
+    /// Ends sessions that the table was found not to have, or to have ended: nobody has told the roster. Those that have
+    /// been written since they were collected, or are being written, are left alone; returns whether there were none.
+    /// Cannot fail.
+    pub fn end_missing<'a>(&self, sessions: impl Iterator<Item = &'a FlushRow>) -> bool {
+        let mut ended_all = true;
+        for row in sessions {
             let writer = self.roster().write();
-            let Some(at) = self.find_locked(&writer, id) else {
+            let Some(at) = self.find_locked(&writer, &row.id) else {
                 continue;
             };
             let slot = &self.roster().slots[at as usize];
-            let is_older = slot.stamp.get() & !LOADED < stamp;
-            if is_older && matches!(slot.state.get(), SessionState::Live | SessionState::TimedOut) {
-                slot.stamp.set(stamp);
+            if !matches!(slot.state.get(), SessionState::Live | SessionState::TimedOut) {
+                continue;
+            }
+            // Whatever is being written keeps the slot pinned until it is applied.
+            if slot.stamp.get() == row.stamp && slot.pins.get() == 0 {
                 slot.flags.assign(SessionFlag::Deleted, true);
                 writer.set_state(at, SessionState::Ended, Reason::Deleted);
+            } else {
+                ended_all = false;
             }
         }
+        ended_all
     }
 
     /// Pins a slot for a row that is about to be read again, so that an end in between leaves its mark there. Returns the

@@ -105,7 +105,7 @@ impl Writer {
     }
 
     /// Applies a committed end to its slot, unless a newer write has been applied.
-    fn apply_end(&self, at: u32, write: &Write, now: &Now) {
+    fn apply_end(&self, at: u32, write: &Write, timeout: Micros, now: &Now) {
         let slot = &self.roster.slots[at as usize];
         if slot.state.get() != SessionState::Empty && !stamp::after(write.stamp, slot.stamp.get()) {
             return;
@@ -114,6 +114,8 @@ impl Writer {
         if write.image.last_activity != Micros::MAX {
             slot.last_activity.raise(now.activity(write.image.last_activity));
         }
+        // What ends after its deadline went offline then, whether the worker has come by or not.
+        self.time_out(at, timeout, now);
         slot.flags.assign(SessionFlag::EndUnwritten, false);
         slot.flags.assign(SessionFlag::Deleted, write.effect.deleted);
         let reason = if write.effect.deleted {
@@ -256,9 +258,7 @@ impl Tenant {
             let known = self.find_locked(&writer, &write.image.id);
             match known {
                 Some(at) if write.is_end() => {
-                    // What ends after its deadline went offline then, whether the worker has come by or not.
-                    writer.time_out(at, timeout, &now);
-                    writer.apply_end(at, write, &now);
+                    writer.apply_end(at, write, timeout, &now);
                     continue;
                 }
                 // Nothing can bring a session that a complete roster does not know.
@@ -275,7 +275,7 @@ impl Tenant {
             match reservation {
                 Ok(reservation) => {
                     if write.is_end() {
-                        writer.apply_end(reservation.slot, write, &now);
+                        writer.apply_end(reservation.slot, write, timeout, &now);
                     } else {
                         writer.apply(&reservation, write, timeout, &now);
                     }

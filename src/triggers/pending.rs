@@ -242,7 +242,9 @@ pub fn discard_from(from: pg_sys::SubTransactionId) {
 pub fn apply(timeout: i64) {
     let mut pending = PENDING.borrow_mut();
     let same_tenant = |a: &Entry, b: &Entry| a.tenant.index() == b.tenant.index();
-    let belong_together = |a: &Entry, b: &Entry| same_tenant(a, b) && a.row().is_some() == b.row().is_some();
+    // A comparison separates no rows, as they are to be seen together.
+    let is_among_rows = |entry: &Entry| entry.row().is_some() || matches!(entry.write, PendingWrite::Compare);
+    let belong_together = |a: &Entry, b: &Entry| same_tenant(a, b) && is_among_rows(a) == is_among_rows(b);
     let is_large = pending.len() > SMALL_COMMIT;
     if is_large {
         let tenants = pending.chunk_by(same_tenant).map(|entries| entries[0].tenant);

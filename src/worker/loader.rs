@@ -49,20 +49,17 @@ pub fn load(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
     result.map(|()| complete)
 }
 
-/// Ends the sessions in the roster that the table does not have, or has ended: of those that are to be flushed. Where the
-/// triggers see what is written, there are none.
-pub fn end_missing(tenant: Tenant) -> Result<(), Aborted> {
-    let (mut cursor, now) = (0, tenant.now());
+/// Ends the sessions in the roster that the table does not have, or has ended: where the triggers see what is written,
+/// there are none. Returns false where it has to be called again.
+pub fn end_missing(tenant: Tenant) -> Result<bool, Aborted> {
+    let (mut cursor, mut ended_all, now) = (0, true, tenant.now());
     loop {
-        let known = tenant.flush_candidates(&mut cursor, SESSIONS_PER_STATEMENT, FlushScope::All, &now);
-        let known: Vec<Uuid> = known.into_iter().map(|row| row.id).collect();
-        let stamp = roster::take_stamp(false);
-        let present = run_transaction(Some(tenant), Durability::Lazy, None, |_| {
-            store::flush::not_ended(&known)
-        })?;
-        tenant.end_missing(known.iter().filter(|id| !present.contains(id)), stamp);
+        let known = tenant.flush_candidates(&mut cursor, SESSIONS_PER_STATEMENT, FlushScope::Known, &now);
+        let ids: Vec<Uuid> = known.iter().map(|row| row.id).collect();
+        let present = run_transaction(Some(tenant), Durability::Lazy, None, |_| store::flush::not_ended(&ids))?;
+        ended_all &= tenant.end_missing(known.iter().filter(|row| !present.contains(&row.id)));
         if cursor == 0 {
-            return Ok(());
+            return Ok(ended_all);
         }
     }
 }

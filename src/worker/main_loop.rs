@@ -63,8 +63,8 @@ pub struct Worker {
     is_reconciled: bool,
     /// Set after `_feed_state` could not be reconciled.
     reconcile_pause: Option<Pause>,
-    /// Whether the roster may have sessions that the table has not.
-    has_missing: bool,
+    /// The version of the triggers for which the table is still to be loaded.
+    unfollowed: Option<u64>,
     /// By how much the clock had been set at the last sweep.
     clock_moved: u64,
     tables: TableWatch,
@@ -110,7 +110,7 @@ impl Worker {
             database_watch,
             is_reconciled: false,
             reconcile_pause: None,
-            has_missing: false,
+            unfollowed: None,
             clock_moved: 0,
             tables: TableWatch::default(),
         })
@@ -292,13 +292,13 @@ impl Worker {
 
     /// After a trigger was disabled or enabled: rows may have been written that nobody has told the roster of.
     fn follow_triggers(&mut self, version: u64) {
-        let known = self.tenant.worker().capture_version.get();
-        self.tenant.worker().capture_version.set(version);
-        if known != 0 && known != version {
+        let followed = &self.tenant.worker().capture_version;
+        if followed.get() == 0 {
+            followed.set(version);
+        } else if self.unfollowed.unwrap_or(followed.get()) != version {
             self.tenant.set_incomplete();
-            // All of them are compared with the table, and then written.
-            self.tenant.reflush_all();
-            self.has_missing = true;
+            // Not followed before the load, so that the next worker goes on with it.
+            self.unfollowed = Some(version);
             self.schedule.load = Some(Instant::now());
         }
     }
@@ -362,15 +362,30 @@ impl Worker {
         }
     }
 
+    /// Ends what the table does not have, and forgets what has ended, where a trigger may not have told: the load skips
+    /// sessions that the roster knows.
+    fn end_missing(&self) -> Result<(), Aborted> {
+        if self.unfollowed.is_some() {
+            if !loader::end_missing(self.tenant)? {
+                return Err(Aborted::LockConflict);
+            }
+            while self.tenant.free_tombstones(TOMBSTONES_PER_ROUND) > 0 {}
+        }
+        Ok(())
+    }
+
     fn load(&mut self) {
         report_activity(Some(c"loading sessions"));
-        let ended = match self.has_missing {
-            true => loader::end_missing(self.tenant),
-            false => Ok(()),
-        };
-        self.has_missing &= ended.is_err();
-        match ended.and_then(|()| loader::load(self.tenant, self.timeout)) {
-            Ok(true) => self.schedule.after_complete_load(),
+        match self
+            .end_missing()
+            .and_then(|()| loader::load(self.tenant, self.timeout))
+        {
+            Ok(true) => {
+                if let Some(version) = self.unfollowed.take() {
+                    self.tenant.worker().capture_version.set(version);
+                }
+                self.schedule.after_complete_load();
+            }
             Ok(false) => self.schedule.load_later(),
             Err(aborted @ Aborted::Failed(_)) => {
                 trouble::report_aborted(self.tenant, Work::Load, &aborted);

@@ -154,6 +154,7 @@ fn after_drop_extension_the_worker_leaves_and_a_new_extension_inherits_nothing()
     let mut service = database.connect();
     let user = Uuid::new_v4();
     let session = service.start(user);
+    service.wait_for_written(user, true);
     let before = epoch(&mut service);
     assert_served(cluster, &database.name);
     database.run("DROP EXTENSION pg_presence");
@@ -201,6 +202,7 @@ fn a_drop_extension_that_is_rolled_back_changes_nothing() {
     let mut service = database.connect();
     let user = Uuid::new_v4();
     let session = service.start(user);
+    service.wait_for_written(user, true);
     let before = epoch(&mut service);
     let mut dropping = database.connect();
     dropping.batch_execute("BEGIN; DROP EXTENSION pg_presence").unwrap();
