@@ -47,6 +47,7 @@ deb: setup
 	$(bin)/deb
 
 test-deb: setup
+	$(bin)/setup deb
 	$(bin)/test-deb
 
 setup:

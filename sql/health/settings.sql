@@ -79,10 +79,10 @@ BEGIN
     detail := CASE WHEN ok THEN 'Statement parameters, and so tokens, are not logged.'
                    ELSE 'Statement parameters may be logged, including tokens.' END;
     hint := CASE WHEN NOT ok
-        THEN format('Set log_parameter_max_length, log_parameter_max_length_on_error%s to 0 and auto_explain.log_verbose to '
+        THEN format('Set log_parameter_max_length%s and log_parameter_max_length_on_error to 0 and auto_explain.log_verbose to '
                     'off, and pass tokens as parameters, not as literals.',
                     CASE WHEN current_setting('auto_explain.log_parameter_max_length', true) IS NOT NULL
-                         THEN ' and auto_explain.log_parameter_max_length' END) END;
+                         THEN ', auto_explain.log_parameter_max_length' END) END;
     RETURN NEXT;
 END
 $function$;

@@ -31,7 +31,7 @@ pub fn _compare(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     if call.table() != installed::get().presence {
         errors::misplaced_trigger();
     }
-    if own_write::is_running() || tenant.worker_pid() == std::process::id() || pending::compares() {
+    if own_write::is_running() || tenant.worker_pid() == std::process::id() || pending::has_comparison() {
         return TriggerResult::none();
     }
     if !pending::ensure_capacity() {

@@ -60,6 +60,10 @@ impl Entry {
         matches!(&self.write, PendingWrite::Row(write, None) if !write.is_end())
     }
 
+    fn is_comparison(&self) -> bool {
+        matches!(&self.write, PendingWrite::Compare)
+    }
+
     fn is_overflow(&self) -> bool {
         matches!(&self.write, PendingWrite::Overflow)
     }
@@ -100,9 +104,10 @@ static PENDING: ProcessLocal<RefCell<Vec<Entry>>> = ProcessLocal::new(RefCell::n
 /// millions.
 const MAX_WITHOUT_SLOT: usize = 10_000;
 
-/// How many of the entries are writes without a slot, and how many say that there are more.
+/// How many of the entries are writes without a slot, how many say that there are more, and how many are comparisons.
 static WITHOUT_SLOT: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
 static OVERFLOWS: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
+static COMPARISONS: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
 
 /// The entries by session and by token, as far as they have been looked up.
 struct Indexes {
@@ -130,14 +135,10 @@ pub fn has_overflowed() -> bool {
     OVERFLOWS.get() > 0
 }
 
-/// Whether all users are to be compared anyway, because of the running subtransaction's last write.
-pub fn compares() -> bool {
-    // SAFETY: reads the number of the running subtransaction.
-    let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
-    let pending = PENDING.borrow();
-    pending
-        .last()
-        .is_some_and(|last| last.subtransaction == subtransaction && matches!(last.write, PendingWrite::Compare))
+/// Whether all users are to be compared already. A rollback that discards that entry undoes the running statement, too: a
+/// subtransaction that is open now has no higher number than the running one.
+pub fn has_comparison() -> bool {
+    COMPARISONS.get() > 0
 }
 
 /// Allocates memory for one more entry, so that [`push`] cannot fail. Returns false where there is none.
@@ -161,6 +162,7 @@ pub fn push(tenant: Tenant, command: pg_sys::CommandId, write: PendingWrite) {
     };
     WITHOUT_SLOT.set(WITHOUT_SLOT.get() + usize::from(entry.lacks_slot()));
     OVERFLOWS.set(OVERFLOWS.get() + usize::from(entry.is_overflow()));
+    COMPARISONS.set(COMPARISONS.get() + usize::from(entry.is_comparison()));
     pending.push(entry);
 }
 
@@ -225,6 +227,7 @@ pub fn discard_from(from: pg_sys::SubTransactionId) {
         indexes.by_digest.remove_last(pending.len(), entry.digest_hash());
         WITHOUT_SLOT.set(WITHOUT_SLOT.get() - usize::from(entry.lacks_slot()));
         OVERFLOWS.set(OVERFLOWS.get() - usize::from(entry.is_overflow()));
+        COMPARISONS.set(COMPARISONS.get() - usize::from(entry.is_comparison()));
         Some(entry)
     });
     roster::cancel_reservations(discarded.filter_map(|entry| match entry.write {
@@ -243,7 +246,7 @@ pub fn apply(timeout: i64) {
     let mut pending = PENDING.borrow_mut();
     let same_tenant = |a: &Entry, b: &Entry| a.tenant.index() == b.tenant.index();
     // A comparison separates no rows, as they are to be seen together.
-    let is_among_rows = |entry: &Entry| entry.row().is_some() || matches!(entry.write, PendingWrite::Compare);
+    let is_among_rows = |entry: &Entry| entry.row().is_some() || entry.is_comparison();
     let belong_together = |a: &Entry, b: &Entry| same_tenant(a, b) && is_among_rows(a) == is_among_rows(b);
     let is_large = pending.len() > SMALL_COMMIT;
     if is_large {
@@ -275,6 +278,7 @@ pub fn apply(timeout: i64) {
     pending.clear();
     WITHOUT_SLOT.set(0);
     OVERFLOWS.set(0);
+    COMPARISONS.set(0);
     let mut indexes = INDEXES.borrow_mut();
     indexes.by_id.clear();
     indexes.by_digest.clear();

@@ -362,24 +362,22 @@ impl Worker {
         }
     }
 
-    /// Ends what the table does not have, and forgets what has ended, where a trigger may not have told: the load skips
-    /// sessions that the roster knows.
-    fn end_missing(&self) -> Result<(), Aborted> {
+    /// Loads the table. Where a trigger may not have told, first ends what the table does not have, and forgets what has
+    /// ended: the load skips sessions that the roster knows. Returns whether the roster is complete now.
+    fn load_all(&self) -> Result<bool, Aborted> {
         if self.unfollowed.is_some() {
+            // Somebody may keep a session from being judged for as long as a transaction is open.
             if !loader::end_missing(self.tenant)? {
-                return Err(Aborted::LockConflict);
+                return Ok(false);
             }
             while self.tenant.free_tombstones(TOMBSTONES_PER_ROUND) > 0 {}
         }
-        Ok(())
+        loader::load(self.tenant, self.timeout)
     }
 
     fn load(&mut self) {
         report_activity(Some(c"loading sessions"));
-        match self
-            .end_missing()
-            .and_then(|()| loader::load(self.tenant, self.timeout))
-        {
+        match self.load_all() {
             Ok(true) => {
                 if let Some(version) = self.unfollowed.take() {
                     self.tenant.worker().capture_version.set(version);
