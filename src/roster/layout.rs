@@ -170,7 +170,7 @@ pub struct WorkerEntry {
     pub seq: SharedU64,
     /// Rows and users that wait because they could not be written.
     pub set_aside: SharedU64,
-    /// Changes with the triggers that see what is written to the tables; 0: not read yet.
+    /// Changes with the triggers that see what is written to the tables, and with columns; 0: not read yet.
     pub capture_version: SharedU64,
     pub error: WorkerError,
 }

@@ -8,7 +8,7 @@ use super::{
     free_list::Full,
     state::{SessionFlag, SessionState},
     tenant::Tenant,
-    write::{Reservation, RowImage},
+    write::{Effect, Reservation, RowImage},
     writer::Writer,
 };
 use crate::rules::{status::Reason, time::Micros};
@@ -102,14 +102,19 @@ impl Tenant {
         complete
     }
 
-    /// Ends sessions that the table was found not to have, or to have ended: nobody has told the roster. Those that have
-    /// been written since they were collected, or are being written, are left alone; returns whether there were none.
-    /// Cannot fail.
-    pub fn end_missing<'a>(&self, sessions: impl Iterator<Item = &'a FlushRow>) -> bool {
-        let mut ended_all = true;
-        for row in sessions {
+    /// Makes sessions what their rows are, of which nobody has told the roster; ends those without a row that has not
+    /// ended. Those that have been written since they were collected, or are being written, are left alone; returns
+    /// whether there were none. Cannot fail.
+    pub fn refresh<'a>(
+        &self,
+        sessions: impl Iterator<Item = (&'a FlushRow, Option<&'a RowImage>)>,
+        timeout: Micros,
+    ) -> bool {
+        let now = self.roster().synchronize_clock();
+        let mut refreshed_all = true;
+        for (known, row) in sessions {
             let writer = self.roster().write();
-            let Some(at) = self.find_locked(&writer, &row.id) else {
+            let Some(at) = self.find_locked(&writer, &known.id) else {
                 continue;
             };
             let slot = &self.roster().slots[at as usize];
@@ -117,14 +122,28 @@ impl Tenant {
                 continue;
             }
             // Whatever is being written keeps the slot pinned until it is applied.
-            if slot.stamp.get() == row.stamp && slot.pins.get() == 0 {
+            if slot.stamp.get() != known.stamp || slot.pins.get() != 0 {
+                refreshed_all = false;
+                continue;
+            }
+            let Some(row) = row else {
                 slot.flags.assign(SessionFlag::Deleted, true);
                 writer.set_state(at, SessionState::Ended, Reason::Deleted);
-            } else {
-                ended_all = false;
+                continue;
+            };
+            match writer.reserve(self.index(), row) {
+                Ok(reservation) => {
+                    // Under the stamp that it has: a write that is not reserved yet may be newer than the row.
+                    writer.update(&reservation, row, &Effect::default(), timeout, &now);
+                    writer.unpin(reservation);
+                }
+                Err(Full) => {
+                    self.set_overflow_locked(&writer);
+                    refreshed_all = false;
+                }
             }
         }
-        ended_all
+        refreshed_all
     }
 
     /// Pins a slot for a row that is about to be read again, so that an end in between leaves its mark there. Returns the

@@ -138,7 +138,14 @@ impl Writer {
             self.set_state(at, SessionState::Ended, Reason::Deleted);
         }
         slot.stamp.set(write.stamp);
-        let (image, effect) = (&write.image, &write.effect);
+        self.update(reservation, &write.image, &write.effect, timeout, now);
+    }
+
+    /// Makes a slot what its row is. The user reserved is the row's.
+    pub fn update(&self, reservation: &Reservation, image: &RowImage, effect: &Effect, timeout: Micros, now: &Now) {
+        let roster = self.roster;
+        let at = reservation.slot;
+        let slot = &roster.slots[at as usize];
         // Read before adopt(), which changes the state when the session moves to another user.
         let old = slot.state.get();
         let fresh = matches!(old, SessionState::Empty | SessionState::Ended);
@@ -185,6 +192,9 @@ impl Writer {
             };
             self.set_state(at, SessionState::Live, reason);
             roster.schedule_sweep(at, timeout, now);
+        } else if wanted == SessionState::Live && slot.state.get() == SessionState::Live {
+            // It may have been released, or have expired.
+            self.time_out(at, timeout, now);
         } else {
             self.set_state(at, SessionState::TimedOut, Reason::TimedOut);
         }
@@ -199,7 +209,7 @@ impl Writer {
         self.roster.slots[at as usize].flushed.set(flushed);
     }
 
-    /// Makes token, owner and user of a slot those of its row. The user reserved is the row's.
+    /// Makes token, owner and user of a slot those of its row.
     pub fn adopt(&self, reservation: &Reservation, row: &RowImage) {
         let at = reservation.slot;
         self.change_digest(at, &row.digest);

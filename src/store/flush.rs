@@ -8,7 +8,7 @@ use uuid::Uuid;
 pub use super::own_write::SessionUpdate;
 use super::{
     own_write,
-    statement::{Snapshot, Statement},
+    statement::Statement,
     value::{self, Value},
 };
 use crate::{
@@ -78,10 +78,6 @@ thread_local! {
         ),
         UPDATE_TYPES,
     ) };
-    static NOT_ENDED: Statement = const { Statement::on_many(
-        |schema| format!("SELECT id FROM {schema}.user_sessions WHERE id = ANY ($1) AND ended_at IS NULL"),
-        &[pg_sys::UUIDARRAYOID],
-    ) };
 }
 
 /// Writes the rows that nobody has locked, and returns the ids of those written. Sessions that have ended, or that the
@@ -113,13 +109,4 @@ fn update(statement: &Statement, rows: &[SessionUpdate], now: Micros, written: &
     statement.write(&values, |rows| {
         written.extend(rows.iter().filter_map(|row| row.uuid(1)))
     });
-}
-
-/// Returns those of the sessions that are in the table and have not ended there.
-pub fn not_ended(ids: &[Uuid]) -> HashSet<Uuid> {
-    NOT_ENDED.with(|statement| {
-        statement.read(Snapshot::Latest, &[Value::Uuids(ids)], |rows| {
-            rows.iter().filter_map(|row| row.uuid(1)).collect()
-        })
-    })
 }

@@ -26,17 +26,20 @@ const BATCH: i64 = 10_000;
 /// timed out.
 const LIVE: &str = "is_active AND ended_at IS NULL AND expires_at > $1 AND last_activity > $2";
 
+/// What [`row_image`] reads.
+const COLUMNS: &str = "id, user_id, auth_id, session_token, last_activity, expires_at, user_key, is_active";
+
 thread_local! {
     static ACTIVE_SESSIONS: Statement = const { Statement::on_all(
         |schema| format!(
-            "SELECT id, user_id, auth_id, session_token, last_activity, expires_at, user_key, is_active
+            "SELECT {COLUMNS}
              FROM {schema}.user_sessions WHERE is_active AND ended_at IS NULL AND expires_at > $1"
         ),
         &[pg_sys::TIMESTAMPTZOID],
     ) };
     static SESSIONS_OF_USERS: Statement = const { Statement::on_many(
         |schema| format!(
-            "SELECT id, user_id, auth_id, session_token, last_activity, expires_at, user_key, is_active
+            "SELECT {COLUMNS}
              FROM {schema}.user_sessions s
              WHERE user_id = ANY ($2) AND ended_at IS NULL AND expires_at > $1
                  AND NOT EXISTS (
@@ -44,6 +47,10 @@ thread_local! {
                  )"
         ),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
+    ) };
+    static NOT_ENDED: Statement = const { Statement::on_many(
+        |schema| format!("SELECT {COLUMNS} FROM {schema}.user_sessions WHERE id = ANY ($1) AND ended_at IS NULL"),
+        &[pg_sys::UUIDARRAYOID],
     ) };
     static ONLINE_USERS: Statement = const { Statement::on_all(
         |schema| format!(
@@ -92,6 +99,16 @@ pub fn sessions_of_users(users: &[Uuid], now: Micros, since: Micros, mut f: impl
                 .for_each(|session| f(&session));
         });
     });
+}
+
+/// Returns those of the sessions that are in the table and have not ended there.
+pub fn not_ended(ids: &[Uuid]) -> HashMap<Uuid, RowImage> {
+    NOT_ENDED.with(|statement| {
+        statement.read(Snapshot::Latest, &[Value::Uuids(ids)], |rows| {
+            let images = rows.iter().filter_map(|row| row_image(&row));
+            images.map(|session| (session.id, session)).collect()
+        })
+    })
 }
 
 fn row_image(row: &Row) -> Option<RowImage> {

@@ -3,7 +3,7 @@
 //! [`statement`] prepares and runs a statement, with the rights of [`owner_rights`] and planned as [`planning`] has it;
 //! [`trust`] keeps other people's triggers out of it; [`value`] and [`rows`] are what goes in and what comes out. The others are the statements, by what they are for.
 
-pub mod capture_version;
+pub mod capture_state;
 pub mod cleanup;
 pub mod feed;
 pub mod feed_state;

@@ -1,7 +1,7 @@
 //! Writes to `user_sessions` what the roster knows: states at once, activity spread over the flush interval.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,10 @@ use crate::{
     pg::{compat, fault_point},
     roster::{FlushRow, FlushScope, Tenant},
     settings,
-    store::flush::{self, SessionUpdate},
+    store::{
+        flush::{self, SessionUpdate},
+        load,
+    },
 };
 
 /// Rows per transaction: a few milliseconds, so that changes are not delayed for longer.
@@ -269,14 +272,14 @@ fn write_rows(tenant: Tenant, rows: &[FlushRow], limit: Duration) -> Result<(), 
             .filter(|id| !written.contains(id))
             .collect();
         let unwritten = match missing.is_empty() {
-            true => HashSet::new(),
-            false => flush::not_ended(&missing),
+            true => HashMap::new(),
+            false => load::not_ended(&missing),
         };
         (written, unwritten)
     })?;
     fault_point::reach("flushed");
     tenant.worker().flushed_rows.add(written.len() as u64);
     // A row that is missing from the table or has ended there needs no further write, so it counts as flushed.
-    tenant.mark_flushed(rows.iter().filter(|row| !unwritten.contains(&row.id)));
+    tenant.mark_flushed(rows.iter().filter(|row| !unwritten.contains_key(&row.id)));
     Ok(())
 }

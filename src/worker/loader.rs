@@ -12,22 +12,74 @@ use crate::{
     pg::fault_point,
     roster::{self, FlushScope, Tenant},
     rules::time::Micros,
-    settings, store,
+    settings,
+    store::{self, capture_state::CaptureState},
 };
 
 /// Users per statement.
 const USERS_PER_STATEMENT: usize = 1000;
+/// Tombstones freed at once.
+pub const TOMBSTONES_PER_ROUND: usize = 10_000;
 /// Sessions looked up by one statement.
 const SESSIONS_PER_STATEMENT: usize = 5000;
 /// Rows loaded between two checks for a reason to stop.
 const ROWS_PER_CHECK: u32 = 10_000;
 
-/// Loads all active sessions. Returns true if the roster is complete now, and false if it is full or the worker has to
-/// stop.
+/// What has to be known to load the table.
+#[derive(Default)]
+pub struct Loader {
+    /// The version of triggers and columns for which the table is still to be loaded.
+    unfollowed: Option<u64>,
+    /// Whether every write is seen: if not, the roster cannot be complete.
+    is_capturing: bool,
+}
+
+impl Loader {
+    /// After a trigger was disabled or enabled, or a column was rewritten, the table may have what nobody has told the
+    /// roster of. Returns whether it is to be loaded.
+    pub fn follow(&mut self, tenant: Tenant, capture: CaptureState) -> bool {
+        let followed = &tenant.worker().capture_version;
+        if followed.get() == 0 {
+            followed.set(capture.version);
+        }
+        let is_new = self.unfollowed.unwrap_or(followed.get()) != capture.version;
+        let resumes = capture.is_enabled && !self.is_capturing;
+        self.is_capturing = capture.is_enabled;
+        if is_new {
+            // Not followed before the load, so that the next worker goes on with it.
+            self.unfollowed = Some(capture.version);
+        }
+        if tenant.is_complete() && (is_new || !capture.is_enabled) {
+            tenant.set_incomplete();
+        }
+        is_new || resumes && !tenant.is_complete()
+    }
+
+    /// Loads all active sessions. Where a trigger may not have told, first makes those that the roster knows what they are
+    /// in the table, and forgets what has ended: the load skips sessions that the roster knows. Returns true if the roster
+    /// is complete now, and false if it is full, cannot be complete, or the worker has to stop.
+    pub fn load(&mut self, tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
+        if self.unfollowed.is_some() || !self.is_capturing {
+            // Somebody may keep a session from being judged for as long as a transaction is open.
+            if !refresh(tenant, timeout)? {
+                return Ok(false);
+            }
+            while tenant.free_tombstones(TOMBSTONES_PER_ROUND) > 0 {}
+        }
+        let is_complete = load(tenant, timeout, self.is_capturing)?;
+        if is_complete && let Some(version) = self.unfollowed.take() {
+            tenant.worker().capture_version.set(version);
+        }
+        Ok(is_complete)
+    }
+}
+
+/// Loads all active sessions. Returns whether the roster is complete now, which it can be only if it is told of every
+/// write from now on.
 ///
 /// The stamp of the rows is taken while the table is locked and before it is read, so a commit that the load's snapshot
 /// does not see is applied to the roster with a later stamp.
-pub fn load(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
+fn load(tenant: Tenant, timeout: Micros, is_capturing: bool) -> Result<bool, Aborted> {
     let (mut whole, mut rows) = (true, 0);
     let mut watch = DatabaseWatch::default();
     let result = run_transaction(Some(tenant), Durability::Flushed, None, |_| {
@@ -45,21 +97,21 @@ pub fn load(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
         }
     });
     fault_point::reach("loaded");
-    let complete = tenant.end_load(result.is_ok() && whole);
+    let complete = tenant.end_load(result.is_ok() && whole && is_capturing);
     result.map(|()| complete)
 }
 
-/// Ends the sessions in the roster that the table does not have, or has ended: where the triggers see what is written,
-/// there are none. Returns false where it has to be called again.
-pub fn end_missing(tenant: Tenant) -> Result<bool, Aborted> {
-    let (mut cursor, mut ended_all, now) = (0, true, tenant.now());
+/// Makes the sessions that the roster knows what they are in the table: where the triggers see what is written, they are.
+/// Returns false where it has to be called again.
+fn refresh(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
+    let (mut cursor, mut refreshed_all, now) = (0, true, tenant.now());
     loop {
         let known = tenant.flush_candidates(&mut cursor, SESSIONS_PER_STATEMENT, FlushScope::Known, &now);
         let ids: Vec<Uuid> = known.iter().map(|row| row.id).collect();
-        let present = run_transaction(Some(tenant), Durability::Lazy, None, |_| store::flush::not_ended(&ids))?;
-        ended_all &= tenant.end_missing(known.iter().filter(|row| !present.contains(&row.id)));
+        let rows = run_transaction(Some(tenant), Durability::Lazy, None, |_| store::load::not_ended(&ids))?;
+        refreshed_all &= tenant.refresh(known.iter().map(|session| (session, rows.get(&session.id))), timeout);
         if cursor == 0 {
-            return Ok(ended_all);
+            return Ok(refreshed_all);
         }
     }
 }

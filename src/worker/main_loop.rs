@@ -12,7 +12,7 @@ use super::{
     cleaner::Cleaner,
     compare,
     flusher::Flusher,
-    loader,
+    loader::{self, Loader, TOMBSTONES_PER_ROUND},
     notifier::Notifier,
     schedule::{SWEEP_INTERVAL, Schedule},
     set_aside::{MAX_TABLE_PAUSE, Pause},
@@ -31,13 +31,11 @@ use crate::{
     rules::{status::Reason, time::Micros},
     settings,
     store::{
-        capture_version::capture_version,
+        capture_state,
         feed_state::{self, FeedState},
     },
 };
 
-/// Tombstones freed at once.
-const TOMBSTONES_PER_ROUND: usize = 10_000;
 /// Blocks of shared memory looked at at once, whether one tenant has them alone.
 const BLOCKS_PER_ROUND: usize = 8;
 
@@ -63,8 +61,7 @@ pub struct Worker {
     is_reconciled: bool,
     /// Set after `_feed_state` could not be reconciled.
     reconcile_pause: Option<Pause>,
-    /// The version of the triggers for which the table is still to be loaded.
-    unfollowed: Option<u64>,
+    loader: Loader,
     /// By how much the clock had been set at the last sweep.
     clock_moved: u64,
     tables: TableWatch,
@@ -110,7 +107,7 @@ impl Worker {
             database_watch,
             is_reconciled: false,
             reconcile_pause: None,
-            unfollowed: None,
+            loader: Loader::default(),
             clock_moved: 0,
             tables: TableWatch::default(),
         })
@@ -193,7 +190,7 @@ impl Worker {
             self.load();
         }
         if self.tenant.take_compare() {
-            self.schedule.compare = Some(start);
+            self.schedule.compare_soon(start);
         }
         if is_due(self.schedule.compare) && !is_due(self.schedule.load) {
             self.compare();
@@ -290,34 +287,23 @@ impl Worker {
         }
     }
 
-    /// After a trigger was disabled or enabled: rows may have been written that nobody has told the roster of.
-    fn follow_triggers(&mut self, version: u64) {
-        let followed = &self.tenant.worker().capture_version;
-        if followed.get() == 0 {
-            followed.set(version);
-        } else if self.unfollowed.unwrap_or(followed.get()) != version {
-            self.tenant.set_incomplete();
-            // Not followed before the load, so that the next worker goes on with it.
-            self.unfollowed = Some(version);
-            self.schedule.load = Some(Instant::now());
-        }
-    }
-
     /// Checks that the extension and its feed state are the same as before, frees tombstones, and reports statistics.
     fn housekeeping(&mut self) -> Option<WorkerStatus> {
         if self.tables.must_check(self.install.state) || !self.is_reconciled {
             let expected = &self.state;
             match run_transaction(None, Durability::Flushed, None, |install| {
-                let version = capture_version(&install);
-                (install, (feed_state::matches(expected), version))
+                let capture = capture_state::read(&install);
+                (install, (feed_state::matches(expected), capture))
             }) {
                 Ok((install, _)) if install.sessions != self.install.sessions => {
                     return Some(WorkerStatus::Recreated);
                 }
-                Ok((install, (matches, version))) => {
+                Ok((install, (matches, capture))) => {
                     self.install = install;
                     self.is_reconciled &= matches;
-                    self.follow_triggers(version);
+                    if self.loader.follow(self.tenant, capture) {
+                        self.schedule.load = Some(Instant::now());
+                    }
                 }
                 Err(Aborted::Dropped) => return Some(not_installed(self.database)),
                 Err(aborted) => {
@@ -362,32 +348,15 @@ impl Worker {
         }
     }
 
-    /// Loads the table. Where a trigger may not have told, first ends what the table does not have, and forgets what has
-    /// ended: the load skips sessions that the roster knows. Returns whether the roster is complete now.
-    fn load_all(&self) -> Result<bool, Aborted> {
-        if self.unfollowed.is_some() {
-            // Somebody may keep a session from being judged for as long as a transaction is open.
-            if !loader::end_missing(self.tenant)? {
-                return Ok(false);
-            }
-            while self.tenant.free_tombstones(TOMBSTONES_PER_ROUND) > 0 {}
-        }
-        loader::load(self.tenant, self.timeout)
-    }
-
     fn load(&mut self) {
         report_activity(Some(c"loading sessions"));
-        match self.load_all() {
-            Ok(true) => {
-                if let Some(version) = self.unfollowed.take() {
-                    self.tenant.worker().capture_version.set(version);
-                }
-                self.schedule.after_complete_load();
-            }
-            Ok(false) => self.schedule.load_later(),
+        let start = Instant::now();
+        match self.loader.load(self.tenant, self.timeout) {
+            Ok(true) => self.schedule.after_complete_load(),
+            Ok(false) => self.schedule.load_later(start),
             Err(aborted @ Aborted::Failed(_)) => {
                 trouble::report_aborted(self.tenant, Work::Load, &aborted);
-                self.schedule.load_later();
+                self.schedule.load_later(start);
             }
             Err(_) => self.schedule.retry_load(),
         }

@@ -20,8 +20,10 @@ const COMPARE_INTERVAL: Duration = Duration::from_secs(1);
 const COMPARE_SHARE: u32 = 3;
 /// While changes are pending, background work gets 1 / (1 + `BACKGROUND_SHARE`) of the time.
 const BACKGROUND_SHARE: u32 = 7;
-/// The time until the next load while the roster is full, or after an error.
+/// The least time until the next load while the roster is full, or after an error.
 const RELOAD_AFTER: Duration = Duration::from_secs(5);
+/// These loads take at most 1 / (1 + `RELOAD_SHARE`) of the time.
+const RELOAD_SHARE: u32 = 3;
 /// The longest time that changes wait to be written, even if `presence.notify_interval` is longer.
 pub const MAX_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,8 @@ pub struct Schedule {
     pub load: Option<Instant>,
     /// `None` while there is no reason to compare all users with the tables.
     pub compare: Option<Instant>,
+    /// Not before this are they compared because somebody has asked for it.
+    next_compare: Instant,
 }
 
 impl Schedule {
@@ -52,6 +56,7 @@ impl Schedule {
             background: now,
             load: needs_load.then_some(now),
             compare: Some(now),
+            next_compare: now,
         }
     }
 
@@ -102,9 +107,14 @@ impl Schedule {
         self.compare = Some(Instant::now());
     }
 
-    /// Loads again after the roster was full.
-    pub fn load_later(&mut self) {
-        self.load = Some(Instant::now() + RELOAD_AFTER);
+    /// Loads again after a load that began at `start` has not made the roster complete.
+    pub fn load_later(&mut self, start: Instant) {
+        self.load = Some(Instant::now() + RELOAD_AFTER.max(start.elapsed() * RELOAD_SHARE));
+    }
+
+    /// Compares as soon as it can be afforded, however often that is asked for.
+    pub fn compare_soon(&mut self, now: Instant) {
+        self.compare = Some(now.max(self.next_compare));
     }
 
     /// Compares again after an error.
@@ -120,15 +130,38 @@ impl Schedule {
     /// To be called after all users were compared. While the roster is incomplete, they are compared again and again,
     /// and a load is due.
     pub fn after_compare(&mut self, start: Instant, is_complete: bool) {
-        let interval = COMPARE_INTERVAL.max(start.elapsed() * COMPARE_SHARE);
-        self.compare = (!is_complete).then(|| start + interval);
+        let pause = start.elapsed() * COMPARE_SHARE;
+        self.next_compare = start + pause;
+        self.compare = (!is_complete).then(|| start + COMPARE_INTERVAL.max(pause));
         if !is_complete && self.load.is_none() {
-            self.load_later();
+            self.load_later(start);
         }
     }
 
     /// Tries to compare again after a lock conflict.
     pub fn retry_compare(&mut self, start: Instant) {
         self.compare = Some(start + RETRY_AFTER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comparisons_that_somebody_asks_for_all_the_time_leave_time_for_the_rest() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start, false);
+        // It took at least a second.
+        let second = Duration::from_secs(1);
+        let began = start.checked_sub(second).expect("a machine that is up for a second");
+        schedule.after_compare(began, true);
+        assert_eq!(schedule.compare, None);
+        schedule.compare_soon(start);
+        assert!(schedule.compare >= Some(began + second * COMPARE_SHARE));
+        // Longer than the comparison can have taken.
+        let later = began + second * 100_000;
+        schedule.compare_soon(later);
+        assert_eq!(schedule.compare, Some(later));
     }
 }

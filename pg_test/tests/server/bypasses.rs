@@ -108,6 +108,97 @@ fn sessions_written_while_the_trigger_was_disabled_count_once_it_is_enabled() {
     }
 }
 
+/// The answers to heartbeats by the old token and by the new one.
+fn beats(client: &mut Client, tokens: [&str; 2]) -> [String; 2] {
+    tokens.map(|token| client.beat_by_token(token))
+}
+
+#[test]
+fn a_token_changed_while_the_trigger_was_disabled_is_unknown_once_it_is_enabled() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    for (how, at_once) in [(0, false), (0, true), (1, false), (1, true)] {
+        let (rotated, expired, moved) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+        let old = service.start(rotated);
+        for user in [expired, moved] {
+            service.start(user);
+            service.wait_for_written(user, true);
+        }
+        let (new, other) = (Uuid::new_v4().to_string(), Uuid::new_v4());
+        let sql = format!(
+            "UPDATE presence.user_sessions SET session_token = presence.token_digest('{new}')
+                 WHERE user_id = '{rotated}';
+             UPDATE presence.user_sessions SET expires_at = now() WHERE user_id = '{expired}';
+             SET session_replication_role = replica;
+             UPDATE presence.user_sessions SET user_id = '{other}' WHERE user_id = '{moved}';
+             RESET session_replication_role"
+        );
+        bypass(&database, &sql, BYPASSES[how], at_once);
+        let after = ["unknown".to_owned(), "ok".to_owned()];
+        wait_until("the new token is known", || {
+            beats(&mut service, [&old.token, &new]) == after
+        });
+        for (user, is_online) in [(expired, false), (moved, false), (other, true)] {
+            service.wait_for_written(user, is_online);
+        }
+    }
+}
+
+#[test]
+fn a_token_that_alter_table_has_rewritten_is_unknown() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    let old = service.start(Uuid::new_v4());
+    let new = Uuid::new_v4().to_string();
+    database.run(&format!(
+        "ALTER TABLE presence.user_sessions ALTER session_token TYPE text USING presence.token_digest('{new}')"
+    ));
+    let after = ["unknown".to_owned(), "ok".to_owned()];
+    wait_until("the new token is known", || {
+        beats(&mut service, [&old.token, &new]) == after
+    });
+}
+
+#[test]
+fn the_table_is_believed_for_as_long_as_the_trigger_is_disabled() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    let (started, ended) = (Uuid::new_v4(), Uuid::new_v4());
+    service.start(ended);
+    service.wait_for_written(ended, true);
+    let [disable, enable] = BYPASSES[0];
+    database.run(disable);
+    let is_complete = || -> bool {
+        let sql = "SELECT ok FROM presence.presence_health() WHERE check_name = 'complete'";
+        database.connect().query_one(sql, &[]).unwrap().get(0)
+    };
+    wait_until("memory is not complete", || !is_complete());
+    // For longer than until the load that follows.
+    for _ in 0..2 {
+        let user = Uuid::new_v4();
+        database.run(&format!(
+            "INSERT INTO presence.user_sessions (user_id) VALUES ('{user}')"
+        ));
+        service.wait_for_written(user, true);
+        assert!(!is_complete());
+    }
+    database.run(&format!(
+        "INSERT INTO presence.user_sessions (user_id) VALUES ('{started}');
+         UPDATE presence.user_sessions SET ended_at = now(), is_active = false WHERE user_id = '{ended}'"
+    ));
+    assert!(service.is_online(started));
+    service.wait_for_written(started, true);
+    service.wait_for_written(ended, false);
+    assert!(!is_complete());
+    database.run(enable);
+    wait_until("memory is complete", is_complete);
+    assert!(service.is_online(started) && !service.is_online(ended));
+    service.assert_no_gaps();
+}
+
 #[test]
 fn a_session_started_while_the_trigger_was_not_marked_counts_once_it_is() {
     let database = Cluster::shared().database();

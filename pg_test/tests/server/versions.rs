@@ -1,5 +1,7 @@
 //! What differs between PostgreSQL's major versions. Where a version lacks something, the test says so, too.
 
+use std::{fs, path::Path};
+
 use pg_presence_test::{Cluster, Database, Install, Presence, Shutdown, error_of, server_major, wait_until};
 use postgres::error::SqlState;
 use uuid::Uuid;
@@ -153,5 +155,108 @@ fn it_works_with_every_method_of_io() {
         cluster.restart(Shutdown::Fast);
         database.wait_until_served();
         assert_works(&database);
+    }
+}
+
+#[test]
+fn what_a_subscriber_applies_in_parallel_counts_there() {
+    let (here, there) = (Cluster::private(&[]), Cluster::private(&[]));
+    let (publisher, subscriber) = (here.database(), there.database());
+    publisher.run("CREATE PUBLICATION p FOR TABLE presence.user_sessions");
+    let mut reader = subscriber.connect();
+    let created = reader.batch_execute(&format!(
+        "CREATE SUBSCRIPTION s CONNECTION 'host={} user=postgres dbname={}' PUBLICATION p WITH (streaming = parallel)",
+        here.socket_directory().display(),
+        publisher.name
+    ));
+    if server_major() < 16 {
+        assert_eq!(error_of(created).code(), &SqlState::SYNTAX_ERROR);
+        return;
+    }
+    created.unwrap();
+    // Each change is streamed before its transaction commits.
+    here.set("debug_logical_replication_streaming", "immediate");
+    let mut service = publisher.connect();
+    let start =
+        "INSERT INTO presence.user_sessions (user_id) SELECT gen_random_uuid() FROM generate_series(1, $1::int)";
+    let streamed = "SELECT count(*) FROM pg_stat_subscription WHERE leader_pid IS NOT NULL";
+    let mut users = 0;
+    wait_until("a parallel worker applies", || {
+        let mut transaction = service.transaction().unwrap();
+        users += transaction.execute(start, &[&100]).unwrap() as i64;
+        let mut aborted = transaction.transaction().unwrap();
+        aborted.execute(start, &[&100]).unwrap();
+        aborted.rollback().unwrap();
+        transaction.commit().unwrap();
+        wait_until("all are online there", || reader.online_count() == users);
+        reader.query_one(streamed, &[]).unwrap().get::<_, i64>(0) > 0
+    });
+    service
+        .batch_execute("UPDATE presence.user_sessions SET ended_at = now(), is_active = false")
+        .unwrap();
+    wait_until("nobody is online there", || reader.online_count() == 0);
+    let written = "SELECT count(*) FROM presence.user_presence WHERE NOT is_online";
+    wait_until("all are written there", || {
+        reader.query_one(written, &[]).unwrap().get::<_, i64>(0) == users
+    });
+    reader.assert_no_gaps();
+}
+
+/// Copies the files of a directory whose names begin with `pg_presence`.
+fn copy_extension(from: &str, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if file.file_name().to_string_lossy().starts_with("pg_presence") {
+            fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn it_can_be_installed_outside_the_servers_directories() {
+    let cluster = Cluster::private(&[]);
+    let mut postgres = cluster.connect("postgres");
+    let setting = "SELECT FROM pg_settings WHERE name = 'extension_control_path'";
+    let has_path = !postgres.query(setting, &[]).unwrap().is_empty();
+    assert_eq!(has_path, server_major() >= 18);
+    if !has_path {
+        return;
+    }
+    let mut directory = |name| -> String {
+        let sql = "SELECT setting FROM pg_config() WHERE name = $1";
+        postgres.query_one(sql, &[&name]).unwrap().get(0)
+    };
+    let elsewhere = cluster.data().join("elsewhere");
+    let (share, lib) = (elsewhere.join("share"), elsewhere.join("lib"));
+    copy_extension(
+        &format!("{}/extension", directory("SHAREDIR")),
+        &share.join("extension"),
+    );
+    copy_extension(&directory("PKGLIBDIR"), &lib);
+    let control = share.join("extension/pg_presence.control");
+    let text = fs::read_to_string(&control).unwrap();
+    let others = text.lines().filter(|line| !line.starts_with("comment"));
+    let text = format!(
+        "{}\ncomment = 'from elsewhere'\n",
+        others.collect::<Vec<_>>().join("\n")
+    );
+    fs::write(&control, text).unwrap();
+    cluster.configure(&[
+        ("extension_control_path", &format!("{}:$system", share.display())),
+        ("dynamic_library_path", &format!("{}:$libdir", lib.display())),
+    ]);
+    cluster.restart(Shutdown::Fast);
+    let database = cluster.database();
+    let sql = "SELECT obj_description(oid, 'pg_extension')
+               FROM pg_extension WHERE extname = 'pg_presence'";
+    let row = database.connect().query_one(sql, &[]).unwrap();
+    assert_eq!(row.get::<_, String>(0), "from elsewhere");
+    assert_works(&database);
+    let maps = fs::read_to_string(format!("/proc/{}/maps", database.worker())).unwrap();
+    let library = lib.join("pg_presence.so");
+    let libraries: Vec<&str> = maps.lines().filter(|line| line.contains("pg_presence")).collect();
+    assert!(!libraries.is_empty());
+    for line in libraries {
+        assert!(line.ends_with(&library.display().to_string()), "{line}");
     }
 }
