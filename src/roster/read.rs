@@ -76,6 +76,11 @@ impl Tenant {
         })
     }
 
+    /// Whether there is a slot for a session, be it that of a reservation or a tombstone.
+    pub fn knows(&self, id: &Uuid) -> bool {
+        self.find_locked(&self.roster().write(), id).is_some()
+    }
+
     /// Whether the roster knows a live session of the user.
     #[inline]
     pub fn is_online(&self, user_id: &Uuid, now: &Now, timeout: Micros) -> bool {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     pg::{compat, errors, installed},
-    roster::{self, Effect, RowImage, Tenant, Write},
+    roster::{self, Effect, Key, RowImage, Tenant, Write},
     store::own_write,
 };
 
@@ -51,7 +51,7 @@ pub fn _capture(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
                     activated: image.is_active,
                     ..Effect::default()
                 };
-                record(tenant, row.written_by(), image, effect);
+                record(tenant, row.written_by(), true, image, effect);
             }
         }
         Operation::Update { old, new, .. } => {
@@ -100,7 +100,7 @@ fn record_update(tenant: Tenant, row: &TriggerRow, old: &RowImage, new: RowImage
         activated: new.is_active && !old.is_active,
         deactivated: old.is_active && !new.is_active,
     };
-    record(tenant, command, new, effect);
+    record(tenant, command, old.ended, new, effect);
 }
 
 fn record_deletion(tenant: Tenant, command: pg_sys::CommandId, image: RowImage) {
@@ -108,23 +108,27 @@ fn record_deletion(tenant: Tenant, command: pg_sys::CommandId, image: RowImage) 
         deleted: true,
         ..Effect::default()
     };
-    record(tenant, command, image, effect);
+    record(tenant, command, image.ended, image, effect);
 }
 
 /// Records one write, unless a later one of the same row was captured first. Everything that can fail comes before the
-/// stamp is taken; only the push comes after.
-fn record(tenant: Tenant, command: pg_sys::CommandId, image: RowImage, effect: Effect) {
+/// stamp is taken; only the push comes after. `was_over`: there was no such session, or it had ended.
+fn record(tenant: Tenant, command: pg_sys::CommandId, was_over: bool, image: RowImage, effect: Effect) {
     if pending::merge_into_later(&image.id, command, effect) {
         return;
-    }
-    if !pending::ensure_capacity() {
-        errors::out_of_memory();
     }
     let mut write = Write {
         image,
         stamp: 0,
         effect,
     };
+    // Nobody can bring what had ended before into the roster meanwhile. A cleanup or a restore may write millions of them.
+    if was_over && write.is_end() && !tenant.knows(&image.id) && pending::last_write(&Key::Id(image.id)).is_none() {
+        return;
+    }
+    if !pending::ensure_capacity() {
+        errors::out_of_memory();
+    }
     let reservation = match write.is_end() {
         true => None,
         false => tenant.reserve(&image).ok(),

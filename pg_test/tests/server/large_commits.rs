@@ -98,3 +98,42 @@ fn a_large_transaction_that_is_rolled_back_takes_no_place() {
     assert_eq!(service.query_one(used, &[]).unwrap().get::<_, i64>(0), 0);
     assert_eq!(service.online_count(), 0);
 }
+
+/// Memory that only this server process uses, in kilobytes.
+fn private_memory(client: &mut Client) -> u64 {
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.expect("Linux says so").parse().unwrap()
+}
+
+#[test]
+fn memory_for_a_transaction_does_not_grow_with_the_ended_sessions_that_it_writes() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    for sql in [
+        "INSERT INTO presence.user_sessions (user_id, ended_at, is_active)
+         SELECT gen_random_uuid(), now(), false FROM generate_series(1, 50000)",
+        "UPDATE presence.user_sessions SET metadata = '{\"a\": 1}'",
+        "DELETE FROM presence.user_sessions",
+    ] {
+        service
+            .batch_execute("BEGIN; DELETE FROM presence.user_sessions WHERE false")
+            .unwrap();
+        let before = private_memory(&mut service);
+        service.batch_execute(sql).unwrap();
+        let grown = private_memory(&mut service).saturating_sub(before);
+        service.batch_execute("COMMIT").unwrap();
+        assert!(grown < 4_000, "{grown} kB: {sql}");
+    }
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    assert!(service.end(session.id));
+    database.run(&format!(
+        "BEGIN; DELETE FROM presence.user_sessions WHERE id = '{0}';
+         INSERT INTO presence.user_sessions (id, user_id) VALUES ('{0}', '{user}'); COMMIT",
+        session.id
+    ));
+    assert!(service.is_online(user));
+}
