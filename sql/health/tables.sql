@@ -15,6 +15,7 @@ DECLARE
     home text := (SELECT e.extnamespace::regnamespace::text FROM pg_extension e WHERE e.extname = 'pg_presence');
     problems text[] := '{}';
     statements text[] := '{}';
+    loss text := '';
     expected record;
     found record;
     rule record;
@@ -22,6 +23,7 @@ BEGIN
     FOR expected IN EXECUTE format('SELECT * FROM %s._definitions(''table'')', home) LOOP
         IF expected.relid IS NULL THEN
             problems := problems || format('%s does not exist', expected.name);
+            loss := ' DROP EXTENSION deletes the rows of the other tables and all grants.';
             -- Nothing less brings back a table together with its membership in the extension.
             statements := statements
                 || format('DROP EXTENSION pg_presence; CREATE EXTENSION pg_presence SCHEMA %s;', home);
@@ -53,7 +55,7 @@ BEGIN
         END LOOP;
     END LOOP;
     RETURN QUERY SELECT 'tables', problems = '{}',
-        CASE WHEN problems = '{}' THEN 'The tables are as installed.' ELSE array_to_string(problems, '; ') || '.' END,
+        CASE WHEN problems = '{}' THEN 'The tables are as installed.' ELSE array_to_string(problems, '; ') || '.' || loss END,
         NULLIF(array_to_string(statements, ' '), '');
 END
 $function$;
@@ -74,11 +76,14 @@ DECLARE
     for_nulls text[] := '{}';
     of_defaults text[] := '{}';
     for_defaults text[] := '{}';
+    emptied text[] := '{}';
+    thinned text[] := '{}';
     names text[];
     expected record;
     actual record;
     policy record;
     target text;
+    empty text;
     described text;
 BEGIN
     FOR expected IN EXECUTE format($query$
@@ -88,6 +93,15 @@ BEGIN
          WHERE d.relid IS NOT NULL
     $query$, home) LOOP
         target := format('%s.%I', home, expected.relation);
+        -- What others refer to cannot be truncated. The trigger that sees deletions needs all columns; what it misses, the
+        -- worker finds out.
+        empty := format(CASE
+            WHEN NOT EXISTS (SELECT FROM pg_constraint c WHERE c.contype = 'f' AND c.confrelid = expected.relid)
+                THEN 'TRUNCATE %1$s;'
+            WHEN expected.relation = 'user_sessions'
+                THEN 'ALTER TABLE %1$s DISABLE TRIGGER presence_capture; DELETE FROM %1$s; '
+                     'ALTER TABLE %1$s ENABLE ALWAYS TRIGGER presence_capture;'
+            ELSE 'DELETE FROM %1$s;' END, target);
         names := names || format('%s.%s', expected.relid, COALESCE(expected.renamed, expected.name));
         SELECT a.attnum, a.attnotnull, a.attgenerated, a.attidentity, format_type(a.atttypid, a.atttypmod) AS type,
                t.typcategory AS category, pg_get_expr(d.adbin, d.adrelid) AS initial
@@ -100,10 +114,11 @@ BEGIN
         IF NOT FOUND THEN
             of_columns := of_columns || format('%s.%s does not exist', expected.relation, expected.name);
             -- The values are lost. Where there is no default, no row can be kept.
-            for_columns := for_columns || format('%sALTER TABLE %s ADD COLUMN %I %s%s%s;',
-                CASE WHEN expected.required AND (expected.fallback IS NULL OR expected.name IN ('id', 'user_id', 'auth_id'))
-                     THEN format('TRUNCATE %s; ', target) END,
-                target, expected.name, expected.definition, CASE WHEN expected.required THEN ' NOT NULL' END,
+            IF expected.required AND (expected.fallback IS NULL OR expected.name IN ('id', 'user_id', 'auth_id')) THEN
+                emptied := emptied || expected.relation;
+                for_columns := for_columns || empty;
+            END IF;
+            for_columns := for_columns || format('ALTER TABLE %s ADD COLUMN %I %s%s%s;', target, expected.name, expected.definition, CASE WHEN expected.required THEN ' NOT NULL' END,
                 ' DEFAULT ' || expected.fallback);
             CONTINUE;
         END IF;
@@ -129,7 +144,8 @@ BEGIN
                OR actual.category = 'N' AND expected.definition IN ('bigint', 'boolean') THEN
                 described := format('%I::text::%s', expected.name, expected.definition);
             ELSE
-                for_columns := for_columns || format('TRUNCATE %s;', target);
+                emptied := emptied || expected.relation;
+                for_columns := for_columns || empty;
                 described := 'NULL';
             END IF;
             for_columns := for_columns || format('ALTER TABLE %1$s ALTER %2$I DROP DEFAULT, ALTER %2$I TYPE %3$s USING %4$s%5$s;',
@@ -145,6 +161,7 @@ BEGIN
         END IF;
         IF expected.required AND NOT actual.attnotnull THEN
             of_nulls := of_nulls || format('%s.%s allows nulls', expected.relation, expected.name);
+            thinned := thinned || expected.relation;
             for_nulls := for_nulls || format('DELETE FROM %1$s WHERE %2$I IS NULL; ALTER TABLE %1$s ALTER %2$I SET NOT NULL;',
                 target, expected.name);
         ELSIF actual.attnotnull AND NOT expected.required THEN
@@ -164,10 +181,14 @@ BEGIN
         for_nulls := for_nulls || format('ALTER TABLE %s.%I ALTER %I DROP NOT NULL;', home, actual.relation, actual.attname);
     END LOOP;
     RETURN QUERY SELECT 'columns', of_columns = '{}',
-        CASE WHEN of_columns = '{}' THEN 'The columns are as installed.' ELSE array_to_string(of_columns, '; ') || '.' END,
+        CASE WHEN of_columns = '{}' THEN 'The columns are as installed.' ELSE array_to_string(of_columns, '; ') || '.'
+                || COALESCE(' The statements delete all rows of '
+                            || (SELECT string_agg(DISTINCT e, ' and ') FROM unnest(emptied) e) || '.', '') END,
         NULLIF(array_to_string(for_columns, ' '), '');
     RETURN QUERY SELECT 'not_null', of_nulls = '{}',
-        CASE WHEN of_nulls = '{}' THEN 'The columns allow nulls as installed.' ELSE array_to_string(of_nulls, '; ') || '.' END,
+        CASE WHEN of_nulls = '{}' THEN 'The columns allow nulls as installed.' ELSE array_to_string(of_nulls, '; ') || '.'
+                || COALESCE(' The statements delete the rows with nulls of '
+                            || (SELECT string_agg(DISTINCT t, ' and ') FROM unnest(thinned) t) || '.', '') END,
         NULLIF(array_to_string(for_nulls, ' '), '');
     RETURN QUERY SELECT 'defaults', of_defaults = '{}',
         CASE WHEN of_defaults = '{}' THEN 'The defaults are as installed.' ELSE array_to_string(of_defaults, '; ') || '.' END,

@@ -93,13 +93,15 @@ const DAMAGES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Returns the checks of definitions that fail, and their hints as one script.
+/// Returns the checks of definitions that fail, and their hints as one script. Where that deletes rows, they say so.
 fn differences(client: &mut Client, schema: &str) -> (String, String) {
     let sql = format!(
-        "SELECT coalesce(string_agg(check_name, ' '), ''), coalesce(string_agg(hint, ' '), '') FROM {schema}.presence_health()
-         WHERE NOT ok AND check_name = ANY ({DEFINITIONS})"
+        "SELECT coalesce(string_agg(check_name, ' '), ''), coalesce(string_agg(hint, ' '), ''),
+             coalesce(bool_and(detail ~ 'delete') FILTER (WHERE hint ~ '(^|; ?)(TRUNCATE|DELETE|DROP EXTENSION)'), true)
+         FROM {schema}.presence_health() WHERE NOT ok AND check_name = ANY ({DEFINITIONS})"
     );
     let row = client.query_one(&sql, &[]).unwrap();
+    assert!(row.get::<_, bool>(2), "{}", row.get::<_, String>(1));
     (row.get(0), row.get(1))
 }
 
@@ -134,16 +136,25 @@ fn the_statements_of_health_restore_what_it_names() {
 
 #[test]
 fn values_that_cannot_be_converted_are_removed() {
-    let database = Cluster::shared().database();
-    let mut client = database.connect();
-    let session = client.start(Uuid::new_v4());
     let damage = format!(
         "{DROP_POLICIES} ALTER TABLE presence.user_sessions ALTER auth_id DROP DEFAULT, ALTER auth_id TYPE bigint USING 1"
     );
-    database.run(&damage);
-    assert_mended(&mut client, "presence", &damage, "columns policies");
-    assert_eq!(client.beat(session.id), "unknown");
-    database.assert_served();
+    for others in [
+        "",
+        "CREATE TABLE mine (id uuid REFERENCES presence.user_sessions ON DELETE CASCADE)",
+    ] {
+        let database = Cluster::shared().database();
+        let mut client = database.connect();
+        let session = client.start(Uuid::new_v4());
+        database.run(others);
+        if !others.is_empty() {
+            client.execute("INSERT INTO mine VALUES ($1)", &[&session.id]).unwrap();
+        }
+        database.run(&damage);
+        assert_mended(&mut client, "presence", &damage, "columns policies");
+        assert_eq!(client.beat(session.id), "unknown");
+        database.assert_served();
+    }
 }
 
 #[test]
