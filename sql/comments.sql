@@ -312,6 +312,8 @@ COMMENT ON FUNCTION @extschema@.renew_epoch()
     IS 'Gives the feed a new epoch, for a copy of a server that was shut down cleanly; clients start over';
 COMMENT ON FUNCTION @extschema@.presence_health()
     IS 'Checks worker, settings, definitions and privileges; returns one row per check, with a hint if it fails';
+COMMENT ON FUNCTION @extschema@.presence_metrics()
+    IS 'Returns the statistics and the number of failed health checks as text in the OpenMetrics format';
 
 -- Internal functions
 
@@ -332,7 +334,7 @@ COMMENT ON FUNCTION @extschema@._before_write() IS 'Trigger function of presence
 COMMENT ON FUNCTION @extschema@._capture() IS 'Trigger function of presence_capture and presence_capture_truncate';
 COMMENT ON FUNCTION @extschema@._compare() IS 'Trigger function of presence_compare';
 COMMENT ON FUNCTION @extschema@._restore() IS 'Trigger function of presence_restore';
-COMMENT ON FUNCTION @extschema@._grant_health(pg_catalog.regrole) IS 'Grants what presence_health() calls';
+COMMENT ON FUNCTION @extschema@._grant_health(pg_catalog.regrole) IS 'Grants presence_metrics(), and presence_health() with what it calls';
 COMMENT ON FUNCTION @extschema@._definitions(pg_catalog.text) IS 'Returns the objects of one kind as the extension creates them';
 COMMENT ON FUNCTION @extschema@._renamed_columns() IS 'Returns the columns of the extension that have another name';
 COMMENT ON FUNCTION @extschema@._comparable(pg_catalog.text, pg_catalog.oid) IS 'Returns a definition in the form of those of _definitions()';

@@ -34,7 +34,7 @@ BEGIN
 END
 $function$;
 
--- Called for pg_monitor and services: grants what presence_health() calls.
+-- Called for pg_monitor and services: grants presence_metrics(), and presence_health() with what it calls.
 CREATE FUNCTION @extschema@._grant_health(role pg_catalog.regrole) RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -44,6 +44,7 @@ DECLARE
 BEGIN
     EXECUTE format('SELECT %s._grant_usage(%L)', home, role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION
+        %1$s.presence_metrics(),
         %1$s.presence_health(),
         %1$s._stats(),
         %1$s._definitions(text),

@@ -120,6 +120,7 @@ mod benches;
         "health_worker"
     ]
 );
+::pgrx::extension_sql_file!("../sql/metrics.sql", name = "metrics", requires = ["health"]);
 // The comments name every function, so they must come after all of them. "closing" comes last, as pgrx allows one `finalize`.
 ::pgrx::extension_sql_file!(
     "../sql/comments.sql",
@@ -132,6 +133,7 @@ mod benches;
         "grants",
         "views",
         "health",
+        "metrics",
         api::changes::changes_since,
         api::changes::presence_cursor,
         api::cleanup::cleanup_sessions,

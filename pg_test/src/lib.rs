@@ -29,7 +29,7 @@ pub use listener::{Change, Listener, Message};
 pub use pooler::Pooler;
 pub use presence::{Presence, Session};
 pub use process::{signal, try_signal};
-pub use programs::{force_parallel, has_module, server_major};
+pub use programs::{force_parallel, has_module, installed, server_major, tools};
 pub use rng::Rng;
 pub use run_options::{StopOnDrop, report, seed, seed_or, soak, times};
 pub use wait::{patience, wait_for, wait_until};

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use postgres::{Client, Config, NoTls};
 
 use crate::cluster::Cluster;
-use crate::programs::{as_server_user, new_directory};
+use crate::programs::{as_server_user, installed, new_directory};
 use crate::wait::wait_until;
 
 /// A pooler in transaction mode, stopped when dropped.
@@ -44,7 +44,7 @@ impl Pooler {
         fs::write(dir.join("settings"), settings).expect("to write");
         // A copy, as the servers' user may not be able to read where it is installed.
         let program = dir.join("pgbouncer");
-        fs::copy(installed(), &program).expect("a copy of pgbouncer");
+        fs::copy(installed("pgbouncer"), &program).expect("a copy of pgbouncer");
         let process = as_server_user(&program)
             .arg("--quiet")
             .arg(dir.join("settings"))
@@ -69,18 +69,6 @@ impl Pooler {
             .connect(NoTls)
             .unwrap_or_else(|error| panic!("as {role}: {error:?}"))
     }
-}
-
-/// Returns where the program is: on the PATH, or where `pg_test/bin/setup tests` installs it.
-fn installed() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let home = std::env::var_os("HOME").unwrap_or_default();
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| PathBuf::from(home).join(".cache"), PathBuf::from);
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin"), cache.join("pg_presence/tools/bin")])
-        .map(|dir| dir.join("pgbouncer"))
-        .find(|program| program.exists())
-        .expect("pgbouncer, which pg_test/bin/setup tests installs")
 }
 
 impl Drop for Pooler {

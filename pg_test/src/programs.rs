@@ -145,6 +145,23 @@ pub fn has_module(name: &str) -> bool {
     Path::new(directory.trim_end()).join(format!("{name}.so")).exists()
 }
 
+/// Returns where `pg_test/bin/setup tests` installs what is not in the system's directories.
+pub fn tools() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache");
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
+    cache.join("pg_presence/tools")
+}
+
+/// Returns where a program of another package is: on the PATH, or where `pg_test/bin/setup tests` unpacks it.
+pub fn installed(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), tools().join("bin")])
+        .map(|dir| dir.join(name))
+        .find(|program| program.exists())
+        .unwrap_or_else(|| panic!("no {name}, which pg_test/bin/setup tests installs"))
+}
+
 /// Creates a directory in [`base`], owned by the servers' user.
 pub(crate) fn new_directory(name: &str) -> PathBuf {
     let dir = base().join(name);

@@ -1,7 +1,8 @@
-//! The programs of examples/clients, run unchanged. They exit once the feed has reported their own logout, so that they exit
-//! at all shows that their loop works.
+//! The programs of examples/clients, run unchanged: they exit once the feed has reported their own logout, so that they
+//! exit at all shows that their loop works. The modules are about the other examples.
 
 mod disconnect;
+mod monitoring;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,16 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use pg_presence_test::{Cluster, Database, Install};
+use pg_presence_test::{Cluster, Database, Install, tools};
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/clients");
-
-/// Returns where `pg_test/bin/setup tests` installs what the programs import.
-fn tools() -> PathBuf {
-    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache");
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
-    cache.join("pg_presence/tools")
-}
 
 /// Makes a program connect to the database as this role.
 fn with_connection<'p>(database: &Database, role: &str, program: &'p mut Command) -> &'p mut Command {

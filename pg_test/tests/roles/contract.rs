@@ -37,6 +37,7 @@ pub const CALLS: &[(&str, &str, [&str; 4], &str)] = &[
     ("forget_user('{user}')", "----a--", ["true", "true", "true", "false"], ""),
     ("cleanup_sessions() IS NULL", "----a--", ["false"; 4], ""),
     ("presence_health() IS NULL LIMIT 1", "----a-a", ["false"; 4], ""),
+    ("presence_metrics() IS NULL", "----a-a", ["false"; 4], ""),
     ("_stats() IS NULL", "----a-a", ["false"; 4], ""),
     ("_health_worker() IS NULL LIMIT 1", "----a-a", ["false"; 4], ""),
     ("_health_changes() IS NULL LIMIT 1", "----a-a", ["false"; 4], ""),

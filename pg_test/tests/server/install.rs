@@ -130,6 +130,7 @@ fn without_preload_every_function_fails_with_a_hint_and_the_connection_survives(
         format!("forget_user('{id}')"),
         "cleanup_sessions()".to_owned(),
         "renew_epoch()".to_owned(),
+        "presence_metrics()".to_owned(),
     ] {
         let result = client.batch_execute(&format!("SELECT presence.{call}"));
         let error = result.expect_err(&call);

@@ -30,6 +30,7 @@ mod invalid_arguments;
 mod large_commits;
 mod launcher;
 mod memory;
+mod metrics;
 mod nested_triggers;
 mod notifications;
 mod overflow;
