@@ -80,6 +80,27 @@ BEGIN
                 'Use a separate schema: CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence; '
                 'or revoke the privilege first: REVOKE CREATE ON SCHEMA %s FROM %s;', target, creators);
     END IF;
+
+    -- An application's own table of sessions: its statements would not do to the extension's table what they did to it.
+    IF pg_catalog.to_regclass(pg_catalog.format('%s.user_sessions', target)) IS NOT NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = '42P07',
+            MESSAGE = pg_catalog.format('relation %s.user_sessions already exists', target),
+            DETAIL = 'The extension creates a table of this name.',
+            HINT = pg_catalog.format(
+                'To replace the table: CREATE SCHEMA old; ALTER TABLE %s.user_sessions SET SCHEMA old; and then as described '
+                'in docs/migration.md. To keep it: CREATE SCHEMA presence; CREATE EXTENSION pg_presence SCHEMA presence;',
+                target);
+    END IF;
+    -- A warning, as PostgreSQL shows no notices of an extension's script.
+    IF pg_catalog.to_regclass('public.user_sessions') IS NOT NULL THEN
+        RAISE WARNING USING
+            MESSAGE = 'relation public.user_sessions does not belong to the extension',
+            DETAIL = pg_catalog.format(
+                'The extension''s own is %s.user_sessions. Which of them a statement without a schema means depends on '
+                'search_path.', target),
+            HINT = 'To replace the former by the latter, see docs/migration.md.';
+    END IF;
 END
 $preflight$;
 

@@ -315,3 +315,41 @@ fn every_function_is_safe_under_any_search_path() {
     let unsafe_ones: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
     assert!(unsafe_ones.is_empty(), "{unsafe_ones:?}");
 }
+
+/// A table of sessions that an application has made itself.
+const OWN_TABLE: &str = "CREATE TABLE public.user_sessions (id uuid PRIMARY KEY, session_token text UNIQUE)";
+
+#[test]
+fn an_applications_own_user_sessions_is_not_replaced_and_the_hint_names_the_guide() {
+    let database = Cluster::shared().database_with(Install::None);
+    let mut client = database.connect();
+    client.batch_execute(OWN_TABLE).unwrap();
+    let error = assert_refused(
+        client.batch_execute("CREATE EXTENSION pg_presence"),
+        &SqlState::DUPLICATE_TABLE,
+    );
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("docs/migration.md"), "{hint}");
+    // The first statements of the hint make room.
+    let way = hint.strip_prefix("To replace the table: ").unwrap();
+    let way = &way[..way.find(" and then").unwrap()];
+    client.batch_execute(way).unwrap();
+    client.batch_execute("CREATE EXTENSION pg_presence").unwrap();
+}
+
+#[test]
+fn beside_an_applications_own_user_sessions_the_install_warns_and_names_the_guide() {
+    let cluster = Cluster::shared();
+    let database = cluster.database_with(Install::None);
+    database.run(OWN_TABLE);
+    let psql = cluster
+        .program("psql", &database.name)
+        .args(["-X", "-c", "CREATE SCHEMA presence"])
+        .args(["-c", "CREATE EXTENSION pg_presence SCHEMA presence"])
+        .output()
+        .unwrap();
+    assert!(psql.status.success());
+    let shown = String::from_utf8(psql.stderr).unwrap();
+    assert!(shown.contains("WARNING:  relation public.user_sessions"), "{shown}");
+    assert!(shown.contains("docs/migration.md"), "{shown}");
+}

@@ -35,7 +35,6 @@ mod nested_triggers;
 mod notifications;
 mod overflow;
 mod privileges;
-mod readme;
 mod recovery;
 mod replication;
 mod sessions;

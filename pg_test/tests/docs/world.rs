@@ -1,0 +1,176 @@
+//! What the reader of a page has: a server, a database `app` with a table of users, and the roles that the pages name.
+
+use std::process::Command;
+
+use pg_presence_test::{Cluster, wait_until};
+use postgres::Client;
+
+use crate::page::{Block, Page};
+
+/// The user that a JWT names.
+pub const USER: &str = "5d1f5c1e-6a4e-4f0e-9a43-0d3c7c2c6a11";
+
+/// Roles, a database, and an application's own tables, in which two users have worked before.
+const APPLICATION: [&str; 2] = [
+    "CREATE ROLE owner LOGIN;
+     CREATE ROLE app LOGIN;
+     CREATE ROLE web_user LOGIN;
+     CREATE ROLE web_anonymous LOGIN;
+     CREATE ROLE anon NOLOGIN;
+     CREATE ROLE authenticated NOLOGIN;
+     CREATE ROLE service_role NOLOGIN BYPASSRLS;
+     CREATE ROLE authenticator LOGIN NOINHERIT;
+     GRANT anon, authenticated, service_role TO authenticator",
+    "CREATE SCHEMA app AUTHORIZATION owner;
+     CREATE TABLE app.users (
+         id uuid PRIMARY KEY DEFAULT gen_random_uuid(), auth_id uuid, name text NOT NULL, tenant integer NOT NULL DEFAULT 1);
+     CREATE TABLE app.members (id bigint PRIMARY KEY, name text NOT NULL);
+     INSERT INTO app.users (id, auth_id, name) VALUES
+         ('5d1f5c1e-6a4e-4f0e-9a43-0d3c7c2c6a11', '5d1f5c1e-6a4e-4f0e-9a43-0d3c7c2c6a11', 'Ana'),
+         ('7c9e6679-7425-40de-944b-e07fc1f90ae7', '7c9e6679-7425-40de-944b-e07fc1f90ae7', 'Ben');
+     CREATE PUBLICATION supabase_realtime;
+     INSERT INTO app.members VALUES (42, 'Ana'), (43, 'Ben');
+     ALTER TABLE app.users OWNER TO owner;
+     ALTER TABLE app.members OWNER TO owner;
+     GRANT USAGE ON SCHEMA app TO app;
+     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA app TO app",
+];
+
+pub struct World {
+    pub cluster: Cluster,
+}
+
+impl World {
+    /// A server that preloads the extension, with the application, and no extension yet.
+    pub fn before_install() -> World {
+        let cluster = Cluster::private(&[]);
+        let [roles, tables] = APPLICATION;
+        let run = |database: &str, sql: &str| {
+            let done = cluster.connect(database).batch_execute(sql);
+            done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        };
+        run("postgres", roles);
+        // Alone, as it cannot be part of a transaction.
+        run("postgres", "CREATE DATABASE app OWNER owner");
+        run("app", tables);
+        World { cluster }
+    }
+
+    /// The same after the chapter "Install" of the README has been followed, and with `app` a service, as in its chapter "In
+    /// your application".
+    pub fn installed() -> World {
+        let world = World::before_install();
+        let readme = Page::read("README.md");
+        let install = readme
+            .blocks
+            .iter()
+            .find(|block| block.language == "sql" && block.heading == "Install");
+        for sql in install.expect("SQL in Install").text.split(';') {
+            world.connect().batch_execute(sql).unwrap();
+        }
+        world.settle();
+        world.connect().batch_execute("SELECT grant_service('app')").unwrap();
+        world
+    }
+
+    pub fn connect(&self) -> Client {
+        self.cluster.connect("app")
+    }
+
+    /// Returns an environment in which psql connects as a role, without being told more.
+    pub fn environment(&self, role: Role) -> Command {
+        let psql = self.cluster.program("psql", "app");
+        let programs = psql.get_program().to_owned();
+        let mut environment = psql;
+        let mut path = std::path::Path::new(&programs)
+            .parent()
+            .expect("a directory")
+            .as_os_str()
+            .to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").expect("PATH"));
+        environment
+            .env("PATH", path)
+            .env("HOME", self.cluster.socket_directory())
+            .env("TERM", "dumb")
+            .env("PAGER", "cat")
+            .env("PGUSER", role.login());
+        if let Some(options) = role.options() {
+            environment.env("PGOPTIONS", options);
+        }
+        environment
+    }
+
+    /// Waits until the worker has written all that there is to write, as it has by the time a reader types the next line.
+    pub fn settle(&self) {
+        let mut client = self.connect();
+        let home = "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pg_presence'";
+        let Some(row) = client.query_opt(home, &[]).unwrap() else {
+            return;
+        };
+        let sql = format!(
+            "SELECT is_complete AND last_tick_at IS NOT NULL AND unwritten_users = 0 FROM {}.presence_stats",
+            row.get::<_, &str>(0)
+        );
+        wait_until("the worker to have written everything", || {
+            client.query_one(&sql, &[]).unwrap().get::<_, Option<bool>>(0) == Some(true)
+        });
+    }
+}
+
+/// As whom a block is run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Role {
+    /// A role that logs in.
+    Login(&'static str),
+    /// A role that a server such as PostgREST switches to for a request, with the claims of the user's JWT.
+    Request(&'static str),
+}
+
+/// How a page says as whom a block is run: in its first line, after "-- as ", or in the sentence before it.
+const ROLES: [(&str, Role); 9] = [
+    ("a superuser", Role::Login("postgres")),
+    ("the owner of the database", Role::Login("owner")),
+    ("app", Role::Login("app")),
+    ("web_user", Role::Login("web_user")),
+    ("web_user, with a JWT", Role::Request("web_user")),
+    ("web_anonymous", Role::Login("web_anonymous")),
+    ("anon", Role::Request("anon")),
+    ("authenticated, with a JWT", Role::Request("authenticated")),
+    ("service_role", Role::Request("service_role")),
+];
+
+impl Role {
+    /// As whom a block is run; the application's role unless the page says otherwise.
+    pub fn of(block: &Block) -> Role {
+        let first = block.text.lines().next().unwrap_or_default();
+        if let Some(named) = first.strip_prefix("-- as ") {
+            let known = ROLES.iter().find(|(name, _)| *name == named);
+            return known
+                .unwrap_or_else(|| panic!("line {}: no such role: {named}", block.line))
+                .1;
+        }
+        let lead = block.lead.to_lowercase();
+        // The first two can be named in a sentence.
+        let said = ROLES[..2].iter().find(|(name, _)| lead.contains(&format!("as {name}")));
+        said.map_or(Role::Login("app"), |(_, role)| *role)
+    }
+
+    fn login(self) -> &'static str {
+        match self {
+            Role::Request("web_user") => "web_user",
+            Role::Request(_) => "authenticator",
+            Role::Login(role) => role,
+        }
+    }
+
+    fn options(self) -> Option<String> {
+        match self {
+            Role::Login(_) => None,
+            Role::Request("anon") => Some(r#"-c role=anon -c request.jwt.claims={"role":"anon"}"#.into()),
+            Role::Request(role) => Some(format!(
+                r#"-c role={role} -c request.jwt.claims={{"sub":"{USER}","role":"{role}"}}"#
+            )),
+        }
+    }
+}
