@@ -2,6 +2,7 @@
 //! exit at all shows that their loop works. The modules are about the other examples.
 
 mod disconnect;
+mod frameworks;
 mod monitoring;
 
 use std::fs;
