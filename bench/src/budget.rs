@@ -24,17 +24,22 @@ pub const HEADLINES: &[&str] = &["heartbeat", "wal", "batch", "latency", "restar
 
 /// All rows, in the order in which they are shown.
 pub const ROWS: &[Row] = &[
-    row("heartbeat", "heartbeat by a service ÷ `SELECT 1`", "0.90", "0.95"),
+    row(
+        "heartbeat",
+        "heartbeat by a service ÷ `SELECT 1`",
+        "at least 0.90",
+        "0.95",
+    ),
     row(
         "claims",
         "heartbeat under JWT claims ÷ `SELECT 1` under the same claims",
-        "0.80",
+        "at least 0.80",
         "0.88",
     ),
     row(
         "ceiling",
         "heartbeat ÷ baseline `UPDATE`, as a share of `SELECT 1` ÷ baseline `UPDATE`",
-        "0.85",
+        "at least 0.85",
         "0.92",
     ),
     row(
@@ -48,53 +53,63 @@ pub const ROWS: &[Row] = &[
     row(
         "wal_with_flushes",
         "WAL with flushes, a heartbeat every 10 s ÷ baseline `UPDATE`",
-        "0.125",
+        "at most 0.125",
         "0.083",
     ),
     row(
         "batch",
         "`heartbeat_many` of 1,000 ids in binary, per second and core",
-        "2,000,000",
+        "at least 2,000,000",
         "5,000,000",
     ),
     row(
         "batch_in_server",
         "the same with ids built in the server",
-        "2,000,000",
+        "at least 2,000,000",
         "5,000,000",
     ),
     row(
         "redis",
         "`heartbeat_many` ÷ Redis `ZADD` pipelined by 100, both from a client",
-        "3",
+        "at least 3",
         "8",
     ),
-    row("sweep", "sweep of 1 million sessions, ms", "2", "0.5"),
-    row("latency", "change → listener, p99 at 1,000 changes/s, ms", "20", "10"),
+    row("sweep", "sweep of 1 million sessions, ms", "at most 2", "0.5"),
+    row(
+        "latency",
+        "change → listener, p99 at 1,000 changes/s, ms",
+        "at most 20",
+        "10",
+    ),
     row(
         "mass_timeout",
         "1 million sessions time out at once: all written and notified, s",
-        "30",
+        "at most 30",
         "15",
     ),
-    row("restart", "restart with 1 million sessions: complete, s", "5", "2"),
+    row(
+        "restart",
+        "restart with 1 million sessions: complete, s",
+        "at most 5",
+        "2",
+    ),
     row(
         "count",
         "`count(*) … WHERE is_online(id)` over 1 million users ÷ baseline join",
-        "2",
+        "at least 2",
         "3",
     ),
-    row("memory", "shared memory per session, bytes", "256", "160"),
+    row("memory", "shared memory per session, bytes", "at most 256", "160"),
     row(
         "worker",
         "heartbeat p99 while the worker is busy ÷ while it is idle",
-        "1.5",
+        "at most 1.5",
         "1.2",
     ),
     row(
         "neighbors",
         "CPU of the worker of an empty database while another holds 1 million sessions ÷ alone",
-        "1.2",
+        "at most 1.2",
         "1",
     ),
 ];

@@ -95,12 +95,12 @@ impl Report {
             println!("\nA quick run: a twentieth of the sessions, and too few rounds to resolve small differences.");
         }
         println!(
-            "\n{:<76}{:>10}{:>10}{:>12}   interquartile range",
+            "\n{:<76}{:>20}{:>10}{:>12}   interquartile range",
             "budget", "required", "aim", "median"
         );
         for (row, figure) in self.budget() {
             println!(
-                "{:<76}{:>10}{:>10}{:>12}   {}",
+                "{:<76}{:>20}{:>10}{:>12}   {}",
                 row.label.replace('`', ""),
                 row.required,
                 row.aim,

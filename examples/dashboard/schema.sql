@@ -55,10 +55,11 @@ AS $$ BEGIN PERFORM pg_notify('users', ''); RETURN NULL; END $$;
 CREATE TRIGGER notify_users AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON app.users
     FOR EACH STATEMENT EXECUTE FUNCTION app.notify_users();
 
--- Deletes a removed user's presence, as a foreign key with ON DELETE CASCADE would.
-CREATE FUNCTION app.forget_user() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
-AS $$ BEGIN PERFORM presence.forget_user(OLD.id); RETURN NULL; END $$;
-CREATE TRIGGER forget_user AFTER DELETE ON app.users FOR EACH ROW EXECUTE FUNCTION app.forget_user();
+-- Ends the sessions of a removed user, as a foreign key with ON DELETE CASCADE would. Not forget_user(), which tells no
+-- listener: that can follow once the logout has been notified (docs/recipes.md, "Deleted users").
+CREATE FUNCTION app.end_sessions() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+AS $$ BEGIN PERFORM presence.end_user_sessions(OLD.id); RETURN NULL; END $$;
+CREATE TRIGGER end_sessions AFTER DELETE ON app.users FOR EACH ROW EXECUTE FUNCTION app.end_sessions();
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA app FROM public;
 GRANT USAGE ON SCHEMA app TO dashboard;

@@ -80,6 +80,8 @@ test('the release has the headers of the last call', async () => {
     page.evaluate(() => window.presence.stop()),
   ])
   assert.equal(release.headers().apikey, 'public')
+  // Where PostgREST exposes several schemas, it finds the functions by this one.
+  assert.equal(release.headers()['content-profile'], 'presence')
 })
 
 test('two logouts at once are one', async () => {

@@ -14,7 +14,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let config: Config = env::var("DATABASE_URL")?.parse()?;
+    let url = env::var("DATABASE_URL")
+        .map_err(|_| "DATABASE_URL is not set: set it to something like postgresql://app:password@localhost/app")?;
+    let config: Config = url.parse()?;
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(connection);
 

@@ -23,7 +23,12 @@ export interface Options {
   /** The base URL of the functions. Default: `/rpc`. */
   url?: string
   /**
-   * Headers to send, such as `Authorization`, `apikey` or `Content-Profile`. A function is called before each request,
+   * The schema of the extension, which PostgREST has to expose; sent as the header `Content-Profile`. Default: `presence`.
+   * `null` sends none: PostgREST then uses the first schema that it exposes.
+   */
+  schema?: string | null
+  /**
+   * Headers to send, such as `Authorization` or `apikey`. A function is called before each request,
    * except for the one that a closing page sends, which reuses the last headers.
    */
   headers?: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>)

@@ -6,7 +6,7 @@
 //   await presence.logout()
 //
 // It calls four functions of pg_presence as PostgREST serves them: start_session, heartbeat, end_session_by_token and
-// release_session_by_token.
+// release_session_by_token. They are in the schema `schema`, which PostgREST has to expose.
 
 const ACTIVITY_EVENTS = ['mousemove', 'mousedown', 'keydown', 'click', 'scroll', 'wheel', 'touchstart']
 const THROTTLE = 1000
@@ -22,6 +22,7 @@ export function afterLogin(name = 'presence') {
 export function startPresence({
   mode = 'activity',
   url = '/rpc',
+  schema = 'presence',
   headers = {},
   metadata = null,
   name = 'presence',
@@ -35,6 +36,8 @@ export function startPresence({
 
   let session = null // what start_session returned, and the token
   let token = localStorage.getItem(keys.token)
+  // Where several schemas are exposed, PostgREST looks for a function in the first one, unless told another.
+  const ownHeaders = { 'Content-Type': 'application/json', ...(schema && { 'Content-Profile': schema }) }
   let lastHeaders = {} // those of the last call
   let status = null
   let isActive = true // whether there was activity since the last beat; opening the page is activity
@@ -56,7 +59,7 @@ export function startPresence({
     lastHeaders = typeof headers === 'function' ? await headers() : headers
     const response = await fetch(`${url}/${fn}`, {
       method: 'POST',
-      headers: { 'Content-Type': 'application/json', ...lastHeaders },
+      headers: { ...ownHeaders, ...lastHeaders },
       body: JSON.stringify(args),
       signal: AbortSignal.any([AbortSignal.timeout(REQUEST_TIMEOUT), requests.signal]),
     })
@@ -214,7 +217,7 @@ export function startPresence({
     fetch(`${url}/release_session_by_token`, {
       method: 'POST',
       keepalive: true,
-      headers: { 'Content-Type': 'application/json', ...lastHeaders },
+      headers: { ...ownHeaders, ...lastHeaders },
       body: JSON.stringify({ session_token: token }),
     }).catch(() => {})
     broadcast({ isLeaving: true })

@@ -125,6 +125,14 @@ fn rust_starts_beats_follows_and_leaves() {
 }
 
 #[test]
+fn rust_without_a_connection_string_says_what_to_set() {
+    let done = rust().env_remove("DATABASE_URL").output().expect("cargo");
+    assert!(!done.status.success());
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(stderr.contains("DATABASE_URL is not set"), "{stderr}");
+}
+
+#[test]
 fn the_sql_that_postgrest_makes_of_supabase_js_works() {
     // On a private server, as roles belong to the whole server.
     let cluster = Cluster::private(&[]);
