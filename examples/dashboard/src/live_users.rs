@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::json;
@@ -63,12 +63,19 @@ struct State {
     is_following: bool,
     /// Whether the users are known to be up to date.
     is_live: bool,
+    /// When all of them were last read, in milliseconds since 1970: without the changes that follow, what browsers show
+    /// is of then.
+    read_at: Option<u64>,
 }
 
 impl State {
     fn snapshot(&self) -> Update {
         let users: Vec<_> = self.users.values().collect();
-        Update::new("users", &json!({ "users": users, "is_live": self.is_live }))
+        let since = self.read_at.filter(|_| !self.is_live);
+        Update::new(
+            "users",
+            &json!({ "users": users, "is_live": self.is_live, "since": since }),
+        )
     }
 }
 
@@ -157,6 +164,7 @@ impl LiveUsers {
 
     /// Reads the stale users, and sends browsers what has changed.
     async fn reload(&self, stale: &mut Stale) -> Result<(), Error> {
+        let at = unix_time_ms();
         if stale.all {
             let sql = format!(
                 "SELECT {COLUMNS} FROM app.users u
@@ -166,6 +174,7 @@ impl LiveUsers {
             let mut state = self.state();
             state.users = rows.iter().map(user).map(|user| (user.id.clone(), user)).collect();
             state.is_live = state.is_following;
+            state.read_at = Some(at);
             let _ = self.updates.send(state.snapshot());
             return Ok(());
         }
@@ -192,11 +201,13 @@ impl LiveUsers {
         self.state.lock().expect("a lock never poisoned")
     }
 
-    /// Warns browsers, once, that what they show may be out of date.
+    /// Warns browsers, once, that what they show may be out of date, and since when.
     fn disconnected(&self) {
         let mut state = self.state();
         if std::mem::take(&mut state.is_live) {
-            let _ = self.updates.send(Update::new("disconnected", &json!({})));
+            let _ = self
+                .updates
+                .send(Update::new("disconnected", &json!({ "since": state.read_at })));
         }
     }
 
@@ -231,4 +242,9 @@ fn user(row: &Row) -> User {
         last_seen: row.get(4),
         sessions: row.get(5),
     }
+}
+
+pub fn unix_time_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }

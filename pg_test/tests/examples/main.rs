@@ -1,7 +1,10 @@
-//! The programs of examples/clients, run unchanged. They exit once the feed has reported their own logout, so that they exit
-//! at all shows that their loop works.
+//! The programs of examples/clients, run unchanged, and the server of examples/dashboard. The clients exit once the feed has
+//! reported their own logout, so that they exit at all shows that their loop works.
 
+mod dashboard;
 mod disconnect;
+mod proxy;
+mod running;
 
 use std::fs;
 use std::os::unix::fs::symlink;
