@@ -5,6 +5,8 @@ use axum::response::{IntoResponse, Response};
 use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
 
+use crate::log;
+
 /// After how many seconds a client may try again, where the fault is not the client's.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("3");
 const UNREACHABLE: (StatusCode, &str) = (
@@ -86,7 +88,7 @@ impl IntoResponse for Error {
         let (status, message) = self.status_and_message();
         if status.is_server_error() {
             // The details go to the log, not to the user.
-            eprintln!("error: {self:?}");
+            log::error(format!("{self:?}"));
         }
         let body = serde_json::json!({ "message": message });
         let mut response = (status, axum::Json(body)).into_response();

@@ -14,6 +14,7 @@ use tokio_postgres::Row;
 use crate::database::{Caller, Database};
 use crate::error::Error;
 use crate::follow::{Change, Event};
+use crate::log;
 
 /// How many updates a slow browser may be behind before it is sent all users again.
 const MAX_BEHIND: usize = 256;
@@ -126,7 +127,7 @@ impl LiveUsers {
                 stale.users.insert(user_id);
             }
             while let Err(error) = self.reload(&mut stale).await {
-                eprintln!("error: could not read the users: {error:?}");
+                log::error(format!("could not read the users: {error:?}"));
                 self.disconnected();
                 stale.all = true;
                 sleep(Duration::from_secs(1)).await;
@@ -140,10 +141,10 @@ impl LiveUsers {
         match event {
             Event::Snapshot(users) => {
                 let online = users.iter().filter(|user| user.status == "active").count();
-                match users.len() {
-                    0 => println!("          nobody has signed in yet"),
-                    all => println!("          {online} of {all} users are active"),
-                }
+                log::info(match users.len() {
+                    0 => "          nobody has signed in yet".to_owned(),
+                    all => format!("          {online} of {all} users are active"),
+                });
                 stale.all = true;
             }
             // The only other channel is that of the users table.
@@ -155,7 +156,7 @@ impl LiveUsers {
                 }
             }
             Event::Disconnected(reason) => {
-                eprintln!("error: lost the connection to the database: {reason}");
+                log::error(format!("lost the connection to the database: {reason:?}"));
                 *stale = Stale::default();
                 self.disconnected();
             }
@@ -212,17 +213,11 @@ impl LiveUsers {
     }
 
     fn log(&self, change: &Change) {
-        let state = self.state();
-        let name = state
-            .users
-            .get(&change.user_id)
-            .map_or(change.user_id.as_str(), |user| &user.name);
+        let name = self.state().users.get(&change.user_id).map(|user| user.name.clone());
+        let name = name.as_ref().unwrap_or(&change.user_id);
         let dot = if change.status == "active" { "🟢" } else { "⚫" };
-        println!(
-            "{}  {dot} {name} is {}",
-            change.at.get(11..19).unwrap_or_default(),
-            change.status
-        );
+        let time = change.at.get(11..19).unwrap_or_default();
+        log::info(log::escape(&format!("{time}  {dot} {name} is {}", change.status)));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use pg_presence_test::{wait_for, wait_until};
@@ -46,7 +46,13 @@ impl Running {
     }
 
     pub fn output(&self) -> Vec<String> {
-        self.output.lock().unwrap().clone()
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Leaves what it prints in the pipe, until the result is dropped.
+    pub fn stop_reading(&self) -> MutexGuard<'_, Vec<String>> {
+        // The readers need it for each line.
+        self.output.lock().unwrap()
     }
 
     pub fn wait_for(&self, what: impl Fn(&str) -> bool) {

@@ -94,7 +94,7 @@ fn backends_that_stand_still_are_given_up_and_the_stream_says_since_when() {
     assert_unavailable(&dashboard, &cookie, &session);
     assert_is_cut(&stream, opened, cut);
     // With new connections everything works, although the old ones still stand still.
-    stream.wait_for_name("Ben the Second");
+    stream.wait_until_shown("the new name", |users| users[BEN]["name"] == "Ben the Second");
     wait_until("heartbeats are answered", || {
         dashboard.heartbeat(&cookie, &session).status() == 200
     });
@@ -118,7 +118,7 @@ fn connections_that_nothing_comes_through_are_given_up_and_the_stream_says_since
     assert_unavailable(&dashboard, &cookie, &session);
     assert_is_cut(&stream, opened, cut);
     proxy.cut(Cut::Nothing);
-    stream.wait_for_name("Ben the Third");
+    stream.wait_until_shown("the new name", |users| users[BEN]["name"] == "Ben the Third");
     wait_until("heartbeats are answered", || {
         dashboard.heartbeat(&cookie, &session).status() == 200
     });

@@ -1,13 +1,15 @@
 //! The server of examples/dashboard, as browsers and the database see it.
 
 mod cuts;
+mod log;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 
-use pg_presence_test::{Cluster, Database, Install, patience, wait_for};
+use pg_presence_test::{Cluster, Database, Install, patience, wait_for, wait_until};
 use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::Response;
@@ -114,9 +116,7 @@ impl Dashboard {
     /// Opens the stream, and waits until what it shows is up to date.
     fn stream(&self, cookie: &str) -> Stream {
         let stream = Stream::open(&format!("{}/api/events", self.url), cookie);
-        stream.wait_for("users that are up to date", |name, data| {
-            name == "users" && data["is_live"] == true
-        });
+        stream.wait_until_shown("an up-to-date page", |_| true);
         stream
     }
 }
@@ -135,16 +135,36 @@ fn agent() -> Agent {
     config.timeout_global(Some(patience())).build().into()
 }
 
-/// An open stream of server-sent events.
+/// A stream of server-sent events, closed when dropped.
 struct Stream {
-    events: Arc<Mutex<Received>>,
+    received: Arc<Mutex<Received>>,
 }
 
 #[derive(Default)]
 struct Received {
     /// Names and data, since the last wait.
     events: Vec<(String, Value)>,
+    /// What a page shows now.
+    users: BTreeMap<String, Value>,
+    is_live: bool,
     has_ended: bool,
+}
+
+impl Received {
+    fn receive(&mut self, name: &str, data: Value) {
+        let id = |user: &Value| user["id"].as_str().expect("an id").to_owned();
+        match name {
+            "users" => {
+                let users = data["users"].as_array().expect("users");
+                self.users = users.iter().map(|user| (id(user), user.clone())).collect();
+                self.is_live = data["is_live"] == true;
+            }
+            "user" => drop(self.users.insert(id(&data), data.clone())),
+            "disconnected" => self.is_live = false,
+            _ => {}
+        }
+        self.events.push((name.to_owned(), data));
+    }
 }
 
 impl Stream {
@@ -153,8 +173,10 @@ impl Stream {
         let answer = agent.get(url).header("Cookie", cookie).call().expect("a stream");
         assert_eq!(answer.status(), 200);
         let lines = BufReader::new(answer.into_body().into_reader()).lines();
-        let events = Arc::new(Mutex::new(Received::default()));
-        let received = events.clone();
+        let stream = Stream {
+            received: Arc::default(),
+        };
+        let received = stream.received.clone();
         thread::spawn(move || {
             let mut name = String::new();
             for line in lines.map_while(Result::ok) {
@@ -162,30 +184,31 @@ impl Stream {
                     event.clone_into(&mut name);
                 } else if let Some(data) = line.strip_prefix("data: ") {
                     let data = serde_json::from_str(data).expect("JSON");
-                    received.lock().unwrap().events.push((name.clone(), data));
+                    received.lock().unwrap().receive(&name, data);
+                }
+                if Arc::strong_count(&received) == 1 {
+                    return;
                 }
             }
             received.lock().unwrap().has_ended = true;
         });
-        Stream { events }
+        stream
     }
 
     /// Waits for an event, and returns its data. What came before it is forgotten.
     fn wait_for(&self, what: &str, is_it: impl Fn(&str, &Value) -> bool) -> Value {
         wait_for(what, || {
-            let events = &mut self.events.lock().unwrap().events;
+            let events = &mut self.received.lock().unwrap().events;
             let at = events.iter().position(|(name, data)| is_it(name, data))?;
             events.drain(..=at).next_back().map(|(_, data)| data)
         })
     }
 
-    /// Waits until what the stream shows is up to date again, and shows the name of a user.
-    fn wait_for_name(&self, name: &str) {
-        self.wait_for(name, |event, data| {
-            let users = data["users"].as_array();
-            event == "users"
-                && data["is_live"] == true
-                && users.is_some_and(|users| users.iter().any(|user| user["name"] == name))
+    /// Waits until a page is up to date and shows users of whom this holds.
+    fn wait_until_shown(&self, what: &str, is_it: impl Fn(&BTreeMap<String, Value>) -> bool) {
+        wait_until(what, || {
+            let received = self.received.lock().unwrap();
+            received.is_live && is_it(&received.users)
         });
     }
 }
