@@ -1,17 +1,23 @@
 //! The database as HTTP requests use it: each request runs in one transaction, with an ordinary role and the caller's
 //! claims, as PostgREST does it. Nothing outlives the transaction, so connections can be shared, here and in a pooler.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use deadpool_postgres::{Client, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Config, NoTls, Row};
 
 use crate::error::Error;
 
 const MAX_CONNECTIONS: usize = 8;
+/// How long a request waits for a connection: for one that is idle, and for a new one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the server may work on a statement, and how long a request waits for the whole transaction. The second is for
+/// a server that does not answer at all, so it is longer.
+const STATEMENT_TIMEOUT: &str = "SET LOCAL statement_timeout = '8s'";
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whom a query runs as.
 pub enum Caller<'a> {
@@ -25,22 +31,23 @@ pub enum Caller<'a> {
 
 /// A small connection pool, filled on demand.
 pub struct Database {
-    config: Config,
-    idle: Mutex<Vec<Client>>,
-    permits: Arc<Semaphore>,
+    pool: Pool,
 }
 
 impl Database {
     pub fn new(mut config: Config) -> Database {
-        config
-            .application_name("dashboard")
-            .connect_timeout(Duration::from_secs(5))
-            .options("-c statement_timeout=10s");
-        Database {
-            config,
-            idle: Mutex::default(),
-            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-        }
+        config.application_name("dashboard");
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
+            .runtime(Runtime::Tokio1)
+            .max_size(MAX_CONNECTIONS)
+            .wait_timeout(Some(CONNECT_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .build()
+            .expect("a runtime for the timeouts");
+        Database { pool }
     }
 
     /// Runs one query as the caller, in a transaction of its own.
@@ -50,47 +57,48 @@ impl Database {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        let (mut client, _permit) = self.connection().await?;
-        let transaction = client.transaction().await?;
-        let identity = match caller {
-            Caller::Server => None,
-            Caller::Anonymous => Some(("anon", String::new())),
-            Caller::SignedIn(cookie) => {
-                let row = transaction
-                    .query_one("SELECT app.user_of($1)::text", &[&cookie])
-                    .await?;
-                let user_id: Option<String> = row.get(0);
-                let user_id = user_id.ok_or(Error::SignedOut)?;
-                Some((
-                    "authenticated",
-                    json!({ "sub": user_id, "role": "authenticated" }).to_string(),
-                ))
-            }
-        };
-        if let Some((role, claims)) = identity {
-            let act_as = "SELECT set_config('request.jwt.claims', $2, true), set_config('role', $1, true)";
-            transaction.execute(act_as, &[&role, &claims]).await?;
-        }
-        let rows = transaction.query(sql, params).await?;
-        transaction.commit().await?;
-        // After an error the connection is closed instead, which rolls its transaction back.
-        self.idle.lock().expect("a lock never poisoned").push(client);
-        Ok(rows)
+        let mut client = self.pool.get().await?;
+        let transaction = timeout(TRANSACTION_TIMEOUT, query(&mut client, caller, sql, params));
+        transaction.await.unwrap_or_else(|_| {
+            // This connection is cut, and those that are idle may be, too: close them all.
+            drop(Object::take(client));
+            self.pool.retain(|_, _| false);
+            Err(Error::NoAnswer)
+        })
     }
+}
 
-    async fn connection(&self) -> Result<(Client, OwnedSemaphorePermit), Error> {
-        let permit = self.permits.clone().acquire_owned().await;
-        let permit = permit.expect("a semaphore never closed");
-        while let Some(client) = self.idle.lock().expect("a lock never poisoned").pop() {
-            if !client.is_closed() {
-                return Ok((client, permit));
-            }
+/// After an error the transaction is rolled back, and the connection stays in the pool: a request that is refused costs
+/// no new one.
+async fn query(
+    client: &mut Client,
+    caller: Caller<'_>,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, Error> {
+    let transaction = client.transaction().await?;
+    // Not an option of the connection, which poolers refuse.
+    transaction.batch_execute(STATEMENT_TIMEOUT).await?;
+    let identity = match caller {
+        Caller::Server => None,
+        Caller::Anonymous => Some(("anon", String::new())),
+        Caller::SignedIn(cookie) => {
+            let row = transaction
+                .query_one("SELECT app.user_of($1)::text", &[&cookie])
+                .await?;
+            let user_id: Option<String> = row.get(0);
+            let user_id = user_id.ok_or(Error::SignedOut)?;
+            Some((
+                "authenticated",
+                json!({ "sub": user_id, "role": "authenticated" }).to_string(),
+            ))
         }
-        let (client, connection) = self.config.connect(NoTls).await?;
-        tokio::spawn(async move {
-            // Queries on the connection report its errors.
-            let _ = connection.await;
-        });
-        Ok((client, permit))
+    };
+    if let Some((role, claims)) = identity {
+        let act_as = "SELECT set_config('request.jwt.claims', $2, true), set_config('role', $1, true)";
+        transaction.execute(act_as, &[&role, &claims]).await?;
     }
+    let rows = transaction.query(sql, params).await?;
+    transaction.commit().await?;
+    Ok(rows)
 }

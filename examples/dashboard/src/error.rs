@@ -1,8 +1,18 @@
 //! Errors, and the responses they become: one plain sentence for the user, and what to do.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use deadpool_postgres::PoolError;
 use tokio_postgres::error::SqlState;
+
+use crate::log;
+
+/// After how many seconds a client may try again, where the fault is not the client's.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("3");
+const UNREACHABLE: (StatusCode, &str) = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The database cannot be reached at the moment. Nothing is lost; please try again shortly.",
+);
 
 #[derive(Debug)]
 pub enum Error {
@@ -12,11 +22,22 @@ pub enum Error {
     BadRequest(&'static str),
     TooLarge,
     Database(tokio_postgres::Error),
+    /// The database does not answer in time, or no connection to it is free.
+    NoAnswer,
 }
 
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Error {
         Error::Database(error)
+    }
+}
+
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Error {
+        match error {
+            PoolError::Backend(error) => Error::Database(error),
+            _ => Error::NoAnswer,
+        }
     }
 }
 
@@ -30,15 +51,12 @@ impl Error {
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request is too large: the limit is 4 kB.",
             ),
+            Error::NoAnswer => UNREACHABLE,
             Error::Database(error) => Error::of_database(error),
         }
     }
 
     fn of_database(error: &tokio_postgres::Error) -> (StatusCode, &str) {
-        const UNREACHABLE: (StatusCode, &str) = (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The database cannot be reached at the moment. Nothing is lost; please try again shortly.",
-        );
         let (Some(code), Some(error)) = (error.code(), error.as_db_error()) else {
             // Not an error the server reported: the connection failed.
             return UNREACHABLE;
@@ -53,6 +71,8 @@ impl Error {
                 (StatusCode::BAD_REQUEST, "The request contains an invalid value.")
             }
             &SqlState::CONFIGURATION_LIMIT_EXCEEDED => (StatusCode::TOO_MANY_REQUESTS, error.message()),
+            // It took too long, as behind a lock.
+            &SqlState::QUERY_CANCELED => UNREACHABLE,
             // Shutting down, starting up, or out of connections or other resources.
             code if code.code().starts_with("57P") || code.code().starts_with("53") => UNREACHABLE,
             _ => (
@@ -68,9 +88,13 @@ impl IntoResponse for Error {
         let (status, message) = self.status_and_message();
         if status.is_server_error() {
             // The details go to the log, not to the user.
-            eprintln!("error: {self:?}");
+            log::error(format!("{self:?}"));
         }
         let body = serde_json::json!({ "message": message });
-        (status, axum::Json(body)).into_response()
+        let mut response = (status, axum::Json(body)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
     }
 }

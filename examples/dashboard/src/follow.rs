@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at, sleep, timeout};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Notification};
@@ -104,7 +105,9 @@ impl Follower {
     async fn run(&mut self, config: &Config, channels: &[&str]) -> Result<(), BoxError> {
         let (client, mut connection) = timeout(RESPONSE_TIMEOUT, config.connect(NoTls)).await??;
         let (sender, mut notifications) = mpsc::unbounded_channel::<Notification>();
-        tokio::spawn(async move {
+        // Aborts its task when it is dropped; the task of a connection that is cut would wait for an answer for ever.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
                 if let AsyncMessage::Notification(notification) = message {
                     let _ = sender.send(notification);

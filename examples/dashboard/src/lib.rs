@@ -13,4 +13,5 @@ pub mod database;
 pub mod error;
 pub mod follow;
 pub mod live_users;
+pub mod log;
 pub mod routes;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::json;
@@ -14,6 +14,7 @@ use tokio_postgres::Row;
 use crate::database::{Caller, Database};
 use crate::error::Error;
 use crate::follow::{Change, Event};
+use crate::log;
 
 /// How many updates a slow browser may be behind before it is sent all users again.
 const MAX_BEHIND: usize = 256;
@@ -63,12 +64,19 @@ struct State {
     is_following: bool,
     /// Whether the users are known to be up to date.
     is_live: bool,
+    /// When all of them were last read, in milliseconds since 1970: without the changes that follow, what browsers show
+    /// is of then.
+    read_at: Option<u64>,
 }
 
 impl State {
     fn snapshot(&self) -> Update {
         let users: Vec<_> = self.users.values().collect();
-        Update::new("users", &json!({ "users": users, "is_live": self.is_live }))
+        let since = self.read_at.filter(|_| !self.is_live);
+        Update::new(
+            "users",
+            &json!({ "users": users, "is_live": self.is_live, "since": since }),
+        )
     }
 }
 
@@ -119,7 +127,7 @@ impl LiveUsers {
                 stale.users.insert(user_id);
             }
             while let Err(error) = self.reload(&mut stale).await {
-                eprintln!("error: could not read the users: {error:?}");
+                log::error(format!("could not read the users: {error:?}"));
                 self.disconnected();
                 stale.all = true;
                 sleep(Duration::from_secs(1)).await;
@@ -133,10 +141,10 @@ impl LiveUsers {
         match event {
             Event::Snapshot(users) => {
                 let online = users.iter().filter(|user| user.status == "active").count();
-                match users.len() {
-                    0 => println!("          nobody has signed in yet"),
-                    all => println!("          {online} of {all} users are active"),
-                }
+                log::info(match users.len() {
+                    0 => "          nobody has signed in yet".to_owned(),
+                    all => format!("          {online} of {all} users are active"),
+                });
                 stale.all = true;
             }
             // The only other channel is that of the users table.
@@ -148,7 +156,7 @@ impl LiveUsers {
                 }
             }
             Event::Disconnected(reason) => {
-                eprintln!("error: lost the connection to the database: {reason}");
+                log::error(format!("lost the connection to the database: {reason:?}"));
                 *stale = Stale::default();
                 self.disconnected();
             }
@@ -157,6 +165,7 @@ impl LiveUsers {
 
     /// Reads the stale users, and sends browsers what has changed.
     async fn reload(&self, stale: &mut Stale) -> Result<(), Error> {
+        let at = unix_time_ms();
         if stale.all {
             let sql = format!(
                 "SELECT {COLUMNS} FROM app.users u
@@ -166,6 +175,7 @@ impl LiveUsers {
             let mut state = self.state();
             state.users = rows.iter().map(user).map(|user| (user.id.clone(), user)).collect();
             state.is_live = state.is_following;
+            state.read_at = Some(at);
             let _ = self.updates.send(state.snapshot());
             return Ok(());
         }
@@ -192,26 +202,22 @@ impl LiveUsers {
         self.state.lock().expect("a lock never poisoned")
     }
 
-    /// Warns browsers, once, that what they show may be out of date.
+    /// Warns browsers, once, that what they show may be out of date, and since when.
     fn disconnected(&self) {
         let mut state = self.state();
         if std::mem::take(&mut state.is_live) {
-            let _ = self.updates.send(Update::new("disconnected", &json!({})));
+            let _ = self
+                .updates
+                .send(Update::new("disconnected", &json!({ "since": state.read_at })));
         }
     }
 
     fn log(&self, change: &Change) {
-        let state = self.state();
-        let name = state
-            .users
-            .get(&change.user_id)
-            .map_or(change.user_id.as_str(), |user| &user.name);
+        let name = self.state().users.get(&change.user_id).map(|user| user.name.clone());
+        let name = name.as_ref().unwrap_or(&change.user_id);
         let dot = if change.status == "active" { "🟢" } else { "⚫" };
-        println!(
-            "{}  {dot} {name} is {}",
-            change.at.get(11..19).unwrap_or_default(),
-            change.status
-        );
+        let time = change.at.get(11..19).unwrap_or_default();
+        log::info(log::escape(&format!("{time}  {dot} {name} is {}", change.status)));
     }
 }
 
@@ -231,4 +237,9 @@ fn user(row: &Row) -> User {
         last_seen: row.get(4),
         sessions: row.get(5),
     }
+}
+
+pub fn unix_time_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::database::{Caller, Database};
 use crate::error::Error;
-use crate::live_users::{LiveUsers, Update};
+use crate::live_users::{LiveUsers, Update, unix_time_ms};
 
 const MAX_BODY: usize = 4096;
 const COOKIE: &str = "presence_login";
@@ -266,9 +266,4 @@ fn event_stream(users: Arc<LiveUsers>, own_id: String) -> impl Stream<Item = Res
 
 fn event(name: &str, data: &str) -> Event {
     Event::default().event(name).data(data)
-}
-
-fn unix_time_ms() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
-    elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }

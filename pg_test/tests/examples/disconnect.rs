@@ -1,89 +1,12 @@
 //! The same programs, disconnected from the server while somebody signs in: they catch up on it when they reconnect.
 
-use std::{
-    env,
-    io::{BufRead, BufReader, Read},
-    os::unix::process::CommandExt,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
-    thread::{self, JoinHandle},
-};
+use std::{env, path::Path, process::Command};
 
-use pg_presence_test::{Cluster, Database, Install, Presence, wait_for, wait_until};
+use pg_presence_test::{Cluster, Database, Install, Presence, wait_until};
 use uuid::Uuid;
 
+use crate::running::Running;
 use crate::{CLIENTS, node, python, rust, served, set_up_for_postgrest, with_connection};
-
-/// A running program, and its output so far.
-struct Running {
-    child: Child,
-    output: Arc<Mutex<Vec<String>>>,
-    readers: Vec<JoinHandle<()>>,
-}
-
-impl Running {
-    fn new(program: &mut Command) -> Running {
-        let mut child = program
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // In a process group of its own, so that the programs of a script end with it.
-            .process_group(0)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{program:?}: {error}"));
-        let output = Arc::new(Mutex::new(Vec::new()));
-        let streams: [Box<dyn Read + Send>; 2] = [
-            Box::new(child.stdout.take().expect("a pipe")),
-            Box::new(child.stderr.take().expect("a pipe")),
-        ];
-        let readers = streams.map(|stream| {
-            let output = Arc::clone(&output);
-            thread::spawn(move || {
-                for line in BufReader::new(stream).lines() {
-                    output.lock().unwrap().push(line.expect("UTF-8"));
-                }
-            })
-        });
-        Running {
-            child,
-            output,
-            readers: readers.into(),
-        }
-    }
-
-    fn output(&self) -> Vec<String> {
-        self.output.lock().unwrap().clone()
-    }
-
-    fn wait_for(&self, what: impl Fn(&str) -> bool) {
-        wait_until("a program to print it", || self.output().iter().any(|line| what(line)));
-    }
-
-    /// Waits until it exits successfully, and returns its output.
-    fn end(mut self) -> Vec<String> {
-        let status = wait_for("a program to end", || self.child.try_wait().unwrap());
-        for reader in self.readers.drain(..) {
-            reader.join().expect("its output");
-        }
-        let output = self.output();
-        assert!(status.success(), "{status}: {output:?}");
-        output
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("{:?}", self.output());
-        }
-        if let Ok(None) = self.child.try_wait() {
-            let kill = format!("kill -s TERM -- -{}", self.child.id());
-            let _ = Command::new("sh").args(["-c", &kill]).status();
-            let _ = self.child.wait();
-        }
-    }
-}
 
 /// Closes the connection on which the role follows the feed, and admits no new one until `meanwhile` returns.
 fn disconnect(database: &Database, role: &str, meanwhile: impl FnOnce()) {

@@ -1,9 +1,12 @@
 //! The programs of examples/clients, run unchanged: they exit once the feed has reported their own logout, so that they
 //! exit at all shows that their loop works. The modules are about the other examples.
 
+mod dashboard;
 mod disconnect;
 mod frameworks;
 mod monitoring;
+mod proxy;
+mod running;
 
 use std::fs;
 use std::os::unix::fs::symlink;
