@@ -16,12 +16,12 @@ const OWN: [&str; 4] = ["README.md", "docs/migration.md", "docs/recipes.md", "do
 
 #[test]
 fn every_block_of_the_readme_works_as_pasted() {
-    blocks::run(&Page::read("README.md"), &World::before_install());
+    blocks::run(&Page::read("README.md"), &World::empty());
 }
 
 #[test]
 fn every_step_of_a_migration_works_as_pasted() {
-    let world = World::before_install();
+    let world = World::with_application();
     // A table as applications have it: the token in it as it is, and rows in every state.
     world
         .connect()

@@ -1,4 +1,4 @@
-//! What the reader of a page has: a server, a database `app` with a table of users, and the roles that the pages name.
+//! What the reader of a page has: a server, a database `app`, and, except for the README, an application in it.
 
 use std::process::Command;
 
@@ -10,18 +10,20 @@ use crate::page::{Block, Page};
 /// The user that a JWT names.
 pub const USER: &str = "5d1f5c1e-6a4e-4f0e-9a43-0d3c7c2c6a11";
 
-/// Roles, a database, and an application's own tables, in which two users have worked before.
-const APPLICATION: [&str; 2] = [
-    "CREATE ROLE owner LOGIN;
-     CREATE ROLE app LOGIN;
-     CREATE ROLE web_user LOGIN;
-     CREATE ROLE web_anonymous LOGIN;
-     CREATE ROLE anon NOLOGIN;
+/// The roles that Supabase has.
+const SUPABASE: &str = "CREATE ROLE anon NOLOGIN;
      CREATE ROLE authenticated NOLOGIN;
      CREATE ROLE service_role NOLOGIN BYPASSRLS;
      CREATE ROLE authenticator LOGIN NOINHERIT;
-     GRANT anon, authenticated, service_role TO authenticator",
-    "CREATE SCHEMA app AUTHORIZATION owner;
+     GRANT anon, authenticated, service_role TO authenticator";
+
+/// The roles and tables of an application, which two users have used before.
+const APPLICATION: &str = "CREATE ROLE owner LOGIN;
+     CREATE ROLE app LOGIN;
+     CREATE ROLE web_user LOGIN;
+     CREATE ROLE web_anonymous LOGIN;
+     ALTER DATABASE app OWNER TO owner;
+     CREATE SCHEMA app AUTHORIZATION owner;
      CREATE TABLE app.users (
          id uuid PRIMARY KEY DEFAULT gen_random_uuid(), auth_id uuid, name text NOT NULL, tenant integer NOT NULL DEFAULT 1);
      CREATE TABLE app.members (id bigint PRIMARY KEY, name text NOT NULL);
@@ -33,33 +35,33 @@ const APPLICATION: [&str; 2] = [
      ALTER TABLE app.users OWNER TO owner;
      ALTER TABLE app.members OWNER TO owner;
      GRANT USAGE ON SCHEMA app TO app;
-     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA app TO app",
-];
+     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA app TO app";
 
 pub struct World {
     pub cluster: Cluster,
 }
 
 impl World {
-    /// A server that preloads the extension, with the application, and no extension yet.
-    pub fn before_install() -> World {
+    /// A server that preloads the extension, with an empty database: what somebody has who only begins.
+    pub fn empty() -> World {
         let cluster = Cluster::private(&[]);
-        let [roles, tables] = APPLICATION;
-        let run = |database: &str, sql: &str| {
-            let done = cluster.connect(database).batch_execute(sql);
-            done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-        };
-        run("postgres", roles);
-        // Alone, as it cannot be part of a transaction.
-        run("postgres", "CREATE DATABASE app OWNER owner");
-        run("app", tables);
+        for sql in [SUPABASE, "CREATE DATABASE app"] {
+            cluster.connect("postgres").batch_execute(sql).unwrap();
+        }
         World { cluster }
+    }
+
+    /// The same with an application in the database, and no extension yet.
+    pub fn with_application() -> World {
+        let world = World::empty();
+        world.connect().batch_execute(APPLICATION).unwrap();
+        world
     }
 
     /// The same after the chapter "Install" of the README has been followed, and with `app` a service, as in its chapter "In
     /// your application".
     pub fn installed() -> World {
-        let world = World::before_install();
+        let world = World::with_application();
         let readme = Page::read("README.md");
         let install = readme
             .blocks
