@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: paths, the PostgreSQL to use, and messages.
 #   root       the top of the clone
 #   PG_CONFIG  the PostgreSQL to build for: the one on the PATH, or else the distribution's, unless given

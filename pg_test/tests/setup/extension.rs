@@ -59,6 +59,7 @@ fn uninstall_says_what_remains() {
     for words in [
         "shared_preload_libraries",
         "does not start again",
+        "calls fail",
         "DROP EXTENSION pg_presence",
         "pg_presence.so",
     ] {

@@ -170,6 +170,28 @@ fn only_what_the_chosen_suites_need_is_installed() {
 }
 
 #[test]
+fn a_server_that_no_package_has_installed_gets_none_beside_it() {
+    let machine = Machine::new();
+    let config = machine.server(15, "15.18");
+    machine.headers(15);
+    let environment = [("SUITE", "roles"), ("PG_CONFIG", config.to_str().unwrap())];
+    let installed = machine
+        .run(&format!("{SETUP} tests"), &environment)
+        .installed()
+        .join(" ");
+    assert!(
+        installed.contains("sqlsmith") && !installed.contains("postgresql"),
+        "{installed}"
+    );
+    machine.package("postgresql-15", "15.18-0+deb12u1");
+    let installed = machine
+        .run(&format!("{SETUP} tests"), &environment)
+        .installed()
+        .join(" ");
+    assert!(installed.contains("postgresql-15-wal2json"), "{installed}");
+}
+
+#[test]
 fn where_versions_are_fetched_the_installed_server_gets_no_headers() {
     let machine = Machine::new();
     machine.packaged_server(15, "15.18");
