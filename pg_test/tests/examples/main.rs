@@ -2,6 +2,7 @@
 //! exit at all shows that their loop works. The modules are about the other examples.
 
 mod disconnect;
+mod docker;
 mod frameworks;
 mod monitoring;
 
