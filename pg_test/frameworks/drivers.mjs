@@ -1,5 +1,5 @@
-// What docs/frameworks.md says of node-postgres, Drizzle, TypeORM and Sequelize: the calls that fail, and the lines that
-// work.
+// What docs/frameworks.md says of node-postgres, Drizzle, TypeORM and Sequelize: the calls that fail, and the lines
+// that work.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -11,7 +11,8 @@ const documented = line => {
   assert(page.includes(line), `docs/frameworks.md does not show ${line}`)
   return line
 }
-const refused = (call, message) => assert.rejects(call, error => (error.cause ?? error).message.includes(message), message)
+const refused = (call, message) =>
+  assert.rejects(call, error => (error.cause ?? error).message.includes(message), message)
 const first = rows => Object.values(rows[0])[0]
 
 const connection = { host: process.env.PGHOST, username: process.env.PGUSER, database: process.env.PGDATABASE }
@@ -26,7 +27,8 @@ const drivers = {
     assert.deepEqual(await value('SELECT presence.heartbeat_many($1)', [session]), [])
     assert.equal(await value(documented('SELECT presence.is_online(presence.presence_id($1))'), 42), true)
     await refused(() => value('SELECT presence.is_online($1)', 42), 'invalid input syntax for type uuid: "42"')
-    await value('SELECT session_id FROM presence.start_session(user_key => $1, metadata => $2)', 'a', { device: 'phone' })
+    const start = 'SELECT session_id FROM presence.start_session(user_key => $1, metadata => $2)'
+    await value(start, 'a', { device: 'phone' })
   },
 
   async drizzle() {
@@ -56,7 +58,8 @@ const drivers = {
     const call = async (text, options) => first(await db.query(text, { type: QueryTypes.SELECT, ...options }))
     assert.equal(await call('SELECT presence.heartbeat(:id)', { replacements: { id: session } }), 'ok')
     const ids = [session]
-    await refused(() => call('SELECT presence.heartbeat_many(:ids)', { replacements: { ids } }), 'malformed array literal')
+    const list = () => call('SELECT presence.heartbeat_many(:ids)', { replacements: { ids } })
+    await refused(list, 'malformed array literal')
     documented('sequelize.query("SELECT presence.heartbeat_many($ids)", { bind: { ids } })')
     assert.deepEqual(await call('SELECT presence.heartbeat_many($ids)', { bind: { ids } }), [])
     const number = () => call('SELECT presence.is_online(:id)', { replacements: { id: 42 } })

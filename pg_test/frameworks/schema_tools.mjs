@@ -1,5 +1,5 @@
-// Tools that make the schema equal to a program's, beside the extension's tables. Afterwards the table of the program has
-// a new column, and presence_health() finds nothing to mend.
+// Tools that make the schema equal to a program's, beside the extension's tables. Afterwards the table of the program
+// has a new column, and presence_health() finds nothing to mend.
 
 import { execFileSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'

@@ -52,8 +52,10 @@ async fn run() -> Result<(), String> {
     }
 }
 
-/// Listens on PORT, or, when it is not set, on the first free port from [`DEFAULT_PORT`].
+/// Listens on PORT, or, when it is not set, on the first free port from [`DEFAULT_PORT`]; on the address HOST, or for this
+/// machine only.
 async fn listen() -> Result<TcpListener, String> {
+    let host = env::var("HOST").unwrap_or_else(|_| "127.0.0.1".to_owned());
     let ports = match env::var("PORT") {
         Ok(port) => {
             let port = port
@@ -65,7 +67,7 @@ async fn listen() -> Result<TcpListener, String> {
     };
     let first = *ports.start();
     for port in ports {
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+        if let Ok(listener) = TcpListener::bind((host.as_str(), port)).await {
             return Ok(listener);
         }
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pg_presence_test::{Cluster, Database, Install, Pooler, tools};
@@ -175,6 +176,64 @@ fn the_typescript_models_have_the_types_that_clients_rely_on() {
         .output()
         .unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
+/// The server of examples/dashboard, stopped when dropped.
+struct Dashboard {
+    process: Child,
+    address: String,
+    /// Open, as it prints every change.
+    _output: BufReader<ChildStdout>,
+}
+
+impl Dashboard {
+    fn new(database: &Database) -> Dashboard {
+        let mut schema = database.cluster.program("psql", &database.name);
+        schema
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-v", "password=unused"])
+            .stdin(fs::File::open(format!("{ROOT}/examples/dashboard/schema.sql")).unwrap())
+            .env("PGOPTIONS", "--client-min-messages=warning");
+        run(database, "postgres", &mut schema);
+        database.wait_until_served();
+        let cargo = |verb| {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args([verb, "--locked", "--quiet", "--package", "pg_presence_dashboard"]);
+            cargo.args(["--bin", "pg_presence_dashboard"]).current_dir(ROOT);
+            cargo
+        };
+        assert!(cargo("build").status().expect("cargo").success());
+        let mut server = cargo("run");
+        let mut process = with_connection(database, "dashboard", &mut server)
+            .env("PORT", "0")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cargo");
+        let mut address = String::new();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        output.read_line(&mut address).unwrap();
+        Dashboard {
+            process,
+            address: address.trim_end().to_owned(),
+            _output: output,
+        }
+    }
+}
+
+impl Drop for Dashboard {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn postgrest_js_calls_the_functions_of_a_server_that_answers_as_postgrest_does() {
+    // On a private server, as roles belong to the whole server.
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database_with(Install::None);
+    let dashboard = Dashboard::new(&database);
+    let mut program = node("supabase.mjs");
+    run(&database, "dashboard", program.env("ADDRESS", &dashboard.address));
 }
 
 /// Returns the columns that a type of database.types.ts has: whether each may be null.

@@ -3,6 +3,7 @@
 
 mod dashboard;
 mod disconnect;
+mod docker;
 mod frameworks;
 mod monitoring;
 mod proxy;
