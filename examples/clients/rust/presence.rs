@@ -61,7 +61,7 @@ async fn wait_for_status(events: &mut Receiver<Event>, user_id: &str, status: &s
                 eprintln!("disconnected: {reason}");
                 continue;
             }
-            Event::UpToDate | Event::Notified(_) => continue,
+            Event::UpToDate | Event::Notified { .. } => continue,
         };
         for change in changes.iter().filter(|change| change.user_id == user_id) {
             println!("status: {}", change.status);

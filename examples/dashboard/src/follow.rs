@@ -32,9 +32,9 @@ pub enum Event {
     Changed(Vec<Change>),
     /// The feed has been read to its end: after each connect, and every [`CATCH_UP_INTERVAL`].
     UpToDate,
-    /// A notification on one of the other channels, whose name this is. Notifications on these may be lost while the
-    /// connection is down: read what they are about after each [`Event::UpToDate`].
-    Notified(String),
+    /// A notification on one of the other channels. Notifications on these may be lost while the connection is down: read
+    /// what they are about after each [`Event::UpToDate`].
+    Notified { channel: String, payload: String },
     /// The connection is lost, for this reason; it is being re-established.
     Disconnected(String),
 }
@@ -122,7 +122,8 @@ impl Follower {
                 notification = notifications.recv() => match notification {
                     None => return Err("the server closed the connection".into()),
                     Some(other) if other.channel() != channel => {
-                        self.send(Event::Notified(other.channel().to_owned())).await;
+                        let (channel, payload) = (other.channel().to_owned(), other.payload().to_owned());
+                        self.send(Event::Notified { channel, payload }).await;
                     }
                     Some(notification) => if !self.apply(notification.payload()).await {
                         timeout(RESPONSE_TIMEOUT, self.catch_up(&client)).await??;

@@ -5,13 +5,17 @@
 //! - `follow`: a lossless stream of status changes over one connection; usable on its own
 //! - `live_users`: the users and their presence, in memory, shared by all browsers
 //! - `database`: one transaction per request, with the caller's role and claims
-//! - `routes`: the HTTP routes, and the stream of server-sent events
+//! - `routes`: the HTTP routes, which lead to `login`, `rpc` and `events`, the stream of server-sent events
 //! - `web/presence.js`: sessions and heartbeats in the browser; usable on its own
 //! - `web/users.js`: the page
 
 pub mod database;
 pub mod error;
+pub mod events;
 pub mod follow;
 pub mod live_users;
 pub mod log;
+pub mod login;
+pub mod request;
 pub mod routes;
+pub mod rpc;

@@ -12,7 +12,8 @@ use tokio_postgres::Config;
 use pg_presence_dashboard::database::Database;
 use pg_presence_dashboard::follow::follow;
 use pg_presence_dashboard::live_users::LiveUsers;
-use pg_presence_dashboard::routes::{AppState, routes};
+use pg_presence_dashboard::request::AppState;
+use pg_presence_dashboard::routes::routes;
 
 /// The first port to try when PORT is not set.
 const DEFAULT_PORT: u16 = 3001;
@@ -38,7 +39,7 @@ async fn run() -> Result<(), String> {
 
     let database = Arc::new(Database::new(config.clone()));
     let (sender, events) = mpsc::channel(64);
-    tokio::spawn(async move { follow(config, &["users"], sender).await });
+    tokio::spawn(async move { follow(config, &["users", "logins"], sender).await });
     let users = LiveUsers::start(database.clone(), events);
 
     println!("http://localhost:{}", address.port());

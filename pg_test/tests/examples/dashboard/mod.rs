@@ -2,6 +2,7 @@
 
 mod cuts;
 mod log;
+mod sign_out;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -210,5 +211,13 @@ impl Stream {
             let received = self.received.lock().unwrap();
             received.is_live && is_it(&received.users)
         });
+    }
+
+    fn has_ended(&self) -> bool {
+        self.received.lock().unwrap().has_ended
+    }
+
+    fn wait_until_ended(&self) {
+        wait_until("the stream to end", || self.has_ended());
     }
 }
