@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -57,6 +57,11 @@ impl Pooler {
             UnixStream::connect(pooler.dir.join(".s.PGSQL.6432")).is_ok()
         });
         pooler
+    }
+
+    /// The directory of the pooler's socket, for `host` in a connection string; the port is 6432.
+    pub fn socket_directory(&self) -> &Path {
+        &self.dir
     }
 
     /// Connects through the pooler. Use simple queries: not every version of PgBouncer supports prepared statements.

@@ -15,7 +15,7 @@ CONNECTION |= {"keepalives_idle": TIMEOUT, "keepalives_interval": TIMEOUT, "keep
 
 
 def query(db, sql, params=()):
-    """Returns the rows of a query. If the server does not answer in time, shuts the connection down: libpq has no such limit."""
+    """Returns the rows of a query. Shuts the connection down if there is no answer in time: libpq has no such limit."""
 
     def shut_down():
         with socket.socket(fileno=os.dup(db.fileno())) as connection:

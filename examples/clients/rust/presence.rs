@@ -5,21 +5,21 @@ use std::env;
 use std::pin::pin;
 use std::time::Duration;
 
+use pg_presence_dashboard::connect::{Tls, parse};
 use pg_presence_dashboard::follow::{Change, Event, follow};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::sleep;
-use tokio_postgres::{Config, NoTls};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let config: Config = env::var("DATABASE_URL")?.parse()?;
-    let (client, connection) = config.connect(NoTls).await?;
+    let config = parse(&env::var("DATABASE_URL")?)?;
+    let (client, connection) = config.connect(Tls::verified()).await?;
     tokio::spawn(connection);
 
     let (sender, mut events) = mpsc::channel(64);
-    tokio::spawn(async move { follow(config, &[], sender).await });
+    tokio::spawn(async move { follow(config, Tls::verified(), &[], sender).await });
     let user_id = "SELECT presence.presence_id('rust')::text";
     let user_id: String = client.query_one(user_id, &[]).await?.get(0);
 

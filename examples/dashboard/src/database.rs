@@ -7,8 +7,9 @@ use deadpool_postgres::{Client, Manager, ManagerConfig, Object, Pool, RecyclingM
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, NoTls, Row};
+use tokio_postgres::{Config, Row};
 
+use crate::connect::Tls;
 use crate::error::Error;
 
 const MAX_CONNECTIONS: usize = 8;
@@ -38,11 +39,13 @@ pub struct Database {
 
 impl Database {
     pub fn new(mut config: Config) -> Database {
-        config.application_name("dashboard");
+        if config.get_application_name().is_none() {
+            config.application_name("dashboard");
+        }
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
-        let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
+        let pool = Pool::builder(Manager::from_config(config, Tls::verified(), recycling))
             .runtime(Runtime::Tokio1)
             .max_size(MAX_CONNECTIONS)
             .wait_timeout(Some(CONNECT_TIMEOUT))

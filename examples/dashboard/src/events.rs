@@ -17,6 +17,7 @@ use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
 use futures_util::stream::{self, StreamExt};
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{sleep, timeout};
 
@@ -28,11 +29,12 @@ use crate::request::{AppState, cookie};
 /// How long the stream may be silent before it sends a ping; after three times as long the page reconnects.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a stream lasts. Browsers then open another, for which they must still be signed in.
-const STREAM_LIFETIME: Duration = Duration::from_secs(300);
+pub const STREAM_LIFETIME: Duration = Duration::from_secs(300);
 
 /// All users, then every change. Connecting takes one query, which authenticates the caller.
 pub async fn events(State(app): State<AppState>, headers: HeaderMap) -> Result<impl IntoResponse, Error> {
     let cookie = cookie(&headers)?.to_owned();
+    let place = app.streams.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
     // In this order, so that a login that ends meanwhile is noticed.
     let (snapshot, updates) = app.users.subscribe();
     let own_id = user_of(&app, &cookie).await?;
@@ -41,7 +43,12 @@ pub async fn events(State(app): State<AppState>, headers: HeaderMap) -> Result<i
         &json!({ "you": own_id, "server_time": unix_time_ms() }).to_string(),
     );
     let opening = stream::iter([hello, event("users", &snapshot)]);
-    let subscriber = Arc::new(Subscriber { app, cookie, own_id });
+    let subscriber = Arc::new(Subscriber {
+        app,
+        cookie,
+        own_id,
+        _place: place,
+    });
     let updates = stream::unfold(Some(updates), move |updates| {
         let subscriber = subscriber.clone();
         async move { subscriber.next(updates?).await }
@@ -61,6 +68,8 @@ struct Subscriber {
     app: AppState,
     cookie: String,
     own_id: String,
+    /// One of the streams that there may be, given back when this one ends.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Subscriber {

@@ -4,11 +4,14 @@
 //! - `schema.sql`: its tables, and the roles it uses
 //! - `follow`: a lossless stream of status changes over one connection; usable on its own
 //! - `live_users`: the users and their presence, in memory, shared by all browsers
+//! - `connect`: the connection string, and time limits
 //! - `database`: one transaction per request, with the caller's role and claims
+//! - `serve`: the limits of connections, and what a proxy in front must do
 //! - `routes`: the HTTP routes, which lead to `login`, `rpc` and `events`, the stream of server-sent events
 //! - `web/presence.js`: sessions and heartbeats in the browser; usable on its own
 //! - `web/users.js`: the page
 
+pub mod connect;
 pub mod database;
 pub mod error;
 pub mod events;
@@ -19,3 +22,4 @@ pub mod login;
 pub mod request;
 pub mod routes;
 pub mod rpc;
+pub mod serve;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::database::Caller;
 use crate::error::Error;
 use crate::log;
-use crate::request::{AppState, Body, COOKIE, cookie, parse};
+use crate::request::{AppState, Body, cookie, cookie_name, is_https, parse};
 
 /// The users to sign in as. A real application requires a name and a password instead.
 pub async fn users(State(app): State<AppState>) -> Result<Json<Vec<Value>>, Error> {
@@ -30,7 +30,7 @@ pub async fn log_in(State(app): State<AppState>, headers: HeaderMap, body: Body)
     let rows = app.database.query(Caller::Server, sql, &[&login.user_id]).await?;
     let cookie: Option<String> = rows.first().and_then(|row| row.get(0));
     let cookie = cookie.ok_or(Error::UserNotFound)?;
-    Ok(set_cookie(&cookie, 7 * 24 * 3600))
+    Ok(set_cookie(&headers, &cookie, 7 * 24 * 3600))
 }
 
 #[derive(Default, Deserialize)]
@@ -60,7 +60,7 @@ pub async fn log_out(State(app): State<AppState>, headers: HeaderMap, body: Body
             app.users.refresh(user_id.to_owned());
         }
     }
-    Ok(set_cookie("", 0))
+    Ok(set_cookie(&headers, "", 0))
 }
 
 async fn end_presence(app: &AppState, user_id: &str, logout: &Logout) -> Result<(), Error> {
@@ -74,7 +74,9 @@ async fn end_presence(app: &AppState, user_id: &str, logout: &Logout) -> Result<
     Ok(())
 }
 
-fn set_cookie(value: &str, max_age: u32) -> Response {
-    let cookie = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={max_age}");
+fn set_cookie(request: &HeaderMap, value: &str, max_age: u32) -> Response {
+    let name = cookie_name(request);
+    let secure = if is_https(request) { "; Secure" } else { "" };
+    let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={max_age}{secure}");
     ([(header::SET_COOKIE, cookie)], Json(json!({}))).into_response()
 }

@@ -1,6 +1,8 @@
 //! The server of examples/dashboard, as browsers and the database see it.
 
+mod connecting;
 mod cuts;
+mod limits;
 mod log;
 mod sign_out;
 
@@ -74,8 +76,17 @@ impl Dashboard {
     /// Starts it with this part of its connection string.
     fn start_with(database: &Database, server: &str) -> Dashboard {
         let url = format!("{server} user=dashboard dbname={}", database.name);
+        Dashboard::start_at(&url, &[])
+    }
+
+    fn start_at(url: &str, environment: &[(&str, &str)]) -> Dashboard {
         let mut program = Command::new(program());
-        let running = Running::new(program.env("DATABASE_URL", url).env("PORT", "0"));
+        program.env("DATABASE_URL", url).envs(environment.iter().copied());
+        Dashboard::run(&mut program)
+    }
+
+    fn run(program: &mut Command) -> Dashboard {
+        let running = Running::new(program.env("PORT", "0"));
         Dashboard {
             url: address(&running),
             running,
