@@ -15,8 +15,8 @@ use crate::error::Error;
 const MAX_CONNECTIONS: usize = 8;
 /// How long a request waits for a connection: for one that is idle, and for a new one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the server may work on a statement, and how long a request waits for the whole transaction. The second is for
-/// a server that does not answer at all, so it is longer.
+/// How long the server may work on a statement, and how long a request waits for the whole transaction. The second is
+/// for a server that does not answer at all, so it is longer.
 const STATEMENT_TIMEOUT: &str = "SET LOCAL statement_timeout = '8s'";
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 

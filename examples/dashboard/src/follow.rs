@@ -34,8 +34,8 @@ pub enum Event {
     Changed(Vec<Change>),
     /// The feed has been read to its end: after each connect, and every [`CATCH_UP_INTERVAL`].
     UpToDate,
-    /// A notification on one of the other channels. Notifications on these may be lost while the connection is down: read
-    /// what they are about after each [`Event::UpToDate`].
+    /// A notification on one of the other channels. Notifications on these may be lost while the connection is down:
+    /// read what they are about after each [`Event::UpToDate`].
     Notified { channel: String, payload: String },
     /// The connection is lost, for this reason; it is being re-established.
     Disconnected(String),
