@@ -44,10 +44,21 @@ CREATE FUNCTION app.user_of(cookie text) RETURNS uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
 AS $$ SELECT l.user_id FROM app.logins l WHERE l.digest = sha256(cookie::bytea) AND l.expires_at > now() $$;
 
--- Deletes the login, and those that have expired.
-CREATE FUNCTION app.log_out(cookie text) RETURNS void
+-- Deletes the login, or all logins of its user, and those that have expired. Returns the user who was signed in, or null.
+CREATE FUNCTION app.log_out(cookie text, everywhere boolean DEFAULT false) RETURNS uuid
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = ''
-AS $$ DELETE FROM app.logins l WHERE l.digest = sha256(cookie::bytea) OR l.expires_at <= now() $$;
+AS $$
+    WITH caller AS (SELECT app.user_of(cookie) AS user_id),
+         ended AS (DELETE FROM app.logins l USING caller c
+                    WHERE l.digest = sha256(cookie::bytea) OR l.expires_at <= now() OR everywhere AND l.user_id = c.user_id)
+    SELECT c.user_id FROM caller c
+$$;
+
+-- Closes the streams of logins that have ended: the notification makes the dashboard check the logins of the user again.
+CREATE FUNCTION app.notify_logins() RETURNS trigger LANGUAGE plpgsql SET search_path = ''
+AS $$ BEGIN PERFORM pg_notify('logins', user_id::text) FROM ended GROUP BY user_id; RETURN NULL; END $$;
+CREATE TRIGGER notify_logins AFTER DELETE ON app.logins REFERENCING OLD TABLE AS ended
+    FOR EACH STATEMENT EXECUTE FUNCTION app.notify_logins();
 
 -- The page also shows changes of this table: the notification makes the dashboard read it again.
 CREATE FUNCTION app.notify_users() RETURNS trigger LANGUAGE plpgsql SET search_path = ''

@@ -59,7 +59,7 @@ impl Pooler {
         pooler
     }
 
-    /// The directory of the pooler's socket, which is that of port 6432.
+    /// The directory of the pooler's socket, for `host` in a connection string; the port is 6432.
     pub fn socket_directory(&self) -> &Path {
         &self.dir
     }

@@ -2,6 +2,13 @@
 
 import pg from 'pg'
 
+// A connection that was cut silently is given up after these limits, in milliseconds.
+const limits = {
+  connectionTimeoutMillis: 10_000,
+  query_timeout: 10_000,
+  keepAlive: true,
+  keepAliveInitialDelayMillis: 10_000,
+}
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
 /**
@@ -19,7 +26,7 @@ export class Follower {
 
   async run() {
     while (!this.#isStopped) {
-      const client = new pg.Client()
+      const client = new pg.Client(limits)
       try {
         await this.#listen(client)
       } catch (error) {
@@ -105,7 +112,7 @@ export class Follower {
 
 // --- One session ---------------------------------------------------------------------------
 
-const pool = new pg.Pool()
+const pool = new pg.Pool(limits)
 pool.on('error', (error) => console.error(`disconnected: ${error.message}`)) // an idle connection, so no query fails
 const queryRow = async (sql, values) => (await pool.query(sql, values)).rows[0]
 const { own_id } = await queryRow("SELECT presence.presence_id('node') AS own_id")

@@ -1,11 +1,34 @@
 """A client in Python:  pip install -r requirements.txt && python presence.py"""
 
 import json
+import os
+import socket
 import threading
 import time
 
 import psycopg
 from psycopg.errors import SnapshotTooOld
+
+TIMEOUT = 10  # seconds until a connection that was cut silently is given up
+CONNECTION = {"autocommit": True, "connect_timeout": TIMEOUT}
+CONNECTION |= {"keepalives_idle": TIMEOUT, "keepalives_interval": TIMEOUT, "keepalives_count": 3}
+
+
+def query(db, sql, params=()):
+    """Returns the rows of a query. Shuts the connection down if there is no answer in time: libpq has no such limit."""
+
+    def shut_down():
+        with socket.socket(fileno=os.dup(db.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(TIMEOUT, shut_down)
+    timer.start()
+    try:
+        cursor = db.execute(sql, params)
+        return cursor.fetchall() if cursor.description else []
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 class Follower:
@@ -18,8 +41,8 @@ class Follower:
     def run(self):
         while not self.is_stopped:
             try:
-                with psycopg.connect(autocommit=True) as db:
-                    db.execute("LISTEN presence")
+                with psycopg.connect(**CONNECTION) as db:
+                    query(db, "LISTEN presence")
                     self.catch_up(db)
                     while not self.is_stopped:
                         self.listen(db)
@@ -60,7 +83,7 @@ class Follower:
         since = "SELECT seq, user_id::text, status::text FROM presence.changes_since(%s, %s)"
         try:
             while self.epoch:
-                rows = db.execute(since, (self.seq, self.epoch)).fetchall()
+                rows = query(db, since, (self.seq, self.epoch))
                 if not rows:
                     break
                 for row in rows:
@@ -68,21 +91,22 @@ class Follower:
                 self.seq = rows[-1][0]
         except SnapshotTooOld:
             self.epoch = None  # the position is too old, or of another epoch
-        epoch, seq = db.execute("SELECT epoch, seq FROM presence.presence_cursor()").fetchone()
+        ((epoch, seq),) = query(db, "SELECT epoch, seq FROM presence.presence_cursor()")
         if epoch == self.epoch and seq >= self.seq:
             return
         # Start over. Also if the known seq is beyond the end of the feed, as after a forged notification: changes up to
         # it would be missed.
+        rows = query(db, "SELECT seq, user_id::text, status::text FROM presence.user_presence")
         self.epoch, self.seq = epoch, seq
         self.users.clear()
-        for row in db.execute("SELECT seq, user_id::text, status::text FROM presence.user_presence"):
+        for row in rows:
             self.apply_change(*row)
 
 
 def main():
     is_active, has_ended = threading.Event(), threading.Event()
-    with psycopg.connect(autocommit=True) as db:
-        (own_id,) = db.execute("SELECT presence.presence_id('python')::text").fetchone()
+    with psycopg.connect(**CONNECTION) as db:
+        ((own_id,),) = query(db, "SELECT presence.presence_id('python')::text")
 
         def on_status(user_id, status):
             if user_id != own_id:
@@ -96,18 +120,18 @@ def main():
         following.start()
 
         start = "SELECT session_id, heartbeat_ms FROM presence.start_session(user_key => 'python')"
-        session_id, heartbeat_ms = db.execute(start).fetchone()
+        ((session_id, heartbeat_ms),) = query(db, start)
         while True:
-            print("heartbeat:", *db.execute("SELECT presence.heartbeat(%s)", (session_id,)).fetchone())
+            print("heartbeat:", *query(db, "SELECT presence.heartbeat(%s)", (session_id,))[0])
             if is_active.wait(heartbeat_ms / 1000):
                 break
 
         online = "SELECT key, presence.is_online(presence.presence_id(key)) FROM unnest(%s::text[]) key"
-        for key, is_online in db.execute(online, (["python", "nobody"],)):
+        for key, is_online in query(db, online, (["python", "nobody"],)):
             print(f"{key}: {'online' if is_online else 'offline'}")
 
         has_ended.set()
-        db.execute("SELECT presence.end_session(%s)", (session_id,))
+        query(db, "SELECT presence.end_session(%s)", (session_id,))
     following.join()
 
 

@@ -5,10 +5,10 @@ use std::env;
 use std::pin::pin;
 use std::time::Duration;
 
+use pg_presence_dashboard::connect::{Tls, parse};
 use pg_presence_dashboard::follow::{Change, Event, follow};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::sleep;
-use tokio_postgres::{Config, NoTls};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -16,12 +16,12 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> Result<(), BoxError> {
     let url = env::var("DATABASE_URL")
         .map_err(|_| "DATABASE_URL is not set: set it to something like postgresql://app:password@localhost/app")?;
-    let config: Config = url.parse()?;
-    let (client, connection) = config.connect(NoTls).await?;
+    let config = parse(&url)?;
+    let (client, connection) = config.connect(Tls::verified()).await?;
     tokio::spawn(connection);
 
     let (sender, mut events) = mpsc::channel(64);
-    tokio::spawn(async move { follow(config, &[], sender).await });
+    tokio::spawn(async move { follow(config, Tls::verified(), &[], sender).await });
     let user_id = "SELECT presence.presence_id('rust')::text";
     let user_id: String = client.query_one(user_id, &[]).await?.get(0);
 
@@ -63,7 +63,7 @@ async fn wait_for_status(events: &mut Receiver<Event>, user_id: &str, status: &s
                 eprintln!("disconnected: {reason}");
                 continue;
             }
-            Event::UpToDate | Event::Notified(_) => continue,
+            Event::UpToDate | Event::Notified { .. } => continue,
         };
         for change in changes.iter().filter(|change| change.user_id == user_id) {
             println!("status: {}", change.status);

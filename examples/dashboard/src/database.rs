@@ -7,15 +7,16 @@ use deadpool_postgres::{Client, Manager, ManagerConfig, Object, Pool, RecyclingM
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, NoTls, Row};
+use tokio_postgres::{Config, Row};
 
+use crate::connect::Tls;
 use crate::error::Error;
 
 const MAX_CONNECTIONS: usize = 8;
 /// How long a request waits for a connection: for one that is idle, and for a new one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the server may work on a statement, and how long a request waits for the whole transaction. The second is for
-/// a server that does not answer at all, so it is longer.
+/// How long the server may work on a statement, and how long a request waits for the whole transaction. The second is
+/// for a server that does not answer at all, so it is longer.
 const STATEMENT_TIMEOUT: &str = "SET LOCAL statement_timeout = '8s'";
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -27,6 +28,8 @@ pub enum Caller<'a> {
     Anonymous,
     /// The user who signed in with this cookie.
     SignedIn(&'a str),
+    /// The user with this id, who is known to have been signed in.
+    User(&'a str),
 }
 
 /// A small connection pool, filled on demand.
@@ -36,11 +39,13 @@ pub struct Database {
 
 impl Database {
     pub fn new(mut config: Config) -> Database {
-        config.application_name("dashboard");
+        if config.get_application_name().is_none() {
+            config.application_name("dashboard");
+        }
         let recycling = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
-        let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
+        let pool = Pool::builder(Manager::from_config(config, Tls::verified(), recycling))
             .runtime(Runtime::Tokio1)
             .max_size(MAX_CONNECTIONS)
             .wait_timeout(Some(CONNECT_TIMEOUT))
@@ -87,12 +92,9 @@ async fn query(
                 .query_one("SELECT app.user_of($1)::text", &[&cookie])
                 .await?;
             let user_id: Option<String> = row.get(0);
-            let user_id = user_id.ok_or(Error::SignedOut)?;
-            Some((
-                "authenticated",
-                json!({ "sub": user_id, "role": "authenticated" }).to_string(),
-            ))
+            Some(("authenticated", claims(&user_id.ok_or(Error::SignedOut)?)))
         }
+        Caller::User(user_id) => Some(("authenticated", claims(user_id))),
     };
     if let Some((role, claims)) = identity {
         let act_as = "SELECT set_config('request.jwt.claims', $2, true), set_config('role', $1, true)";
@@ -101,4 +103,8 @@ async fn query(
     let rows = transaction.query(sql, params).await?;
     transaction.commit().await?;
     Ok(rows)
+}
+
+fn claims(user_id: &str) -> String {
+    json!({ "sub": user_id, "role": "authenticated" }).to_string()
 }

@@ -21,6 +21,10 @@ pub enum Error {
     /// The request is invalid, for this reason.
     BadRequest(&'static str),
     TooLarge,
+    /// The rest of the request has not arrived in time.
+    Incomplete,
+    /// There are too many streams already.
+    Busy,
     Database(tokio_postgres::Error),
     /// The database does not answer in time, or no connection to it is free.
     NoAnswer,
@@ -50,6 +54,14 @@ impl Error {
             Error::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The request is too large: the limit is 4 kB.",
+            ),
+            Error::Incomplete => (
+                StatusCode::REQUEST_TIMEOUT,
+                "The request did not arrive completely. Please try again.",
+            ),
+            Error::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many people are watching at the moment. Please try again shortly.",
             ),
             Error::NoAnswer => UNREACHABLE,
             Error::Database(error) => Error::of_database(error),

@@ -13,11 +13,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at, sleep, timeout};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, Config, Error, NoTls, Notification};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{AsyncMessage, Client, Config, Error, Notification, Socket};
 
 /// How often the feed is read even if no notification arrives.
 pub const CATCH_UP_INTERVAL: Duration = Duration::from_secs(30);
-/// How long the server may take to answer before the connection counts as lost.
+/// How long the server may take to connect, or to answer a query, before the connection counts as lost. TCP reports a
+/// connection that was cut silently late, or, behind a proxy, never.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause between two attempts to connect doubles from the first of these to the second.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -32,9 +34,9 @@ pub enum Event {
     Changed(Vec<Change>),
     /// The feed has been read to its end: after each connect, and every [`CATCH_UP_INTERVAL`].
     UpToDate,
-    /// A notification on one of the other channels, whose name this is. Notifications on these may be lost while the
-    /// connection is down: read what they are about after each [`Event::UpToDate`].
-    Notified(String),
+    /// A notification on one of the other channels. Notifications on these may be lost while the connection is down:
+    /// read what they are about after each [`Event::UpToDate`].
+    Notified { channel: String, payload: String },
     /// The connection is lost, for this reason; it is being re-established.
     Disconnected(String),
 }
@@ -58,7 +60,10 @@ struct Message {
 }
 
 /// Follows the feed, and listens to `channels` on the same connection, until the receiver of the events is dropped.
-pub async fn follow(config: Config, channels: &[&str], events: mpsc::Sender<Event>) {
+pub async fn follow<T>(config: Config, tls: T, channels: &[&str], events: mpsc::Sender<Event>)
+where
+    T: MakeTlsConnect<Socket, Stream: Send + 'static> + Clone,
+{
     let mut follower = Follower {
         epoch: None,
         seq: 0,
@@ -68,7 +73,7 @@ pub async fn follow(config: Config, channels: &[&str], events: mpsc::Sender<Even
     let mut delay = MIN_RETRY_DELAY;
     while !follower.events.is_closed() {
         let started = Instant::now();
-        let reason = match follower.run(&config, channels).await {
+        let reason = match follower.run(&config, tls.clone(), channels).await {
             Ok(()) => return,
             Err(error) => error.to_string(),
         };
@@ -102,8 +107,11 @@ impl Follower {
 
     /// Connects and follows the feed. Returns `Ok` when the receiver of the events is gone, and an error when the
     /// connection is.
-    async fn run(&mut self, config: &Config, channels: &[&str]) -> Result<(), BoxError> {
-        let (client, mut connection) = timeout(RESPONSE_TIMEOUT, config.connect(NoTls)).await??;
+    async fn run<T>(&mut self, config: &Config, tls: T, channels: &[&str]) -> Result<(), BoxError>
+    where
+        T: MakeTlsConnect<Socket, Stream: Send + 'static>,
+    {
+        let (client, mut connection) = timeout(RESPONSE_TIMEOUT, config.connect(tls)).await??;
         let (sender, mut notifications) = mpsc::unbounded_channel::<Notification>();
         // Aborts its task when it is dropped; the task of a connection that is cut would wait for an answer for ever.
         let mut tasks = JoinSet::new();
@@ -115,20 +123,21 @@ impl Follower {
             }
         });
         let channel = timeout(RESPONSE_TIMEOUT, listen(&client, channels)).await??;
-        timeout(RESPONSE_TIMEOUT, self.catch_up(&client)).await??;
+        self.catch_up(&client).await?;
         let mut interval = interval_at(Instant::now() + CATCH_UP_INTERVAL, CATCH_UP_INTERVAL);
         while !self.events.is_closed() {
             tokio::select! {
                 notification = notifications.recv() => match notification {
                     None => return Err("the server closed the connection".into()),
                     Some(other) if other.channel() != channel => {
-                        self.send(Event::Notified(other.channel().to_owned())).await;
+                        let (channel, payload) = (other.channel().to_owned(), other.payload().to_owned());
+                        self.send(Event::Notified { channel, payload }).await;
                     }
                     Some(notification) => if !self.apply(notification.payload()).await {
-                        timeout(RESPONSE_TIMEOUT, self.catch_up(&client)).await??;
+                        self.catch_up(&client).await?;
                     }
                 },
-                _ = interval.tick() => timeout(RESPONSE_TIMEOUT, self.catch_up(&client)).await??,
+                _ = interval.tick() => self.catch_up(&client).await?,
             }
         }
         Ok(())
@@ -166,10 +175,10 @@ impl Follower {
     }
 
     /// Reads the changes since the last one known or, where that is not possible, everybody's status.
-    async fn catch_up(&mut self, client: &Client) -> Result<(), Error> {
+    async fn catch_up(&mut self, client: &Client) -> Result<(), BoxError> {
         let since = format!("SELECT {COLUMNS} FROM presence.changes_since($1, $2)");
         while let Some(epoch) = &self.epoch {
-            match client.query(&since, &[&self.seq, epoch]).await {
+            match timeout(RESPONSE_TIMEOUT, client.query(&since, &[&self.seq, epoch])).await? {
                 Ok(rows) => {
                     let Some(last) = rows.last() else { break };
                     let seq = last.get(0);
@@ -179,11 +188,11 @@ impl Follower {
                     self.seq = seq;
                 }
                 Err(error) if error.code() == Some(&SqlState::SNAPSHOT_TOO_OLD) => self.epoch = None,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         let cursor = "SELECT epoch, seq FROM presence.presence_cursor()";
-        let cursor = client.query_one(cursor, &[]).await?;
+        let cursor = timeout(RESPONSE_TIMEOUT, client.query_one(cursor, &[])).await??;
         let (epoch, seq) = (cursor.get(0), cursor.get(1));
         // A seq beyond the end of the feed came from a forged notification: changes up to it would be missed.
         if self.epoch.is_none() || seq < self.seq {
@@ -194,9 +203,10 @@ impl Follower {
     }
 
     /// Reads everybody's status. The cursor has been read before that, so that no change in between is missed.
-    async fn start_over(&mut self, client: &Client, epoch: String, seq: i64) -> Result<(), Error> {
+    async fn start_over(&mut self, client: &Client, epoch: String, seq: i64) -> Result<(), BoxError> {
         let everybody = format!("SELECT {COLUMNS} FROM presence.user_presence");
-        let everybody: Vec<_> = client.query(&everybody, &[]).await?.iter().map(change).collect();
+        let everybody = timeout(RESPONSE_TIMEOUT, client.query(&everybody, &[])).await??;
+        let everybody: Vec<_> = everybody.iter().map(change).collect();
         self.users = everybody.iter().map(|user| (user.user_id.clone(), user.seq)).collect();
         self.seq = seq;
         self.epoch = Some(epoch);

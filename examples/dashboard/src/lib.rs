@@ -4,14 +4,22 @@
 //! - `schema.sql`: its tables, and the roles it uses
 //! - `follow`: a lossless stream of status changes over one connection; usable on its own
 //! - `live_users`: the users and their presence, in memory, shared by all browsers
+//! - `connect`: the connection string, and time limits
 //! - `database`: one transaction per request, with the caller's role and claims
-//! - `routes`: the HTTP routes, and the stream of server-sent events
+//! - `serve`: the limits of connections, and what a proxy in front must do
+//! - `routes`: the HTTP routes, which lead to `login`, `rpc` and `events`, the stream of server-sent events
 //! - `web/presence.js`: sessions and heartbeats in the browser; usable on its own
 //! - `web/users.js`: the page
 
+pub mod connect;
 pub mod database;
 pub mod error;
+pub mod events;
 pub mod follow;
 pub mod live_users;
 pub mod log;
+pub mod login;
+pub mod request;
 pub mod routes;
+pub mod rpc;
+pub mod serve;

@@ -33,21 +33,23 @@ struct User {
     sessions: i64,
 }
 
-/// An update for browsers, sent as one server-sent event.
+/// An update for the streams of all browsers.
 #[derive(Clone)]
-pub struct Update {
-    pub name: &'static str,
-    pub data: Arc<str>,
+pub enum Update {
+    /// A server-sent event.
+    Event { name: &'static str, data: Arc<str> },
+    /// A login of this user has ended: the streams of the user check theirs.
+    LoginEnded { user_id: String },
 }
 
 impl Update {
-    fn new(name: &'static str, data: &impl Serialize) -> Update {
-        let data = serde_json::to_string(data).expect("plain data");
-        Update {
-            name,
-            data: data.into(),
-        }
+    fn event(name: &'static str, data: &impl Serialize) -> Update {
+        Update::Event { name, data: json(data) }
     }
+}
+
+fn json(data: &impl Serialize) -> Arc<str> {
+    serde_json::to_string(data).expect("plain data").into()
 }
 
 pub struct LiveUsers {
@@ -67,16 +69,18 @@ struct State {
     /// When all of them were last read, in milliseconds since 1970: without the changes that follow, what browsers show
     /// is of then.
     read_at: Option<u64>,
+    /// All this as browsers are sent it, until it changes.
+    snapshot: Option<Arc<str>>,
 }
 
 impl State {
-    fn snapshot(&self) -> Update {
-        let users: Vec<_> = self.users.values().collect();
-        let since = self.read_at.filter(|_| !self.is_live);
-        Update::new(
-            "users",
-            &json!({ "users": users, "is_live": self.is_live, "since": since }),
-        )
+    fn snapshot(&mut self) -> Arc<str> {
+        let snapshot = self.snapshot.get_or_insert_with(|| {
+            let users: Vec<_> = self.users.values().collect();
+            let since = self.read_at.filter(|_| !self.is_live);
+            json(&json!({ "users": users, "is_live": self.is_live, "since": since }))
+        });
+        snapshot.clone()
     }
 }
 
@@ -94,9 +98,9 @@ impl LiveUsers {
         users
     }
 
-    /// Returns all users, and a receiver of every update after that.
-    pub fn subscribe(&self) -> (Update, broadcast::Receiver<Update>) {
-        let state = self.state();
+    /// Returns all users, as the data of an event, and a receiver of every update after that.
+    pub fn subscribe(&self) -> (Arc<str>, broadcast::Receiver<Update>) {
+        let mut state = self.state();
         (state.snapshot(), self.updates.subscribe())
     }
 
@@ -147,8 +151,11 @@ impl LiveUsers {
                 });
                 stale.all = true;
             }
+            Event::Notified { channel, payload } if channel == "logins" => {
+                let _ = self.updates.send(Update::LoginEnded { user_id: payload });
+            }
             // The only other channel is that of the users table.
-            Event::Notified(_) | Event::UpToDate => stale.all = true,
+            Event::Notified { .. } | Event::UpToDate => stale.all = true,
             Event::Changed(changes) => {
                 for change in changes {
                     self.log(&change);
@@ -176,7 +183,9 @@ impl LiveUsers {
             state.users = rows.iter().map(user).map(|user| (user.id.clone(), user)).collect();
             state.is_live = state.is_following;
             state.read_at = Some(at);
-            let _ = self.updates.send(state.snapshot());
+            state.snapshot = None;
+            let data = state.snapshot();
+            let _ = self.updates.send(Update::Event { name: "users", data });
             return Ok(());
         }
         // Ids that are not in the table are skipped; a notification of the table announces new users.
@@ -190,7 +199,8 @@ impl LiveUsers {
             let mut state = self.state();
             for user in rows.iter().map(user) {
                 if state.users.get(&user.id) != Some(&user) {
-                    let _ = self.updates.send(Update::new("user", &user));
+                    state.snapshot = None;
+                    let _ = self.updates.send(Update::event("user", &user));
                     state.users.insert(user.id.clone(), user);
                 }
             }
@@ -206,9 +216,10 @@ impl LiveUsers {
     fn disconnected(&self) {
         let mut state = self.state();
         if std::mem::take(&mut state.is_live) {
+            state.snapshot = None;
             let _ = self
                 .updates
-                .send(Update::new("disconnected", &json!({ "since": state.read_at })));
+                .send(Update::event("disconnected", &json!({ "since": state.read_at })));
         }
     }
 

@@ -1,5 +1,5 @@
-//! The log, on standard output and standard error. A thread of its own writes it, so that nobody waits for whoever reads
-//! it: what does not fit into the queue is dropped, and counted.
+//! The log, on standard output and standard error. A thread of its own writes it, so that nobody waits for whoever
+//! reads it: what does not fit into the queue is dropped, and counted.
 
 use std::io::{Write, stderr, stdout};
 use std::sync::LazyLock;

@@ -1,4 +1,8 @@
 //! Serves the dashboard. `lib.rs` is the guide to the program.
+//!
+//! - `DATABASE_URL`: the database, directly or through a pooler
+//! - `DIRECT_URL`: the database, for the connection that listens, where `DATABASE_URL` is a pooler
+//! - `PORT`: the port, of this machine only
 
 use std::env;
 use std::process::ExitCode;
@@ -6,13 +10,16 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_postgres::Config;
 
+use pg_presence_dashboard::connect::{self, Tls};
 use pg_presence_dashboard::database::Database;
 use pg_presence_dashboard::follow::follow;
 use pg_presence_dashboard::live_users::LiveUsers;
-use pg_presence_dashboard::routes::{AppState, routes};
+use pg_presence_dashboard::request::AppState;
+use pg_presence_dashboard::routes::routes;
+use pg_presence_dashboard::serve::{max_connections, serve};
 
 /// The first port to try when PORT is not set.
 const DEFAULT_PORT: u16 = 3001;
@@ -29,27 +36,42 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), String> {
-    let config: Config = env::var("DATABASE_URL")
-        .map_err(|_| "DATABASE_URL is not set: set it to something like postgresql://dashboard:…@localhost/app")?
-        .parse()
-        .map_err(|error| format!("DATABASE_URL is not a valid connection string: {error}"))?;
+    let config = config_of("DATABASE_URL")?
+        .ok_or("DATABASE_URL is not set: set it to something like postgresql://dashboard:…@localhost/app")?;
+    let direct = config_of("DIRECT_URL")?.unwrap_or_else(|| config.clone());
+    let max_connections = max_connections()?;
     let listener = listen().await?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
 
-    let database = Arc::new(Database::new(config.clone()));
+    let database = Arc::new(Database::new(config));
     let (sender, events) = mpsc::channel(64);
-    tokio::spawn(async move { follow(config, &["users"], sender).await });
+    tokio::spawn(async move { follow(direct, Tls::verified(), &["users", "logins"], sender).await });
     let users = LiveUsers::start(database.clone(), events);
+    // Other requests always find a place.
+    let streams = Arc::new(Semaphore::new(max_connections * 3 / 4));
 
     println!("http://localhost:{}", address.port());
-    let server = axum::serve(listener, routes(AppState { database, users }));
+    let routes = routes(AppState {
+        database,
+        users,
+        streams,
+    });
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     tokio::select! {
-        result = server => result.map_err(|error| error.to_string()),
+        never = serve(listener, routes, max_connections) => match never {},
         // Do not wait for open streams, which have no end: browsers reconnect to the next process.
         _ = tokio::signal::ctrl_c() => Ok(()),
         _ = terminate.recv() => Ok(()),
     }
+}
+
+/// Returns the connection string in an environment variable.
+fn config_of(name: &str) -> Result<Option<Config>, String> {
+    let Ok(url) = env::var(name) else { return Ok(None) };
+    let config = connect::parse(&url);
+    config
+        .map(Some)
+        .map_err(|error| format!("{name} is not a valid connection string: {error}"))
 }
 
 /// Listens on PORT, or, when it is not set, on the first free port from [`DEFAULT_PORT`]; on the address HOST, or for this

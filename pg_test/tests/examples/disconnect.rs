@@ -1,10 +1,12 @@
-//! The same programs, disconnected from the server while somebody signs in: they catch up on it when they reconnect.
+//! The same programs, disconnected from the server while somebody signs in: they catch up on it when they reconnect. Also
+//! if nobody tells them, because the connection was cut silently.
 
 use std::{env, path::Path, process::Command};
 
 use pg_presence_test::{Cluster, Database, Install, Presence, wait_until};
 use uuid::Uuid;
 
+use crate::proxy::{Cut, Proxy};
 use crate::running::Running;
 use crate::{CLIENTS, node, python, rust, served, set_up_for_postgrest, with_connection};
 
@@ -23,10 +25,15 @@ fn disconnect(database: &Database, role: &str, meanwhile: impl FnOnce()) {
     database.run(&format!("ALTER ROLE {role} LOGIN"));
 }
 
-/// Runs a program that follows the feed before the worker has written its login, and is disconnected while the worker
-/// writes it.
-fn disconnect_before_its_login_is_written(name: &str, program: impl FnOnce() -> Command) {
+/// Runs a program that follows the feed before the worker has written its login, and loses its connection while the worker
+/// writes it: `lose` does that, calls the function it is given, and lets the program connect again.
+fn lose_the_connection(
+    name: &str,
+    program: impl FnOnce() -> Command,
+    lose: impl FnOnce(&Database, &str, &Proxy, &Running, &mut dyn FnMut()),
+) {
     let database = served();
+    let proxy = Proxy::new(database.cluster);
     let service = database.service();
     let mut blocker = database.connect();
     let mut waiting = blocker.transaction().unwrap();
@@ -35,7 +42,16 @@ fn disconnect_before_its_login_is_written(name: &str, program: impl FnOnce() -> 
         .batch_execute("LOCK TABLE presence.presence_changes IN SHARE MODE")
         .unwrap();
     let mut program = program();
-    let running = Running::new(with_connection(&database, &service, &mut program));
+    let url = format!(
+        "host=127.0.0.1 port={} user={service} dbname={}",
+        proxy.port, database.name
+    );
+    let running = Running::new(
+        with_connection(&database, &service, &mut program)
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", proxy.port.to_string())
+            .env("DATABASE_URL", url),
+    );
     let mut reader = database.connect();
     let user: Uuid = reader
         .query_one("SELECT presence.presence_id($1)", &[&name])
@@ -47,8 +63,9 @@ fn disconnect_before_its_login_is_written(name: &str, program: impl FnOnce() -> 
         let follows = reader.query_one(sql, &[&service]).unwrap().get::<_, i64>(0) == 1;
         follows && reader.is_online(user)
     });
-    disconnect(&database, &service, || {
-        waiting.commit().unwrap();
+    let mut waiting = Some(waiting);
+    lose(&database, &service, &proxy, &running, &mut || {
+        waiting.take().expect("one call").commit().unwrap();
         reader.wait_for_written(user, true);
     });
     let output = running.end();
@@ -58,6 +75,22 @@ fn disconnect_before_its_login_is_written(name: &str, program: impl FnOnce() -> 
     );
     let statuses: Vec<_> = output.iter().filter(|line| line.starts_with("status: ")).collect();
     assert_eq!(statuses, ["status: active", "status: inactive"], "{output:?}");
+}
+
+fn disconnect_before_its_login_is_written(name: &str, program: impl FnOnce() -> Command) {
+    lose_the_connection(name, program, |database, service, _, _, meanwhile| {
+        disconnect(database, service, meanwhile);
+    });
+}
+
+/// The same, but the connection is cut silently, and so are new ones on which it listens until it has noticed.
+fn cut_before_its_login_is_written(name: &str, program: impl FnOnce() -> Command) {
+    lose_the_connection(name, program, |_, _, proxy, running, meanwhile| {
+        proxy.cut(Cut::Listeners);
+        meanwhile();
+        running.wait_for(|line| line.starts_with("disconnected: "));
+        proxy.cut(Cut::Nothing);
+    });
 }
 
 #[test]
@@ -73,6 +106,21 @@ fn python_catches_up_on_changes_made_while_disconnected() {
 #[test]
 fn rust_catches_up_on_changes_made_while_disconnected() {
     disconnect_before_its_login_is_written("rust", rust);
+}
+
+#[test]
+fn node_notices_that_its_connection_was_cut_and_catches_up() {
+    cut_before_its_login_is_written("node", node);
+}
+
+#[test]
+fn python_notices_that_its_connection_was_cut_and_catches_up() {
+    cut_before_its_login_is_written("python", python);
+}
+
+#[test]
+fn rust_notices_that_its_connection_was_cut_and_catches_up() {
+    cut_before_its_login_is_written("rust", rust);
 }
 
 /// Asserts that an endless script prints who is online, who comes online, who comes online while it is disconnected, and who

@@ -15,6 +15,11 @@ pub struct Running {
     readers: Vec<JoinHandle<()>>,
 }
 
+/// Also if a test has failed meanwhile.
+fn lock(output: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
+    output.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Running {
     pub fn new(program: &mut Command) -> Running {
         let mut child = program
@@ -34,7 +39,7 @@ impl Running {
             let output = Arc::clone(&output);
             thread::spawn(move || {
                 for line in BufReader::new(stream).lines() {
-                    output.lock().unwrap().push(line.expect("UTF-8"));
+                    lock(&output).push(line.expect("UTF-8"));
                 }
             })
         });
@@ -46,13 +51,13 @@ impl Running {
     }
 
     pub fn output(&self) -> Vec<String> {
-        self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.output).clone()
     }
 
     /// Leaves what it prints in the pipe, until the result is dropped.
     pub fn stop_reading(&self) -> MutexGuard<'_, Vec<String>> {
         // The readers need it for each line.
-        self.output.lock().unwrap()
+        lock(&self.output)
     }
 
     pub fn wait_for(&self, what: impl Fn(&str) -> bool) {

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pg_presence_dashboard::connect::parse;
 use pg_presence_dashboard::database::{Caller, Database};
 use pg_presence_dashboard::error::Error;
 use tokio::time::sleep;
@@ -14,7 +15,7 @@ use tokio::time::sleep;
 #[tokio::main]
 async fn main() {
     let url = env::var("DATABASE_URL").expect("DATABASE_URL");
-    let database = Arc::new(Database::new(url.parse().expect("a connection string")));
+    let database = Arc::new(Database::new(parse(&url).expect("a connection string")));
     let users = loop {
         match database
             .query(

@@ -1,7 +1,10 @@
 //! The server of examples/dashboard, as browsers and the database see it.
 
+mod connecting;
 mod cuts;
+mod limits;
 mod log;
+mod sign_out;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -73,8 +76,17 @@ impl Dashboard {
     /// Starts it with this part of its connection string.
     fn start_with(database: &Database, server: &str) -> Dashboard {
         let url = format!("{server} user=dashboard dbname={}", database.name);
+        Dashboard::start_at(&url, &[])
+    }
+
+    fn start_at(url: &str, environment: &[(&str, &str)]) -> Dashboard {
         let mut program = Command::new(program());
-        let running = Running::new(program.env("DATABASE_URL", url).env("PORT", "0"));
+        program.env("DATABASE_URL", url).envs(environment.iter().copied());
+        Dashboard::run(&mut program)
+    }
+
+    fn run(program: &mut Command) -> Dashboard {
+        let running = Running::new(program.env("PORT", "0"));
         Dashboard {
             url: address(&running),
             running,
@@ -210,5 +222,13 @@ impl Stream {
             let received = self.received.lock().unwrap();
             received.is_live && is_it(&received.users)
         });
+    }
+
+    fn has_ended(&self) -> bool {
+        self.received.lock().unwrap().has_ended
+    }
+
+    fn wait_until_ended(&self) {
+        wait_until("the stream to end", || self.has_ended());
     }
 }

@@ -1,0 +1,88 @@
+//! Four of the extension's functions, under the paths and in the form that PostgREST would serve them.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio_postgres::types::ToSql;
+
+use crate::database::Caller;
+use crate::error::Error;
+use crate::request::{AppState, Body, cookie, parse};
+
+#[derive(Deserialize)]
+struct StartSession {
+    session_token: Option<String>,
+    metadata: Option<Value>,
+}
+
+pub async fn start_session(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Error> {
+    let args: StartSession = parse(&headers, body)?;
+    let sql = "SELECT to_json(s), presence.presence_user_id()::text
+               FROM presence.start_session(session_token => $1, metadata => $2) s";
+    call_signed_in(&app, &headers, sql, &[&args.session_token, &args.metadata]).await
+}
+
+#[derive(Deserialize)]
+struct Heartbeat {
+    session_id: String,
+}
+
+pub async fn heartbeat(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Error> {
+    let args: Heartbeat = parse(&headers, body)?;
+    let sql = "SELECT to_json(presence.heartbeat($1::text::uuid)), NULL";
+    call_signed_in(&app, &headers, sql, &[&args.session_id]).await
+}
+
+/// Calls a function as the signed-in user. The query returns its result, and the user to read again, if any.
+async fn call_signed_in(
+    app: &AppState,
+    headers: &HeaderMap,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<Json<Value>, Error> {
+    let rows = app
+        .database
+        .query(Caller::SignedIn(cookie(headers)?), sql, params)
+        .await?;
+    if let Some(user_id) = rows[0].get(1) {
+        app.users.refresh(user_id);
+    }
+    Ok(Json(rows[0].get(0)))
+}
+
+#[derive(Deserialize)]
+struct ByToken {
+    session_token: String,
+}
+
+/// Called by a page that closes.
+pub async fn release_session_by_token(
+    State(app): State<AppState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, Error> {
+    let args = parse(&headers, body)?;
+    let sql = "SELECT to_json(presence.release_session_by_token($1))";
+    call_anonymous(&app, sql, args).await
+}
+
+pub async fn end_session_by_token(
+    State(app): State<AppState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, Error> {
+    let args = parse(&headers, body)?;
+    let sql = "SELECT to_json(presence.end_session_by_token($1))";
+    call_anonymous(&app, sql, args).await
+}
+
+/// Calls a function that takes a session's token, and needs no cookie.
+async fn call_anonymous(app: &AppState, sql: &str, args: ByToken) -> Result<Json<Value>, Error> {
+    let rows = app
+        .database
+        .query(Caller::Anonymous, sql, &[&args.session_token])
+        .await?;
+    Ok(Json(rows[0].get(0)))
+}
