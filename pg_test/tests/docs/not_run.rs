@@ -10,8 +10,10 @@ enum Check {
     Make,
     /// Commands for an administrator of the machine: they have to be valid shell.
     Shell,
-    /// A picture, or output.
+    /// A picture, or the output of a program.
     Picture,
+    /// Code in another language, or for a program that is not here; a test of this file, in pg_test/, runs the like.
+    Like(&'static str),
 }
 
 /// The page, how the block begins, and how it is checked.
@@ -23,6 +25,22 @@ const NOT_RUN: &[(&str, &str, Check)] = &[
     ("docs/architecture.md", " clients            tables", Check::Picture),
     ("docs/architecture.md", "Header │ locks", Check::Picture),
     ("docs/glossary.md", "stateDiagram-v2", Check::Picture),
+    ("docs/frameworks.md", "ERROR:  function", Check::Picture),
+    (
+        "docs/frameworks.md",
+        "User.objects",
+        Check::Like("tests/examples/frameworks.rs"),
+    ),
+    (
+        "docs/frameworks.md",
+        "db.select",
+        Check::Like("tests/examples/frameworks.rs"),
+    ),
+    (
+        "docs/frameworks.md",
+        "User.select",
+        Check::Like("tests/examples/frameworks.rs"),
+    ),
     // `monitoring.rs` of the suite `examples` runs the exporter, `metrics.rs` of `server` reads the metrics.
     (
         "docs/monitoring.md",
@@ -43,7 +61,8 @@ pub fn check(page: &Page, block: &Block) -> bool {
     };
     let place = format!("{}:{}", page.name, block.line);
     match check {
-        Check::Picture => assert!(["text", "mermaid"].contains(&block.language.as_str()), "{place}"),
+        Check::Picture => assert!(["", "text", "mermaid"].contains(&block.language.as_str()), "{place}"),
+        Check::Like(file) => assert!(root().join("pg_test").join(file).exists(), "{place}: {file}"),
         Check::Shell => assert_is_shell(&place, block),
         Check::Make => {
             assert_is_shell(&place, block);
