@@ -7,7 +7,7 @@ import pg from 'pg'
 import { chromium } from 'playwright-core'
 import { currentTest, PATIENCE, until } from './framework.mjs'
 
-export const { PAGE, WEB, SHOTS } = process.env
+export const { PAGE, PACKAGE, SHOTS } = process.env
 const launchOptions = { executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] }
 const exec = promisify(execFile)
 
@@ -183,6 +183,16 @@ export async function launchBrowser() {
   const browser = await chromium.connect(server.wsEndpoint())
   currentTest().cleanups.push(() => server.kill())
   return { browser, kill: () => server.process().kill('SIGKILL') }
+}
+
+// Returns a function that waits for the beat which the page at a path sends some seconds after its start: a beat in progress
+// when the page is closed may arrive after the release.
+export function beatOf(page, path) {
+  let count = 0
+  page.on('response', (answer) => {
+    count += answer.url().endsWith('/rpc/heartbeat') && answer.request().headers().referer === PAGE + path
+  })
+  return () => until(`a beat of ${path}`, () => count)
 }
 
 // --- Cleaning up ---------------------------------------------------------------------------

@@ -6,9 +6,10 @@
 //! - `live_users`: the users and their presence, in memory, shared by all browsers
 //! - `database`: one transaction per request, with the caller's role and claims
 //! - `routes`: the HTTP routes, and the stream of server-sent events
-//! - `web/presence.js`: sessions and heartbeats in the browser; usable on its own
+//! - `assets`: the files of the pages, and the package `clients/js`: sessions and statuses in the browser
 //! - `web/users.js`: the page
 
+pub mod assets;
 pub mod database;
 pub mod error;
 pub mod follow;

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{sleep, timeout};
 
+use crate::assets::assets;
 use crate::database::{Caller, Database};
 use crate::error::Error;
 use crate::live_users::{LiveUsers, Update};
@@ -39,15 +40,7 @@ pub struct AppState {
 
 pub fn routes(state: AppState) -> Router {
     Router::new()
-        .route("/", asset("text/html", include_str!("../web/index.html")))
-        .route("/login", asset("text/html", include_str!("../web/login.html")))
-        .route("/style.css", asset("text/css", include_str!("../web/style.css")))
-        .route("/users.js", asset("text/javascript", include_str!("../web/users.js")))
-        .route("/login.js", asset("text/javascript", include_str!("../web/login.js")))
-        .route(
-            "/presence.js",
-            asset("text/javascript", include_str!("../web/presence.js")),
-        )
+        .merge(assets())
         .route("/api/users", get(users))
         .route("/api/login", post(log_in))
         .route("/api/logout", post(log_out))
@@ -64,20 +57,6 @@ pub fn routes(state: AppState) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(state)
-}
-
-fn asset(mime_type: &'static str, text: &'static str) -> axum::routing::MethodRouter<AppState> {
-    get(async move || {
-        let content_type = format!("{mime_type}; charset=utf-8");
-        let policy = "default-src 'self'; img-src 'self' data:; worker-src blob:; frame-ancestors 'none'";
-        let headers = [
-            (header::CONTENT_TYPE, content_type.as_str()),
-            (header::CONTENT_SECURITY_POLICY, policy),
-            (header::CACHE_CONTROL, "no-cache"),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        ];
-        (headers, text).into_response()
-    })
 }
 
 /// Parses a JSON body. Other content types are refused, because a form on another site could send them (CSRF).
@@ -110,7 +89,7 @@ type Body = Result<Bytes, BytesRejection>;
 
 /// The users to sign in as. A real application requires a name and a password instead.
 async fn users(State(app): State<AppState>) -> Result<Json<Vec<Value>>, Error> {
-    let sql = "SELECT json_build_object('id', id, 'name', name, 'title', title) FROM app.users ORDER BY name";
+    let sql = "SELECT json_build_object('id', id, 'name', name, 'title', title, 'is_simulated', is_simulated) FROM app.users ORDER BY name";
     let rows = app.database.query(Caller::Server, sql, &[]).await?;
     Ok(Json(rows.iter().map(|row| row.get(0)).collect()))
 }
@@ -226,20 +205,30 @@ async fn call_anonymous(app: &AppState, sql: &str, args: ByToken) -> Result<Json
 
 // --- The stream -----------------------------------------------------------------------------
 
-/// All users, then every change. Connecting takes one query, which authenticates the caller.
-async fn events(State(app): State<AppState>, headers: HeaderMap) -> Result<impl IntoResponse, Error> {
+/// All users, then every change; or, for a browser that no stream reaches and that asks for JSON, all users. This takes
+/// one query, which authenticates the caller.
+async fn events(State(app): State<AppState>, headers: HeaderMap) -> Result<Response, Error> {
     let sql = "SELECT presence.presence_user_id()::text";
     let rows = app
         .database
         .query(Caller::SignedIn(cookie(&headers)?), sql, &[])
         .await?;
     let own_id: String = rows[0].get(0);
-    let stream = event_stream(app.users, own_id);
-    let headers = [
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let response_headers = [
         (header::CACHE_CONTROL, "no-cache"),
+        (header::VARY, "Accept"),
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Sse::new(stream)))
+    if accepts.is_some_and(|value| value.starts_with("application/json")) {
+        let (snapshot, _) = app.users.subscribe();
+        let mut body: Value = serde_json::from_str(&snapshot.data).expect("JSON of our own");
+        body["you"] = own_id.into();
+        body["server_time"] = unix_time_ms().into();
+        return Ok((response_headers, Json(body)).into_response());
+    }
+    let stream = event_stream(app.users, own_id);
+    Ok((response_headers, Sse::new(stream)).into_response())
 }
 
 fn event_stream(users: Arc<LiveUsers>, own_id: String) -> impl Stream<Item = Result<Event, Infallible>> {
