@@ -47,7 +47,7 @@ for (const width of [1100, 390, 320]) {
     }
     assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= width)
     // A title does not make its row a page of its own.
-    assert.ok((await (await rowOf(page, users[0])).boundingBox()).height < 300)
+    assert.ok((await (await rowOf(page, users[0])).locator('.title').boundingBox()).height < 60)
     // The time of last seen stays in one line.
     const time = (await rowOf(page, users[1])).locator('time')
     assert.match(await time.textContent(), /ago$/)

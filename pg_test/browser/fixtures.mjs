@@ -130,9 +130,12 @@ export class Person {
 
   async sees(user, word, page = this.page) {
     const row = page.locator(`tr[data-user="${user.id}"]`)
-    await until(`${user.name} is ${word}`, async () => (await row.locator('.word').textContent().catch(() => '')) === word)
-    const isGreen = await row.locator('.status .dot.on').count()
-    if (Boolean(isGreen) !== (word === 'Active')) throw new Error(`${user.name} is ${word}, but the dot is not`)
+    const look = (row) => [row.querySelector('.word').textContent, row.querySelector('.status .dot').classList.contains('on')]
+    const shown = await until(`${user.name} is ${word}`, async () => {
+      const shown = (await row.count()) && (await row.evaluate(look).catch(() => null))
+      return shown && shown[0] === word && shown
+    })
+    if (shown[1] !== (word === 'Active')) throw new Error(`${user.name} is ${word}, but the dot is not`)
   }
 
   // Returns a function for the statuses of one user in the event stream from now on: whether they are online, each time that

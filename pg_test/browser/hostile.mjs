@@ -61,6 +61,15 @@ test('in connection mode beats go on where the policy of the page forbids worker
   assert.match(warnings.join(), /pg_presence: the page's policy allows no worker/)
 })
 
+test('a browser that prefers no language is shown times nevertheless', async () => {
+  const ana = await Person.create()
+  // As WebKit has it where the locale is C.
+  await ana.context.addInitScript(() => Object.defineProperty(navigator, 'languages', { value: ['C'] }))
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await page.getByText('now', { exact: true }).first().waitFor()
+})
+
 test('storage with something else in it is no obstacle', async () => {
   const ana = await Person.create()
   const page = await ana.signIn(await newUser())

@@ -184,7 +184,7 @@ test('it is installed from a path, and its types are those of the code', async (
   await bundle(dir)
 })
 
-test('a second tab takes over the heartbeats of the first, and each interval has one', async () => {
+test('four tabs that are due at the same time send one heartbeat for all', async () => {
   const ana = await Person.create()
   const first = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
@@ -213,5 +213,5 @@ test('a second tab takes over the heartbeats of the first, and each interval has
   const before = beats.length
   await untilBeatAfter(ana.user, 12)
   // Each would be four without the others.
-  assert.ok(beats.length - before <= 8, `${beats.length - before} beats in about three intervals`)
+  assert.ok(beats.length - before < 8, `${beats.length - before} beats in about three intervals`)
 })

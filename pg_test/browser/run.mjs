@@ -12,6 +12,7 @@ import './react.mjs'
 import './requests.mjs'
 import './hostile.mjs'
 import './appearance.mjs'
+import './firefox.mjs'
 import './scale.mjs'
 
 const CONCURRENCY = 3

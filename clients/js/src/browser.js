@@ -91,9 +91,9 @@ export const inTurn = (name, signal, work) => locked(name, { signal }, work, wor
 // other, so that `work` can find it done.
 export const inOneTab = (name, work) =>
   locked(name, { ifAvailable: true }, (lock) => lock && work(), async () => {
-    await new Promise((resolve) => setTimeout(resolve, Math.random() * 1000))
+    await new Promise((resolve) => setTimeout(resolve, Math.random() * 500))
     return work()
-  })
+  }).catch(() => {}) // the page is being left
 
 async function locked(name, options, work, workWithoutLock) {
   let hasRun = false

@@ -5,6 +5,7 @@ import { backOff, requester } from './request.js'
 
 const ACTIVITY_EVENTS = ['mousemove', 'mousedown', 'keydown', 'click', 'scroll', 'wheel', 'touchstart']
 const THROTTLE = 1000
+const FALLBACK = 1000 // how long to leave a beat to another tab
 const LATE_RELEASE = 5000 // how late the release of a closed page may arrive; less than its grace of 10 s
 
 export function keepSession(options = {}) {
@@ -146,9 +147,16 @@ export function keepSession(options = {}) {
   function tick() {
     if (isAway() || pendingBeat) return
     if (untilNextBeat() > 0) return schedule()
-    if (shouldBeat()) return heartbeat()
+    if (shouldBeat()) return beatForAll()
     const untilTimeout = Math.min(beatAt + session.timeout_ms - Date.now(), session.timeout_ms)
     untilTimeout > 0 ? timer.start(untilTimeout) : setStatus('timed_out')
+  }
+
+  // The same time has come in every tab; one beat is enough.
+  function beatForAll() {
+    // Should the other tab fail, or no message of it arrive.
+    timer.start(FALLBACK)
+    inOneTab(`${name}:beat`, () => untilNextBeat() === 0 && heartbeat())
   }
 
   // Activity older than the timeout, as from before the computer slept, does not count.

@@ -6,7 +6,7 @@ import { eventParser } from './event-stream.js'
 
 const FIRST_EVENT = 5000 // how long a stream may take to begin; after that something on the way holds it back
 const SILENCE = 15_000 // how long it may be silent after that
-const NO_STREAM = 300_000 // how long not to try a stream again that was held back
+const NO_STREAM = 60_000 // how long not to try a stream again that was held back
 const FOREVER = 2 ** 31 - 1
 
 export function watchPresence(options = {}) {

@@ -1,12 +1,12 @@
 // The table of users. It is made for many: a change touches one row, however many changes there are the rows are arranged
 // once a frame, only so many rows exist as somebody has scrolled to, and only those in view grow older.
 
-import { initials, language, now, plain, timeAgo } from './text.js'
+import { initials, language, languages, now, plain, timeAgo } from './text.js'
 
 const PAGE = 200 // how many rows are added at a time
 
 const $ = (id) => document.getElementById(id)
-const collator = new Intl.Collator(navigator.languages)
+const collator = new Intl.Collator(languages)
 
 const template = document.createElement('template')
 template.innerHTML = `
