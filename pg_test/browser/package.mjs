@@ -80,6 +80,21 @@ test('a clock that is set back does not stop the beats', async () => {
   await untilBeatAfter(ana.user, 3)
 })
 
+test('a clock that is set back while a beat is on its way does not stop them', async () => {
+  const ana = await Person.create()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  let isBack = false
+  await page.route('**/rpc/heartbeat', async (route) => {
+    const response = await route.fetch()
+    if (!isBack) await advanceClock(page, -3_600_000)
+    isBack = true
+    await route.fulfill({ response })
+  })
+  await until('set back', () => isBack)
+  await untilBeatAfter(ana.user, 3)
+})
+
 test('activity before the computer slept does not count as activity after it', async () => {
   const ana = await Person.create()
   const page = await ana.signIn(await newUser())

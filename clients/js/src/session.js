@@ -108,9 +108,10 @@ export function keepSession(options = {}) {
       if (answer !== 'ok') await start()
       if (isAway()) return
       retry.reset()
-      beatAt = sentAt
+      // Unless the clock was set back meanwhile.
+      beatAt = Math.min(sentAt, Date.now())
       // A little early: the rest of the interval is what tabs, and browsers that started at once, are spread over.
-      waitUntil(sentAt + 0.9 * session.heartbeat_ms)
+      waitFor(0.9 * session.heartbeat_ms - (Date.now() - beatAt))
       setStatus('live')
       tell({ beatAt, nextBeatAt: wait.until })
     } catch (error) {
@@ -121,14 +122,14 @@ export function keepSession(options = {}) {
       }
       // The activity has not been reported yet: the next beat does it.
       isActive = true
-      waitUntil(Date.now() + retry.next(error))
+      waitFor(retry.next(error))
       setStatus('failing')
       emit('error', error)
     }
   }
 
-  function waitUntil(at) {
-    wait = { until: at, ms: at - Date.now() }
+  function waitFor(ms) {
+    wait = { until: Date.now() + ms, ms }
   }
 
   function untilNextBeat() {
@@ -192,7 +193,7 @@ export function keepSession(options = {}) {
   // The computer woke up, the network is back, or the tab is visible again: do not wait for the retry delay. Hidden tabs
   // leave it to the visible one.
   function retryNow() {
-    if (retry.isFailing) waitUntil(Date.now() + (document.hidden ? Math.random() * 5000 : 0))
+    if (retry.isFailing) waitFor(document.hidden ? Math.random() * 5000 : 0)
     tick()
   }
   handle(window, 'online', retryNow)
@@ -237,9 +238,11 @@ export function keepSession(options = {}) {
       if (!isTokenReplaced()) endInThisTab('ended')
     } else if (data.nextBeatAt) {
       beatAt = Math.max(beatAt, data.beatAt)
-      if (data.nextBeatAt > wait.until) waitUntil(data.nextBeatAt)
       retry.reset()
-      if (session) setStatus('live')
+      if (session) {
+        if (data.nextBeatAt > wait.until) waitFor(Math.min(data.nextBeatAt - Date.now(), session.heartbeat_ms))
+        setStatus('live')
+      }
       // That beat also covers the activity in this tab.
       if (activeAt <= data.beatAt) isActive = false
       if (!pendingBeat) schedule()
