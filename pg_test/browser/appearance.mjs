@@ -172,7 +172,7 @@ for (const [name, options] of [
     await ana.sees(ben, 'Active')
     const check = async () => {
       // Colours that are changing are no colours to check.
-      await until('no animation', () => page.evaluate(() => document.getAnimations().every((animation) => animation.effect.getTiming().iterations === Infinity)))
+      await until('no animation', () => page.evaluate(() => !document.getAnimations().length))
       await page.evaluate(axe)
       const { violations } = await page.evaluate(() => window.axe.run())
       return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`)

@@ -14,6 +14,7 @@ alone('ten thousand users: the tab is idle when nothing changes, shows each chan
   await ana.sees(ana.user, 'Active')
   await until('everybody', async () => Number(await page.locator('#total').textContent()) >= USERS)
   ana.stopMoving()
+  await until('no animation', () => page.evaluate(() => !document.getAnimations().length))
   // Only some have a row.
   const rows = page.locator('tbody tr')
   assert.ok((await rows.count()) <= 400, `${await rows.count()} rows`)
