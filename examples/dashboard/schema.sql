@@ -19,7 +19,9 @@ CREATE SCHEMA app;
 CREATE TABLE app.users (
     id    uuid PRIMARY KEY DEFAULT gen_random_uuid(),
     name  text NOT NULL CHECK (length(name) BETWEEN 1 AND 100),
-    title text NOT NULL DEFAULT ''
+    title text NOT NULL DEFAULT '',
+    -- Comes and goes by itself in the demo.
+    is_simulated boolean NOT NULL DEFAULT false
 );
 
 -- Who is signed in. The browser has the cookie, the table only its digest.
@@ -91,3 +93,5 @@ INSERT INTO app.users (id, name, title) VALUES
     ('00000000-0000-4000-8000-000000000010', 'Jonas Weber',     'Support'),
     ('00000000-0000-4000-8000-000000000011', 'Kavya Raman',     'Data analyst'),
     ('00000000-0000-4000-8000-000000000012', 'Liam O’Sullivan', 'Operations');
+-- The first three are left to real people.
+UPDATE app.users SET is_simulated = id > '00000000-0000-4000-8000-000000000003';

@@ -7,7 +7,7 @@ import pg from 'pg'
 import { chromium } from 'playwright-core'
 import { currentTest, PATIENCE, until } from './framework.mjs'
 
-export const { PAGE, WEB, SHOTS } = process.env
+export const { PAGE, PACKAGE, SHOTS } = process.env
 const launchOptions = { executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] }
 const exec = promisify(execFile)
 
@@ -130,9 +130,12 @@ export class Person {
 
   async sees(user, word, page = this.page) {
     const row = page.locator(`tr[data-user="${user.id}"]`)
-    await until(`${user.name} is ${word}`, async () => (await row.locator('.word').textContent().catch(() => '')) === word)
-    const isGreen = await row.locator('.status .dot.on').count()
-    if (Boolean(isGreen) !== (word === 'Active')) throw new Error(`${user.name} is ${word}, but the dot is not`)
+    const look = (row) => [row.querySelector('.word').textContent, row.querySelector('.status .dot').classList.contains('on')]
+    const shown = await until(`${user.name} is ${word}`, async () => {
+      const shown = (await row.count()) && (await row.evaluate(look).catch(() => null))
+      return shown && shown[0] === word && shown
+    })
+    if (shown[1] !== (word === 'Active')) throw new Error(`${user.name} is ${word}, but the dot is not`)
   }
 
   // Returns a function for the statuses of one user in the event stream from now on: whether they are online, each time that
@@ -183,6 +186,16 @@ export async function launchBrowser() {
   const browser = await chromium.connect(server.wsEndpoint())
   currentTest().cleanups.push(() => server.kill())
   return { browser, kill: () => server.process().kill('SIGKILL') }
+}
+
+// Returns a function that waits for the beat which the page at a path sends some seconds after its start: a beat in progress
+// when the page is closed may arrive after the release.
+export function beatOf(page, path) {
+  let count = 0
+  page.on('response', (answer) => {
+    count += answer.url().endsWith('/rpc/heartbeat') && answer.request().headers().referer === PAGE + path
+  })
+  return () => until(`a beat of ${path}`, () => count)
 }
 
 // --- Cleaning up ---------------------------------------------------------------------------

@@ -4,8 +4,8 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 
 export const tests = []
 
-// The deadline of every wait, in milliseconds; long enough for the slowest machine.
-export const PATIENCE = 120_000
+// The deadline of every wait, in milliseconds; long enough for slow machines.
+export const PATIENCE = Math.max(120, Number(process.env.PATIENCE ?? 0)) * 1000
 
 // Tests mostly wait, so they run concurrently, except those registered with `alone`, which would disturb others.
 export function test(name, run) {
@@ -23,7 +23,7 @@ export const withTestState = (run) => testState.run({ people: [], cleanups: [], 
 // Prints a measurement that is not asserted.
 export const report = (text) => currentTest().reports.push(text)
 
-// Returns the first truthy result of `attempt`; fails with `what` if there is none in two minutes.
+// Returns the first truthy result of `attempt`; fails with `what` if there is none by then.
 export async function until(what, attempt) {
   const deadline = Date.now() + PATIENCE
   for (;;) {

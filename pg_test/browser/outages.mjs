@@ -17,7 +17,7 @@ alone('the page reports an unreachable database, and is up to date when it is ba
   await showsLive(page)
   leave()
   await pgCtl('stop', '--mode=fast')
-  await page.getByText('The database cannot be reached. What you see may be out of date').waitFor()
+  await page.getByText('The database cannot be reached. What you see is as of').waitFor()
   assert.equal(await page.locator('#stream-word').textContent(), 'Offline')
   // Nobody is signed out by this, or shown as signed out.
   await page.getByRole('button', { name: 'Log out' }).click()

@@ -17,6 +17,24 @@ test('users added, renamed and removed appear without a reload', async () => {
   await until('the row is gone', async () => (await row.count()) === 0)
 })
 
+test('a change of one user is sent as that user, not as everybody', async () => {
+  const ana = await Person.create()
+  await ana.signIn(await newUser())
+  const ben = await newUser('Ben the First')
+  await ana.sees(ben, 'Inactive')
+  await ana.page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        window.events = []
+        const stream = new EventSource('/api/events')
+        stream.addEventListener('user', ({ data }) => window.events.push(JSON.parse(data).name))
+        stream.addEventListener('users', resolve)
+      }),
+  )
+  await sql("UPDATE app.users SET name = 'Ben the Second' WHERE id = $1", [ben.id])
+  await until('the new name', () => ana.page.evaluate(() => window.events.includes('Ben the Second')))
+})
+
 test('a name is shown as text, whatever it contains', async () => {
   const ana = await Person.create()
   await ana.signIn(await newUser())
@@ -35,6 +53,8 @@ test('the time of last seen keeps counting', async () => {
   await ana.sees(ben, 'Active')
   await sql('SELECT presence.end_user_sessions($1)', [ben.id])
   const time = ana.page.locator(`tr[data-user="${ben.id}"] time`)
+  // Those out of view wait until they are in view.
+  await time.scrollIntoViewIfNeeded()
   const seconds = async () => Number((await time.textContent()).match(/^(\d+) seconds ago$/)?.[1])
   const first = await until('some seconds', seconds)
   await until('more seconds', async () => (await seconds()) > first)
@@ -75,7 +95,8 @@ alone('a screen reader finds a table with headings, and changes are announced', 
   await table.getByRole('row', { name: /Ben Spoken/ }).waitFor()
   await visit(ben)
   const announcements = page.locator('[aria-live=polite]')
-  await until('the announcement', async () => (await announcements.textContent()).includes('Ben Spoken is active'))
+  // The name is isolated, so that it cannot turn the sentence around.
+  await until('the announcement', async () => (await announcements.textContent()).includes('\u2068Ben Spoken\u2069 is active'))
 })
 
 test('the page fits a phone, and follows a dark colour scheme', async () => {
@@ -93,7 +114,7 @@ test('the page fits a phone, and follows a dark colour scheme', async () => {
 // A screenshot, for the README.
 alone('the screenshot of the page', async () => {
   const ana = await Person.create({ viewport: { width: 1000, height: 760 } })
-  await sql("DELETE FROM app.users WHERE title = 'Tester'")
+  await sql("DELETE FROM app.users WHERE id::text NOT LIKE '00000000-%'")
   const user = (number) => ({ id: `00000000-0000-4000-8000-0000000000${number}` })
   for (const number of ['01', '01', '02', '04', '08', '08', '11', '12']) await visit(user(number))
   const away = [['03', '4 minutes'], ['05', '26 minutes'], ['06', '3 hours'], ['09', '1 day'], ['10', '5 days']]

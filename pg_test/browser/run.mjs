@@ -1,20 +1,26 @@
-// Runs all tests, or those whose names contain the argument. The last line has the numbers of passed and failed tests.
+// Runs all tests, or those whose names contain one of the arguments. The last line has the numbers of passed and failed tests.
 
 import assert from 'node:assert/strict'
 import { setTimeout } from 'node:timers/promises'
 import { close, cleanUp, takeScreenshots } from './fixtures.mjs'
-import { currentTest, tests, withTestState } from './framework.mjs'
+import { currentTest, PATIENCE, tests, withTestState } from './framework.mjs'
 import './status.mjs'
 import './page.mjs'
 import './outages.mjs'
-import './modules.mjs'
+import './package.mjs'
+import './react.mjs'
+import './requests.mjs'
+import './hostile.mjs'
+import './appearance.mjs'
+import './firefox.mjs'
+import './scale.mjs'
 
 const CONCURRENCY = 3
 // Fails a test that waits for something without a deadline of its own.
-const DEADLINE = 300_000
+const DEADLINE = PATIENCE * 3
 
-const [part = ''] = process.argv.slice(2)
-const chosen = tests.filter(({ name }) => name.includes(part))
+const parts = process.argv.slice(2)
+const chosen = tests.filter(({ name }) => !parts.length || parts.some((part) => name.includes(part)))
 let passed = 0
 let failed = 0
 

@@ -91,7 +91,7 @@ test('two tabs are one session, and closing one leaves the user green', async ()
   const sessions = await sql('SELECT session_count AS n FROM presence.presence_of(ARRAY[$1::uuid])', [ana.user.id])
   assert.equal(Number(sessions[0].n), 1)
   await page.evaluate(() => {
-    window.others = new BroadcastChannel('presence')
+    window.others = new BroadcastChannel('pg_presence')
     window.others.onmessage = ({ data }) => (window.hasLeft ||= data.isLeaving)
   })
   // Nobody touches the other tab; its last beat is the one that undoes the release of the closed tab.
@@ -158,16 +158,20 @@ test('with many tabs the server stays reachable, and the visible one is up to da
   await first.waitForURL(/\/login$/)
 })
 
-test('signing in as another user in the same browser ends the former session', async () => {
+test('signing in as another user in another tab ends the former session, and the first tab says so at once', async () => {
   const ana = await Person.create()
   const page = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
   const ben = await newUser()
   const second = await ana.open('/login')
   await second.locator(`button[data-user="${ben.id}"]`).click()
+  // The first tab says so, and does not become Ben's until somebody wants that.
+  await page.getByText('Another user has signed in in another tab.').waitFor()
   await ana.sees(ben, 'Active', second)
   await expectChanges(ana.user, ['active started', 'inactive ended'])
-  // The first tab is Ben's now, too.
+  await page.getByRole('button', { name: 'Reload' }).click()
+  await ana.sees(ben, 'Active', page)
+  await until('the name', async () => (await page.locator('#own-name').textContent()) === ben.name)
   await second.getByRole('button', { name: 'Log out' }).click()
   await page.waitForURL(/\/login$/)
   await expectChanges(ben, ['active started', 'inactive ended'])
@@ -179,8 +183,7 @@ test('tabs that are restored together with an unusable token still share one ses
   await ana.sees(ana.user, 'Active')
   await page.goto(`${PAGE}/login`)
   await page.evaluate(() => {
-    localStorage.removeItem('presence:session')
-    localStorage.setItem('presence:token', 'the token of an ended session')
+    localStorage.setItem('pg_presence', JSON.stringify({ token: 'the token of an ended session' }))
   })
   const ended = 'SELECT presence.end_session(session_id) FROM presence.start_session(user_id => $1, session_token => $2)'
   await sql(ended, [ana.user.id, 'the token of an ended session'])
@@ -203,7 +206,10 @@ test('after signing out everywhere a reopened page shows the login, and one sign
   await page.waitForURL(/\/login$/)
   // Signing out everywhere may also happen while the login is shown.
   const [{ id }] = await sql('SELECT id FROM presence.user_sessions WHERE user_id = $1', [ana.user.id])
-  await page.evaluate((id) => localStorage.setItem('presence:session', id), id)
+  await page.evaluate((session_id) => {
+    const token = 'the token of an ended session'
+    localStorage.setItem('pg_presence', JSON.stringify({ token, session_id, identity: 'an earlier login' }))
+  }, id)
   await page.locator(`button[data-user="${ana.user.id}"]`).click()
   await ana.sees(ana.user, 'Active')
 })
@@ -213,7 +219,7 @@ test('a late message about the end of an earlier session does not end a later lo
   const page = await ana.signIn(await newUser())
   await ben.signIn(await newUser())
   await ben.sees(ana.user, 'Active')
-  await page.evaluate(() => new BroadcastChannel('presence').postMessage({ isEnded: true, token: 'of an earlier session' }))
+  await page.evaluate(() => new BroadcastChannel('pg_presence').postMessage({ isEnded: true, token: 'of an earlier session' }))
   await untilBeatAfter(ana.user, 2)
   assert.equal(page.url(), `${PAGE}/`)
   await expectChanges(ana.user, ['active started'])

@@ -11,12 +11,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
-use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{sleep, timeout};
@@ -28,12 +29,19 @@ use crate::request::{AppState, cookie};
 
 /// How long the stream may be silent before it sends a ping; after three times as long the page reconnects.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+const VARY: (header::HeaderName, &str) = (header::VARY, "Accept");
 /// How long a stream lasts. Browsers then open another, for which they must still be signed in.
 pub const STREAM_LIFETIME: Duration = Duration::from_secs(300);
 
-/// All users, then every change. Connecting takes one query, which authenticates the caller.
-pub async fn events(State(app): State<AppState>, headers: HeaderMap) -> Result<impl IntoResponse, Error> {
+/// All users, then every change; or, for a browser that no stream reaches and that asks for JSON, all users. This takes
+/// one query, which authenticates the caller.
+pub async fn events(State(app): State<AppState>, headers: HeaderMap) -> Result<Response, Error> {
     let cookie = cookie(&headers)?.to_owned();
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepts.is_some_and(|value| value.starts_with("application/json")) {
+        let own_id = user_of(&app, &cookie).await?;
+        return Ok(([VARY], Json(all_users(&app, own_id))).into_response());
+    }
     let place = app.streams.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
     // In this order, so that a login that ends meanwhile is noticed.
     let (snapshot, updates) = app.users.subscribe();
@@ -54,8 +62,17 @@ pub async fn events(State(app): State<AppState>, headers: HeaderMap) -> Result<i
         async move { subscriber.next(updates?).await }
     });
     let events = opening.chain(updates).map(Ok::<_, Infallible>);
-    let headers = [(header::HeaderName::from_static("x-accel-buffering"), "no")];
-    Ok((headers, Sse::new(events.take_until(sleep(STREAM_LIFETIME)))))
+    let headers = [VARY, (header::HeaderName::from_static("x-accel-buffering"), "no")];
+    Ok((headers, Sse::new(events.take_until(sleep(STREAM_LIFETIME)))).into_response())
+}
+
+/// What the first two events of a stream say.
+fn all_users(app: &AppState, own_id: String) -> Value {
+    let (snapshot, _) = app.users.subscribe();
+    let mut users: Value = serde_json::from_str(&snapshot).expect("JSON of our own");
+    users["you"] = own_id.into();
+    users["server_time"] = unix_time_ms().into();
+    users
 }
 
 async fn user_of(app: &AppState, cookie: &str) -> Result<String, Error> {

@@ -8,9 +8,10 @@
 //! - `database`: one transaction per request, with the caller's role and claims
 //! - `serve`: the limits of connections, and what a proxy in front must do
 //! - `routes`: the HTTP routes, which lead to `login`, `rpc` and `events`, the stream of server-sent events
-//! - `web/presence.js`: sessions and heartbeats in the browser; usable on its own
+//! - `assets`: the files of the pages, and the package `clients/js`: sessions and statuses in the browser
 //! - `web/users.js`: the page
 
+pub mod assets;
 pub mod connect;
 pub mod database;
 pub mod error;

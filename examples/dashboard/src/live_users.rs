@@ -74,6 +74,20 @@ struct State {
 }
 
 impl State {
+    /// Returns what browsers that are up to date have to be sent to know these users, if that is less than all of them.
+    fn differences(&self, users: &BTreeMap<String, User>) -> Option<Vec<Update>> {
+        let is_gone = |id| !users.contains_key(id);
+        if !(self.is_live && self.is_following) || self.users.keys().any(is_gone) {
+            return None;
+        }
+        let changed = users.values().filter(|user| self.users.get(&user.id) != Some(user));
+        let updates: Vec<_> = changed
+            .map(|user| Update::event("user", user))
+            .take(MAX_BEHIND / 2)
+            .collect();
+        (updates.len() < MAX_BEHIND / 2).then_some(updates)
+    }
+
     fn snapshot(&mut self) -> Arc<str> {
         let snapshot = self.snapshot.get_or_insert_with(|| {
             let users: Vec<_> = self.users.values().collect();
@@ -179,13 +193,20 @@ impl LiveUsers {
                  JOIN presence.presence_of(ARRAY(SELECT id FROM app.users)) p ON p.user_id = u.id"
             );
             let rows = self.database.query(Caller::Server, &sql, &[]).await?;
+            let users: BTreeMap<_, _> = rows.iter().map(user).map(|user| (user.id.clone(), user)).collect();
             let mut state = self.state();
-            state.users = rows.iter().map(user).map(|user| (user.id.clone(), user)).collect();
+            let differences = state.differences(&users);
+            state.users = users;
             state.is_live = state.is_following;
             state.read_at = Some(at);
             state.snapshot = None;
-            let data = state.snapshot();
-            let _ = self.updates.send(Update::Event { name: "users", data });
+            let updates = differences.unwrap_or_else(|| {
+                let data = state.snapshot();
+                vec![Update::Event { name: "users", data }]
+            });
+            for update in updates {
+                let _ = self.updates.send(update);
+            }
             return Ok(());
         }
         // Ids that are not in the table are skipped; a notification of the table announces new users.

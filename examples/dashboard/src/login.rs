@@ -14,7 +14,7 @@ use crate::request::{AppState, Body, cookie, cookie_name, is_https, parse};
 
 /// The users to sign in as. A real application requires a name and a password instead.
 pub async fn users(State(app): State<AppState>) -> Result<Json<Vec<Value>>, Error> {
-    let sql = "SELECT json_build_object('id', id, 'name', name, 'title', title) FROM app.users ORDER BY name";
+    let sql = "SELECT json_build_object('id', id, 'name', name, 'title', title, 'is_simulated', is_simulated) FROM app.users ORDER BY name";
     let rows = app.database.query(Caller::Server, sql, &[]).await?;
     Ok(Json(rows.iter().map(|row| row.get(0)).collect()))
 }

@@ -1,6 +1,6 @@
 // The login page: signs in as one of the users.
 
-import { afterLogin } from './presence.js'
+import { plain } from './text.js'
 
 const notice = document.querySelector('#notice')
 const list = document.querySelector('#user-list')
@@ -26,10 +26,20 @@ async function signIn(user_id) {
       headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify({ user_id }),
     })
-    afterLogin()
+    nameLogin(user_id)
     location.assign('/')
   } catch (error) {
     showNotice(error.message)
+  }
+}
+
+// Names this login for the users page, which cannot see the cookie: a page that finds the session of another login ends
+// that session. A real application has the ID of the login.
+function nameLogin(user_id) {
+  try {
+    localStorage.setItem('login', `${user_id} ${crypto.getRandomValues(new Uint32Array(2)).join('')}`)
+  } catch {
+    // No storage: the database alone tells users apart.
   }
 }
 
@@ -44,12 +54,16 @@ async function loadUsers() {
   }
 }
 
-function userItem({ id, name, title }) {
+function userItem({ id, name, title, is_simulated }) {
   const button = document.createElement('button')
   button.type = 'button'
   button.dataset.user = id
   const span = (className, textContent) => Object.assign(document.createElement('span'), { className, textContent })
-  button.append(span('name', name), span('muted', title))
+  const label = document.createElement('bdi')
+  label.className = 'name'
+  label.textContent = plain(name)
+  button.append(label, span('title muted', plain(title)))
+  if (is_simulated) button.append(span('badge', 'simulated'))
   button.addEventListener('click', () => signIn(id))
   const item = document.createElement('li')
   item.append(button)

@@ -1,226 +1,119 @@
-// The users page: shows who is online, as the event stream reports it.
+// The users page: keeps the session of who is signed in, and shows who is online.
 
-import { startPresence } from './presence.js'
+import { keepSession, watchPresence } from './pg-presence/index.js'
+import { isolated, plain } from './text.js'
+import { UserList } from './user-list.js'
 
 const $ = (id) => document.getElementById(id)
-const STREAM_TIMEOUT = 15_000 // the server sends something every 5 seconds
-const users = new Map() // by id: { user, row }
-let ownId = null
-let clockSkew = 0 // the server's clock minus the browser's
 
 // --- The session -------------------------------------------------------------------------------
 
-const presence = startPresence({
+let isLoggingOut = false
+
+const session = keepSession({
+  identity: storedLogin(),
   metadata: { page: 'users', agent: navigator.userAgent.slice(0, 200) },
-  onEnded: goToLogin,
+  onEnded: (reason) => (reason === 'replaced' ? showReplaced() : goToLogin()),
   onError: (error) => error.status && setNotice('presence', error.message),
-  onStatus: (status) => status === 'active' && setNotice('presence', ''),
+  onStatus: (status) => status === 'live' && setNotice('presence', ''),
 })
+
+// The login page has named this login.
+function storedLogin() {
+  try {
+    return localStorage.getItem('login')
+  } catch {
+    return null
+  }
+}
 
 $('logout').addEventListener('click', async () => {
-  try {
-    await presence.logout()
-  } catch (error) {
-    setNotice('logout', `You are still signed in. ${error.status ? error.message : 'The server cannot be reached.'}`)
-  }
+  isLoggingOut = true
+  const problem = await logOut()
+  isLoggingOut = !problem
+  if (problem) return setNotice('logout', `You are still signed in. ${problem}`)
+  // Signed out is what counts. If the session cannot be ended, leaving the page releases it.
+  await session.end().catch(() => {})
+  location.assign('/login')
 })
 
-async function goToLogin() {
+// Returns what keeps the user signed in.
+async function logOut() {
   const headers = { 'Content-Type': 'application/json' }
   const response = await fetch('/api/logout', { method: 'POST', headers, body: '{}' }).catch(() => null)
-  if (response?.ok) return location.assign('/login')
+  if (response?.ok) return ''
+  const { message } = (await response?.json().catch(() => null)) ?? {}
+  return message ?? 'The server cannot be reached.'
+}
+
+async function goToLogin() {
+  // The button does it.
+  if (isLoggingOut) return
+  if (!(await logOut())) return location.assign('/login')
   // The cookie is still valid: whoever opens the page next would be signed in.
   setNotice('logout', 'Signing out has not succeeded yet. Trying again…')
   setTimeout(goToLogin, 2000)
 }
 
-// --- The event stream ----------------------------------------------------------------------------
+function showReplaced() {
+  watch.stop()
+  setNotice('replaced', 'Another user has signed in in another tab. This page no longer updates.')
+  setStream('Signed out', false)
+}
+$('reload').addEventListener('click', () => location.reload())
 
-let stream, streamTimer, reconnectTimer
-let reconnectDelay = 500
+// --- Who is there --------------------------------------------------------------------------------
 
-// Browsers open at most six connections to a server, over all tabs; a stream holds one, so hidden tabs close it.
-function connect() {
-  disconnect()
-  if (document.hidden) return
-  const opened = (stream = new EventSource('/api/events'))
-  restartStreamTimer()
-  stream.onerror = async () => {
-    // An EventSource does not report why it failed, so send an ordinary request.
-    const response = await fetch('/api/events', { method: 'HEAD' }).catch(() => null)
-    if (stream !== opened) return
-    if (response?.status === 401) return goToLogin()
-    reconnect(response?.ok ? '' : `The ${response ? 'database' : 'server'} cannot be reached.`)
-  }
-  const on = (name, handle) =>
-    stream.addEventListener(name, ({ data }) => {
-      restartStreamTimer()
-      handle(JSON.parse(data))
-    })
-  on('hello', (hello) => {
-    ownId = hello.you
-    clockSkew = hello.server_time - Date.now()
-    reconnectDelay = 500
-  })
-  on('users', (snapshot) => {
-    const removed = new Set(users.keys())
-    for (const user of snapshot.users) {
-      removed.delete(user.id)
-      update(user)
+const watch = watchPresence({
+  url: '/api/events',
+  onEvent: (name, { you }) => you && list.setOwn(you),
+  onChange(changes) {
+    list.apply(changes)
+    for (const { id, user, previous } of changes) {
+      if (id === list.ownId && user) $('own-name').textContent = plain(user.name)
+      if (user && previous && user.is_online !== previous.is_online) {
+        announce(`${isolated(user.name)} is ${user.is_online ? 'active' : 'inactive'}`)
+      }
     }
-    for (const id of removed) {
-      users.get(id).row.remove()
-      users.delete(id)
+  },
+  onStatus(status, error) {
+    if (status === 'live') {
+      setNotice('stream', '')
+      setNotice('logout', '')
+    } else if (status === 'stale') {
+      setNotice('stream', `${problemOf(error)} ${ageOf(watch.updatedAt)}`)
     }
-    snapshot.is_live ? showLive() : showDisconnected()
-    arrangeRows()
-  })
-  on('user', (user) => {
-    update(user)
-    arrangeRows()
-  })
-  on('disconnected', showDisconnected)
-  on('ping', () => {})
+    setStream({ live: 'Live', stale: 'Offline', connecting: 'Connecting' }[status], status === 'live')
+  },
+  onError: (error) => error.status === 401 && goToLogin(),
+})
+const list = new UserList(watch.now)
+
+function problemOf(error) {
+  if (error.status >= 500) return 'The database cannot be reached.'
+  // What fetch() says is for programmers.
+  return error instanceof TypeError ? 'The server cannot be reached.' : error.message
 }
 
-document.addEventListener('visibilitychange', connect)
-
-function disconnect() {
-  stream?.close()
-  stream = null
-  clearTimeout(streamTimer)
-  clearTimeout(reconnectTimer)
+function ageOf(updatedAt) {
+  if (updatedAt === null) return 'This page will show the users as soon as it can.'
+  return `What you see is as of ${new Date(updatedAt).toLocaleTimeString()}; it will update automatically.`
 }
 
-// A lost connection may go unnoticed: without an event for some time, the stream counts as lost.
-function restartStreamTimer() {
-  clearTimeout(streamTimer)
-  streamTimer = setTimeout(() => reconnect('The server has stopped responding.'), STREAM_TIMEOUT)
-}
-
-function reconnect(reason) {
-  disconnect()
-  if (reason) showOffline(reason)
-  reconnectTimer = setTimeout(connect, reconnectDelay)
-  reconnectDelay = Math.min(reconnectDelay * 2, 5000)
-}
-
-function showDisconnected() {
-  showOffline('The database cannot be reached.')
-}
-
-function showOffline(reason) {
-  setStreamState('Offline', `${reason} What you see may be out of date; it will update automatically.`)
-}
-
-function showLive() {
-  setStreamState('Live', '')
-  setNotice('logout', '')
-}
-
-function setStreamState(word, problem) {
+function setStream(word, isLive) {
   $('stream-word').textContent = word
-  $('stream').classList.toggle('on', !problem)
-  setNotice('stream', problem)
+  $('stream').classList.toggle('on', isLive)
 }
 
 // One notice per topic; the first one that has text is shown.
 const notices = new Map()
 function setNotice(topic, text) {
   notices.set(topic, text)
-  const shown = ['logout', 'stream', 'presence'].map((topic) => notices.get(topic)).find(Boolean) ?? ''
-  if ($('notice').textContent !== shown) $('notice').textContent = shown
+  const shown = ['replaced', 'logout', 'stream', 'presence'].map((topic) => notices.get(topic)).find(Boolean) ?? ''
+  if ($('notice-text').textContent !== shown) $('notice-text').textContent = shown
   $('notice').hidden = !shown
+  $('reload').hidden = !notices.get('replaced')
 }
-
-// --- The table -------------------------------------------------------------------------------------
-
-function update(user) {
-  let entry = users.get(user.id)
-  if (!entry) {
-    entry = { row: newRow(user.id), user: {} }
-    users.set(user.id, entry)
-  }
-  const { row, user: previous } = entry
-  entry.user = user
-  const word = user.is_online ? 'Active' : 'Inactive'
-  row.querySelector('.avatar').textContent = initials(user.name)
-  row.querySelector('.name').textContent = user.name
-  row.querySelector('.title').textContent = user.title
-  row.querySelector('.you').hidden = user.id !== ownId
-  row.querySelector('.status .dot').classList.toggle('on', user.is_online)
-  row.querySelector('.word').textContent = word
-  row.querySelector('.number').textContent = user.sessions
-  row.classList.toggle('off', !user.is_online)
-  if (user.id === ownId) $('own-name').textContent = user.name
-  if (previous.id && previous.is_online !== user.is_online) {
-    row.classList.remove('changed')
-    void row.offsetWidth // restarts the animation
-    row.classList.add('changed')
-    announce(`${user.name} is ${word.toLowerCase()}`)
-  }
-  updateLastSeen(entry)
-}
-
-function newRow(id) {
-  const row = document.createElement('tr')
-  row.dataset.user = id
-  row.innerHTML = `
-    <th scope="row"><span class="person">
-      <span class="avatar" aria-hidden="true"></span>
-      <span><span class="name"></span> <span class="you" hidden>you</span><span class="title muted"></span></span>
-    </span></th>
-    <td class="status"><span class="dot" aria-hidden="true"></span><span class="word"></span></td>
-    <td><time></time></td>
-    <td class="number"></td>`
-  row.style.setProperty('--hue', [...id].reduce((hue, char) => (hue * 137 + char.codePointAt(0) * 53) % 360, 7))
-  return row
-}
-
-const initials = (name) => name.split(/\s+/).filter(Boolean).map((word) => [...word][0]).slice(0, 2).join('').toUpperCase()
-
-// Sorts and filters the rows, moving as few as possible, and updates the counts.
-function arrangeRows() {
-  const text = $('filter').value.trim().toLocaleLowerCase()
-  const show = document.querySelector('input[name=show]:checked').value
-  const sorted = [...users.values()].sort((a, b) => a.user.name.localeCompare(b.user.name) || (a.user.id < b.user.id ? -1 : 1))
-  let visible = 0
-  sorted.forEach(({ user, row }, index) => {
-    const matches = `${user.name} ${user.title}`.toLocaleLowerCase().includes(text)
-    row.hidden = !matches || (show !== 'all' && user.is_online !== (show === 'active'))
-    visible += !row.hidden
-    if ($('rows').children[index] !== row) $('rows').insertBefore(row, $('rows').children[index] ?? null)
-  })
-  $('online').textContent = sorted.filter(({ user }) => user.is_online).length
-  $('total').textContent = sorted.length
-  $('empty').hidden = visible > 0
-  $('empty').textContent = sorted.length ? 'Nobody matches the filter.' : 'There are no users yet.'
-}
-document.querySelector('.filters').addEventListener('input', arrangeRows)
-document.querySelector('.filters').addEventListener('submit', (event) => event.preventDefault())
-
-// --- Time ---------------------------------------------------------------------------------------------
-
-const relativeTime = new Intl.RelativeTimeFormat('en', { numeric: 'auto' })
-const UNITS = [['day', 86400], ['hour', 3600], ['minute', 60], ['second', 1]]
-
-function timeAgo(at) {
-  const seconds = Math.max(Math.round((Date.now() + clockSkew - at) / 1000), 0)
-  if (seconds < 2) return 'just now'
-  const [unit, size] = UNITS.find(([, size]) => seconds >= size)
-  return relativeTime.format(-Math.floor(seconds / size), unit)
-}
-
-function updateLastSeen({ user, row }) {
-  const time = row.querySelector('time')
-  const text = user.is_online ? 'now' : user.last_seen === null ? 'never' : timeAgo(user.last_seen)
-  if (time.textContent !== text) time.textContent = text
-  if (user.last_seen === null) return
-  const lastSeen = new Date(user.last_seen)
-  time.dateTime = lastSeen.toISOString()
-  time.title = lastSeen.toLocaleString()
-}
-setInterval(() => users.forEach(updateLastSeen), 1000)
 
 // Announces changes to screen readers, those of 1.5 seconds together.
 const announcements = []
@@ -232,5 +125,3 @@ function announce(text) {
     announcements.length = 0
   }, 1500)
 }
-
-connect()

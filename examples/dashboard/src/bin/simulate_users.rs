@@ -1,5 +1,5 @@
 //! Simulates users who come and go, so that the page has something to show: each signs in as the page does, sends
-//! heartbeats, and then logs out, closes the page, or falls silent. The first three users are left to real people.
+//! heartbeats, and then logs out, closes the page, or falls silent.
 
 use std::env;
 use std::hash::{BuildHasher, RandomState};
@@ -18,11 +18,7 @@ async fn main() {
     let database = Arc::new(Database::new(parse(&url).expect("a connection string")));
     let users = loop {
         match database
-            .query(
-                Caller::Server,
-                "SELECT id::text FROM app.users ORDER BY id OFFSET 3",
-                &[],
-            )
+            .query(Caller::Server, "SELECT id::text FROM app.users WHERE is_simulated", &[])
             .await
         {
             Ok(rows) => break rows,

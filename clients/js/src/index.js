@@ -1,0 +1,2 @@
+export { keepSession } from './session.js'
+export { watchPresence } from './watch.js'

@@ -1,0 +1,28 @@
+import type { EndReason, SessionOptions, SessionStatus, User, WatchOptions, WatchStatus } from './index.js'
+
+export interface UseSession {
+  /** `ended` also while nobody is signed in. */
+  status: SessionStatus
+  /** Why the session has ended. */
+  reason?: EndReason
+  heartbeat(): Promise<void>
+  end(): Promise<void>
+}
+
+/**
+ * Keeps the session of a login while the component is mounted; with the identity null, nobody is signed in. The callbacks
+ * and headers of the latest render are used; another `identity`, `mode`, `url` or `name` starts another session.
+ */
+export function useSession(options: SessionOptions & { identity: string | null | undefined }): UseSession
+
+export interface UsePresence<U = User> {
+  status: WatchStatus
+  /** By ID; users of whom nothing is known are missing. */
+  users: ReadonlyMap<string, U>
+}
+
+/** Who of these users is there. All components share one stream for each `url`. */
+export function usePresence<U = User>(
+  ids: Iterable<string>,
+  options?: Pick<WatchOptions<U>, 'url' | 'rpc' | 'interval' | 'headers' | 'fetch'>,
+): UsePresence<U>

@@ -1,0 +1,129 @@
+// The hooks of clients/js.
+
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { application, bundle, serve } from './application.mjs'
+import { beatOf, changesOf, newUser, PAGE, Person, sql, visit } from './fixtures.mjs'
+import { test, until } from './framework.mjs'
+
+const textOf = (page, selector) => page.locator(selector).textContent().catch(() => null)
+
+test('useSession keeps a session while it is mounted, once also in StrictMode, and its status is right after the end', async () => {
+  const dir = application(`
+    import { StrictMode, useState } from 'react'
+    import { createRoot } from 'react-dom/client'
+    import { useSession } from 'pg-presence/react'
+    function Layout({ identity }) {
+      const { status, reason, end } = useSession({ identity, onEnded: () => document.title = 'ended' })
+      return <><output>{status} {reason}</output><button onClick={end}>End</button></>
+    }
+    function Application() {
+      const [isShown, show] = useState(true)
+      const [identity, setIdentity] = useState('Ana')
+      return <>
+        {isShown && <Layout identity={identity} />}
+        <button onClick={() => show(!isShown)}>Toggle</button>
+        <button onClick={() => setIdentity(identity ? null : 'Ana')}>Sign in or out</button>
+      </>
+    }
+    createRoot(document.getElementById('root')!).render(<StrictMode><Application /></StrictMode>)`)
+  const ana = await Person.create()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  ana.stopMoving()
+  await page.goto(`${PAGE}/login`)
+  await page.evaluate(() => localStorage.removeItem('pg_presence'))
+  await serve(page, dir)
+  const calls = []
+  page.on('request', (request) => request.url().includes('/rpc/') && calls.push(request.url().split('/').at(-1)))
+  const beat = beatOf(page, '/react')
+  await page.goto(`${PAGE}/react`)
+  await until('live', async () => (await textOf(page, 'output')) === 'live ')
+  assert.deepEqual(calls.filter((name) => name !== 'heartbeat'), ['start_session'])
+  await page.mouse.move(60, 60)
+  await beat()
+  await page.getByRole('button', { name: 'Toggle' }).click()
+  await until('released', () => calls.includes('release_session_by_token'))
+  await page.getByRole('button', { name: 'Toggle' }).click()
+  await until('live again', async () => (await textOf(page, 'output')) === 'live ')
+  // Signed out by the application: the status is not that of before.
+  await page.getByRole('button', { name: 'Sign in or out' }).click()
+  assert.equal(await textOf(page, 'output'), 'ended ')
+  await page.getByRole('button', { name: 'Sign in or out' }).click()
+  await until('live once more', async () => (await textOf(page, 'output')) === 'live ')
+  await page.getByRole('button', { name: 'End' }).click()
+  await until('ended', async () => (await page.title()) === 'ended')
+  assert.equal(await textOf(page, 'output'), 'ended ended')
+  await until('the end is written', async () => (await changesOf(ana.user)).at(-1) === 'inactive ended')
+})
+
+test('useSession sends the headers of the latest render', async () => {
+  const dir = application(`
+    import { useState } from 'react'
+    import { createRoot } from 'react-dom/client'
+    import { useSession } from 'pg-presence/react'
+    function Application() {
+      const [token, setToken] = useState('first')
+      const { status, heartbeat } = useSession({ identity: 'Ana', headers: { Authorization: token } })
+      return <>
+        <output>{status}</output>
+        <button onClick={() => setToken('second')}>Refresh</button>
+        <button onClick={heartbeat}>Beat</button>
+      </>
+    }
+    createRoot(document.getElementById('root')!).render(<Application />)`)
+  const ana = await Person.create()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  ana.stopMoving()
+  await serve(page, dir)
+  await page.goto(`${PAGE}/react`)
+  await until('live', async () => (await textOf(page, 'output')) === 'live')
+  await page.getByRole('button', { name: 'Refresh' }).click()
+  const isSecond = (request) => request.url().endsWith('/rpc/heartbeat') && request.headers().authorization === 'second'
+  await Promise.all([page.waitForRequest(isSecond), page.getByRole('button', { name: 'Beat' }).click()])
+})
+
+test('usePresence shows who is there, and all components share one stream', async () => {
+  const [ben, cleo] = [await newUser(), await newUser()]
+  const dir = application(`
+    import { StrictMode } from 'react'
+    import { createRoot } from 'react-dom/client'
+    import { usePresence } from 'pg-presence/react'
+    function Dot({ id }) {
+      const { users, status } = usePresence([id], { url: '/api/events' })
+      return <output id={'u' + id}>{status} {String(users.get(id)?.is_online)}</output>
+    }
+    createRoot(document.getElementById('root')!).render(
+      <StrictMode><Dot id="${ben.id}" /><Dot id="${cleo.id}" /></StrictMode>)`)
+  const ana = await Person.create()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  await serve(page, dir)
+  let streams = 0
+  page.on('request', (request) => (streams += request.url().endsWith('/api/events') && request.headers().referer?.endsWith('/react')))
+  await page.goto(`${PAGE}/react`)
+  const shows = (user, text) => until(`${user.name}: ${text}`, async () => (await textOf(page, `#u${user.id}`)) === text)
+  await shows(ben, 'live false')
+  await shows(cleo, 'live false')
+  await visit(ben)
+  await shows(ben, 'live true')
+  assert.equal(await textOf(page, `#u${cleo.id}`), 'live false')
+  assert.equal(streams, 1)
+  await sql('SELECT presence.end_user_sessions($1)', [ben.id])
+  await shows(ben, 'live false')
+})
+
+test('the hooks render on a server', async () => {
+  const dir = application(`
+    import { renderToString } from 'react-dom/server'
+    import { usePresence, useSession } from 'pg-presence/react'
+    function Page({ identity }) {
+      const { status } = useSession({ identity })
+      return <p>{status + ' ' + usePresence(['1']).status}</p>
+    }
+    export const html = [renderToString(<Page identity="Ana" />), renderToString(<Page identity={null} />)]`)
+  writeFileSync(`${dir}/server.mjs`, await bundle(dir, { platform: 'node', external: ['react', 'react-dom'] }))
+  const { html } = await import(`${dir}/server.mjs`)
+  assert.deepEqual(html, ['<p>starting connecting</p>', '<p>ended connecting</p>'])
+})
