@@ -45,10 +45,11 @@ export function keepSession(options = {}) {
 
   async function startInTurn() {
     const known = stored.read()
+    const isFirst = !hasStarted
     if (!known) return startWith(newToken())
     if (identity !== null && (known.identity ?? identity) !== identity) {
       // Of two logins the later one counts: this one if the page has just been opened, else the one stored meanwhile.
-      if (hasStarted) return endInThisTab('replaced')
+      if (!isFirst) return endInThisTab('replaced')
       await startWith(newToken())
       return call('end_session_by_token', { session_token: known.token }).catch(() => {})
     }
@@ -61,7 +62,9 @@ export function keepSession(options = {}) {
       // If the session was ended in the meantime, as by signing out everywhere, so is this.
       const { session_id } = known
       if (session_id && (await call('heartbeat', { session_id })) === 'ended') return endInAllTabs()
-      // Otherwise the token belongs to the user who was signed in here before.
+      // Otherwise the token belongs to another user than the one who is calling: to the one who was signed in here before
+      // or, if this page has had a session with it, to its own.
+      if (identity !== null && !isFirst) return endInThisTab('replaced')
       await call('end_session_by_token', { session_token: known.token }).catch(() => {})
       await startWith(newToken())
     }
@@ -72,8 +75,8 @@ export function keepSession(options = {}) {
     const known = stored.read()
     token = next
     stored.write({ ...(known?.token === token && known), token, ...(identity !== null && { identity }) })
+    if (!hasStarted) tell({ isNew: true })
     hasStarted = true
-    tell({ hasStarted })
     session = { ...(await call('start_session', { session_token: token, metadata })), token }
     if (!isTokenReplaced()) stored.write({ ...stored.read(), token, session_id: session.session_id })
   }
@@ -233,7 +236,7 @@ export function keepSession(options = {}) {
     if (isAway()) return
     if (data.token !== token) {
       // Other messages about another session come from an earlier login.
-      if (data.hasStarted && identity !== null && data.identity !== identity && isTokenReplaced()) endInThisTab('replaced')
+      if (data.isNew && identity !== null && data.identity !== identity) endInThisTab('replaced')
     } else if (data.isEnded) {
       if (!isTokenReplaced()) endInThisTab('ended')
     } else if (data.nextBeatAt) {
