@@ -22,7 +22,6 @@ const NOT_RUN: &[(&str, &str, Check)] = &[
     ("README.md", "make install", Check::Make),
     ("README.md", "make deb", Check::Make),
     ("README.md", "sudo systemctl restart postgresql", Check::Shell),
-    ("README.md", "import { keepSession", Check::Like("browser/package.mjs")),
     ("docs/architecture.md", " clients            tables", Check::Picture),
     ("docs/architecture.md", "Header │ locks", Check::Picture),
     ("docs/glossary.md", "stateDiagram-v2", Check::Picture),
