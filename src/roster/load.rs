@@ -103,29 +103,28 @@ impl Tenant {
     }
 
     /// Makes sessions what their rows are, of which nobody has told the roster; ends those without a row that has not
-    /// ended. Those that have been written since they were collected, or are being written, are left alone; returns
-    /// whether there were none. Cannot fail.
+    /// ended. Those that have been written since they were collected are left as that write has made them. Returns false
+    /// if the roster is full. Cannot fail.
     pub fn refresh<'a>(
         &self,
         sessions: impl Iterator<Item = (&'a FlushRow, Option<&'a RowImage>)>,
         timeout: Micros,
     ) -> bool {
+        self.note_standstill();
         let now = self.roster().synchronize_clock();
-        let mut refreshed_all = true;
+        let mut is_whole = true;
         for (known, row) in sessions {
             let writer = self.roster().write();
             let Some(at) = self.find_locked(&writer, &known.id) else {
                 continue;
             };
             let slot = &self.roster().slots[at as usize];
-            if !matches!(slot.state.get(), SessionState::Live | SessionState::TimedOut) {
+            let is_known = matches!(slot.state.get(), SessionState::Live | SessionState::TimedOut);
+            if !is_known || slot.stamp.get() != known.stamp {
                 continue;
             }
-            // Whatever is being written keeps the slot pinned until it is applied.
-            if slot.stamp.get() != known.stamp || slot.pins.get() != 0 {
-                refreshed_all = false;
-                continue;
-            }
+            // The slot keeps its stamp. So a write in flight, whose stamp is later, is still applied to it, whether the row
+            // has it already or not.
             let Some(row) = row else {
                 slot.flags.assign(SessionFlag::Deleted, true);
                 writer.set_state(at, SessionState::Ended, Reason::Deleted);
@@ -133,17 +132,16 @@ impl Tenant {
             };
             match writer.reserve(self.index(), row) {
                 Ok(reservation) => {
-                    // Under the stamp that it has: a write that is not reserved yet may be newer than the row.
                     writer.update(&reservation, row, &Effect::default(), timeout, &now);
                     writer.unpin(reservation);
                 }
                 Err(Full) => {
                     self.set_overflow_locked(&writer);
-                    refreshed_all = false;
+                    is_whole = false;
                 }
             }
         }
-        refreshed_all
+        is_whole
     }
 
     /// Pins a slot for a row that is about to be read again, so that an end in between leaves its mark there. Returns the

@@ -78,7 +78,10 @@ impl Tenant {
 
     /// Whether there is a slot for a session, be it that of a reservation or a tombstone.
     pub fn knows(&self, id: &Uuid) -> bool {
-        self.find_locked(&self.roster().write(), id).is_some()
+        let (roster, words) = (self.roster(), uuid_words(id));
+        let bucket = roster.id_bucket(self.index(), words);
+        let _held = lock::shared(Index::Id, bucket);
+        roster.find_id(self.index(), bucket, words).is_some()
     }
 
     /// Whether the roster knows a live session of the user.

@@ -192,9 +192,6 @@ impl Writer {
             };
             self.set_state(at, SessionState::Live, reason);
             roster.schedule_sweep(at, timeout, now);
-        } else if wanted == SessionState::Live && slot.state.get() == SessionState::Live {
-            // It may have been released, or have expired.
-            self.time_out(at, timeout, now);
         } else {
             self.set_state(at, SessionState::TimedOut, Reason::TimedOut);
         }

@@ -11,7 +11,7 @@ use crate::pg::installed::Installed;
 thread_local! {
     // Each ALTER TABLE ... ENABLE or DISABLE TRIGGER writes the row again, also where a transaction ends with what it began
     // with, as a restore does. ALTER TRIGGER ... DEPENDS ON EXTENSION writes another row. What rewrites a column, as
-    // ALTER COLUMN ... TYPE ... USING does, fires no trigger, but writes the column's row.
+    // ALTER COLUMN ... TYPE ... USING does, fires no trigger, but puts the table into another file.
     static CAPTURE_STATE: Statement = const { Statement::on_many(
         |_| "WITH triggers AS (
                  SELECT t.oid, t.tgname, t.tgenabled, t.xmin, d.refobjid AS extension, d.xmin AS marked_by
@@ -21,13 +21,14 @@ thread_local! {
                  WHERE t.tgrelid IN ($1, $2)
                      AND t.tgname IN ('presence_capture', 'presence_capture_truncate', 'presence_compare')
              ), columns AS (
-                 SELECT attnum, xmin FROM pg_attribute
+                 SELECT attnum, atttypid FROM pg_attribute
                  WHERE attrelid = $1 AND attname IN ('id', 'user_id', 'auth_id', 'session_token', 'is_active',
                                                      'last_activity', 'expires_at', 'ended_at', 'user_key')
              )
              SELECT hashtextextended(concat_ws(';',
                         (SELECT string_agg(format('%s %s %s', oid, xmin, marked_by), ',' ORDER BY oid) FROM triggers),
-                        (SELECT string_agg(format('%s %s', attnum, xmin), ',' ORDER BY attnum) FROM columns)), 0),
+                        (SELECT string_agg(format('%s %s', attnum, atttypid), ',' ORDER BY attnum) FROM columns),
+                        (SELECT relfilenode FROM pg_class WHERE oid = $1)), 0),
                     2 = (SELECT count(*) FROM triggers
                          WHERE tgname <> 'presence_compare' AND tgenabled = 'A' AND extension IS NOT NULL)"
             .to_owned(),

@@ -60,7 +60,6 @@ impl Loader {
     /// is complete now, and false if it is full, cannot be complete, or the worker has to stop.
     pub fn load(&mut self, tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
         if self.unfollowed.is_some() || !self.is_capturing {
-            // Somebody may keep a session from being judged for as long as a transaction is open.
             if !refresh(tenant, timeout)? {
                 return Ok(false);
             }
@@ -102,16 +101,16 @@ fn load(tenant: Tenant, timeout: Micros, is_capturing: bool) -> Result<bool, Abo
 }
 
 /// Makes the sessions that the roster knows what they are in the table: where the triggers see what is written, they are.
-/// Returns false where it has to be called again.
+/// Returns false if the roster is full.
 fn refresh(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
-    let (mut cursor, mut refreshed_all, now) = (0, true, tenant.now());
+    let (mut cursor, mut is_whole, now) = (0, true, tenant.now());
     loop {
         let known = tenant.flush_candidates(&mut cursor, SESSIONS_PER_STATEMENT, FlushScope::Known, &now);
         let ids: Vec<Uuid> = known.iter().map(|row| row.id).collect();
         let rows = run_transaction(Some(tenant), Durability::Lazy, None, |_| store::load::not_ended(&ids))?;
-        refreshed_all &= tenant.refresh(known.iter().map(|session| (session, rows.get(&session.id))), timeout);
+        is_whole &= tenant.refresh(known.iter().map(|session| (session, rows.get(&session.id))), timeout);
         if cursor == 0 {
-            return Ok(refreshed_all);
+            return Ok(is_whole);
         }
     }
 }

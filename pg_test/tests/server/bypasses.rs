@@ -1,6 +1,6 @@
 //! Rows that somebody writes to the tables where nobody else expects it, or past the triggers.
 
-use pg_presence_test::{Cluster, Database, Presence, wait_until};
+use pg_presence_test::{Cluster, Database, Presence, signal, wait_until};
 use postgres::{Client, error::SqlState};
 use uuid::Uuid;
 
@@ -197,6 +197,29 @@ fn the_table_is_believed_for_as_long_as_the_trigger_is_disabled() {
     wait_until("memory is complete", is_complete);
     assert!(service.is_online(started) && !service.is_online(ended));
     service.assert_no_gaps();
+}
+
+#[test]
+fn a_session_that_is_being_written_does_not_keep_memory_incomplete() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    let session = service.start(Uuid::new_v4());
+    let worker = database.worker();
+    signal("STOP", worker);
+    let started = Uuid::new_v4();
+    let sql = format!("INSERT INTO presence.user_sessions (user_id) VALUES ('{started}')");
+    bypass(&database, &sql, BYPASSES[0], false);
+    let mut transaction = service.transaction().unwrap();
+    let beat = "UPDATE presence.user_sessions SET last_activity = clock_timestamp() WHERE id = $1";
+    transaction.execute(beat, &[&session.id]).unwrap();
+    signal("CONT", worker);
+    let mut owner = database.connect();
+    owner.wait_for_written(started, true);
+    let state = "SELECT is_complete FROM presence.presence_stats";
+    wait_until("memory is complete", || owner.query_one(state, &[]).unwrap().get(0));
+    transaction.commit().unwrap();
+    assert_eq!(service.beat(session.id), "ok");
 }
 
 #[test]
