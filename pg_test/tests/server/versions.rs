@@ -254,7 +254,7 @@ fn it_can_be_installed_outside_the_servers_directories() {
     assert_works(&database);
     let maps = fs::read_to_string(format!("/proc/{}/maps", database.worker())).unwrap();
     let library = lib.join("pg_presence.so");
-    let libraries: Vec<&str> = maps.lines().filter(|line| line.contains("pg_presence")).collect();
+    let libraries: Vec<&str> = maps.lines().filter(|line| line.ends_with("/pg_presence.so")).collect();
     assert!(!libraries.is_empty());
     for line in libraries {
         assert!(line.ends_with(&library.display().to_string()), "{line}");
