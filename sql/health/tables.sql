@@ -118,8 +118,8 @@ BEGIN
                 emptied := emptied || expected.relation;
                 for_columns := for_columns || empty;
             END IF;
-            for_columns := for_columns || format('ALTER TABLE %s ADD COLUMN %I %s%s%s;', target, expected.name, expected.definition, CASE WHEN expected.required THEN ' NOT NULL' END,
-                ' DEFAULT ' || expected.fallback);
+            for_columns := for_columns || format('ALTER TABLE %s ADD COLUMN %I %s%s%s;', target, expected.name,
+                expected.definition, CASE WHEN expected.required THEN ' NOT NULL' END, ' DEFAULT ' || expected.fallback);
             CONTINUE;
         END IF;
         IF expected.renamed IS NOT NULL THEN

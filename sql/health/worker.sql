@@ -40,7 +40,8 @@ BEGIN
                    WHEN ok THEN 'All sessions are in shared memory.'
                    ELSE 'Some sessions are not in shared memory, so some calls read the table.' END;
     hint := CASE WHEN NOT ok
-        THEN 'This is normal for some seconds after a start. If it persists, see the checks worker, capacity and triggers.' END;
+        THEN 'This is normal for some seconds after a start. If it persists, see the checks worker, capacity, '
+             'triggers and other_triggers.' END;
     RETURN NEXT;
 
     check_name := 'flush';

@@ -13,7 +13,10 @@ use crate::{
     roster::{self, FlushScope, Tenant},
     rules::time::Micros,
     settings,
-    store::{self, capture_state::CaptureState},
+    store::{
+        self,
+        capture_state::{self, CaptureState},
+    },
 };
 
 /// Users per statement.
@@ -30,7 +33,7 @@ const ROWS_PER_CHECK: u32 = 10_000;
 pub struct Loader {
     /// The version of triggers and columns for which the table is still to be loaded.
     unfollowed: Option<u64>,
-    /// Whether every write is seen: if not, the roster cannot be complete.
+    /// Whether every write was seen when that was last read.
     is_capturing: bool,
 }
 
@@ -65,7 +68,7 @@ impl Loader {
             }
             while tenant.free_tombstones(TOMBSTONES_PER_ROUND) > 0 {}
         }
-        let is_complete = load(tenant, timeout, self.is_capturing)?;
+        let is_complete = load(tenant, timeout)?;
         if is_complete && let Some(version) = self.unfollowed.take() {
             tenant.worker().capture_version.set(version);
         }
@@ -74,14 +77,15 @@ impl Loader {
 }
 
 /// Loads all active sessions. Returns whether the roster is complete now, which it can be only if it is told of every
-/// write from now on.
+/// write from now on: that is read while the table is locked, as nobody can disable a trigger meanwhile.
 ///
 /// The stamp of the rows is taken while the table is locked and before it is read, so a commit that the load's snapshot
 /// does not see is applied to the roster with a later stamp.
-fn load(tenant: Tenant, timeout: Micros, is_capturing: bool) -> Result<bool, Aborted> {
-    let (mut whole, mut rows) = (true, 0);
+fn load(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
+    let (mut whole, mut is_capturing, mut rows) = (true, false, 0);
     let mut watch = DatabaseWatch::default();
-    let result = run_transaction(Some(tenant), Durability::Flushed, None, |_| {
+    let result = run_transaction(Some(tenant), Durability::Flushed, None, |install| {
+        is_capturing = capture_state::read(&install).is_enabled;
         let stamp = tenant.begin_load();
         store::load::active_sessions(tenant.now().wall(), |row| {
             rows += 1;
@@ -101,10 +105,14 @@ fn load(tenant: Tenant, timeout: Micros, is_capturing: bool) -> Result<bool, Abo
 }
 
 /// Makes the sessions that the roster knows what they are in the table: where the triggers see what is written, they are.
-/// Returns false if the roster is full.
+/// Returns false if the roster is full or the worker has to stop.
 fn refresh(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
     let (mut cursor, mut is_whole, now) = (0, true, tenant.now());
+    let mut watch = DatabaseWatch::default();
     loop {
+        if signals::shutdown_requested() || watch.must_leave(tenant.database()) {
+            return Ok(false);
+        }
         let known = tenant.flush_candidates(&mut cursor, SESSIONS_PER_STATEMENT, FlushScope::Known, &now);
         let ids: Vec<Uuid> = known.iter().map(|row| row.id).collect();
         let rows = run_transaction(Some(tenant), Durability::Lazy, None, |_| store::load::not_ended(&ids))?;

@@ -31,6 +31,7 @@ mod large_commits;
 mod launcher;
 mod memory;
 mod metrics;
+mod misplaced_triggers;
 mod nested_triggers;
 mod notifications;
 mod overflow;

@@ -12,8 +12,8 @@ pub const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Programs of the real machine, which only compute or work on files.
 const REAL: &[&str] = &[
-    "awk", "bash", "cat", "chmod", "cmp", "cp", "cut", "dirname", "env", "find", "grep", "head", "install", "ln",
-    "make", "mkdir", "mktemp", "rm", "sed", "sh", "sleep", "sort", "tail", "tee", "touch", "tr", "uname",
+    "awk", "bash", "cat", "chmod", "cmp", "cp", "cut", "dirname", "env", "find", "flock", "grep", "head", "install",
+    "ln", "make", "mkdir", "mktemp", "rm", "sed", "sh", "sleep", "sort", "tail", "tee", "touch", "tr", "uname",
 ];
 
 /// Programs that need only be there.

@@ -71,7 +71,7 @@ fn now() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
 }
 
-/// Asserts that a heartbeat is refused, for now.
+/// Asserts that a heartbeat is refused, and when to try again.
 fn assert_unavailable(dashboard: &Dashboard, cookie: &str, session: &Value) {
     let answer = dashboard.heartbeat(cookie, session);
     assert_eq!(answer.status(), 503);
