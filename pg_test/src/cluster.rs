@@ -10,7 +10,7 @@ use std::sync::{LazyLock, Mutex};
 
 use postgres::{Client, Config, NoTls};
 
-use crate::process::signal;
+use crate::process::{signal, try_signal};
 use crate::programs::{as_server_user, initialized_data, new_directory, program, run};
 use crate::wait::wait_until;
 
@@ -249,6 +249,14 @@ impl Cluster {
         });
     }
 
+    /// Has the server exit at once, without waiting for it: what ends clients that wait for it in vain.
+    pub fn abandon(&self) {
+        let Ok(postmaster) = self.postmaster.lock() else { return };
+        if let Some(pid) = postmaster.as_ref().and_then(|child| i32::try_from(child.id()).ok()) {
+            try_signal("QUIT", pid);
+        }
+    }
+
     /// Stops and starts the server.
     pub fn restart(&self, how: Shutdown) {
         self.stop(how);
@@ -295,9 +303,8 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             eprintln!("the server's log:\n{}", self.log());
         }
+        self.abandon();
         if let Ok(Some(child)) = self.postmaster.get_mut() {
-            let quit = format!("kill -s QUIT {}", child.id());
-            let _ = Command::new("sh").args(["-c", &quit]).status();
             let _ = child.wait();
         }
         let _ = fs::remove_dir_all(&self.dir);

@@ -20,7 +20,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use postgres::{Client, Error, NoTls};
 use uuid::Uuid;
 
-use crate::{Database, Rng, StopOnDrop, wait_for, wait_until};
+use crate::{Cluster, Database, Rng, StopOnDrop, wait_for, wait_until};
 pub use feed_history::FeedHistory;
 use steady_client::SteadyClient;
 use tracked_session::TrackedSession;
@@ -65,9 +65,12 @@ impl Workload {
         1..=self.clients
     }
 
-    /// Stops the clients when dropped, on a panic too.
-    pub fn stop_on_drop(&self) -> StopOnDrop<'_> {
-        StopOnDrop(&self.stop)
+    /// Stops the clients when dropped. On a panic the server exits, too, for which they may be waiting in vain.
+    pub fn stop_on_drop<'a>(&'a self, cluster: &'a Cluster) -> StopClients<'a> {
+        StopClients {
+            cluster,
+            _stop: StopOnDrop(&self.stop),
+        }
     }
 
     fn answers(&self) -> u64 {
@@ -188,6 +191,20 @@ impl Workload {
             count(&self.beats),
             count(&self.logouts)
         )
+    }
+}
+
+/// What [`Workload::stop_on_drop`] returns.
+pub struct StopClients<'a> {
+    cluster: &'a Cluster,
+    _stop: StopOnDrop<'a>,
+}
+
+impl Drop for StopClients<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.cluster.abandon();
+        }
     }
 }
 

@@ -39,7 +39,7 @@ fn everything_acknowledged_survives_every_crash() {
                 scope.spawn(move || workload::run_client(workload, database, number))
             })
             .collect();
-        let stop = workload.stop_on_drop();
+        let stop = workload.stop_on_drop(&cluster);
         for _ in 0..rounds {
             for fault in Fault::plan(20, &mut rng) {
                 workload.wait_for_answers(200);

@@ -1,6 +1,6 @@
 //! What disturbs the worker.
 
-use pg_presence_test::{Database, Install, signal, try_signal, wait_for, wait_until};
+use pg_presence_test::{Database, Install, signal, try_signal, wait_until};
 
 use crate::disk::SmallDisk;
 
@@ -34,9 +34,9 @@ impl Disturbance {
     pub fn apply(self, database: &Database, disk: &SmallDisk, meanwhile: impl FnOnce()) {
         match self {
             Disturbance::Paused => {
-                let worker = pause(database);
+                let worker = database.pause_worker();
                 meanwhile();
-                signal("CONT", worker);
+                worker.resume();
             }
             Disturbance::Terminated => {
                 let worker = database.worker();
@@ -89,38 +89,6 @@ impl Disturbance {
             }
         }
     }
-}
-
-/// Stops the worker outside of a transaction, as within one it may hold locks that others wait for.
-fn pause(database: &Database) -> i32 {
-    let mut witness = database.connect();
-    // The query waits for a process that is stopped while it updates its status.
-    witness
-        .batch_execute("SET statement_timeout = '1s'")
-        .expect("a setting");
-    let sql = "SELECT FROM pg_stat_activity WHERE pid = $1 AND xact_start IS NULL";
-    wait_for("the worker to be stopped outside of a transaction", || {
-        let worker = database.worker();
-        try_signal("STOP", worker);
-        let mut is_idle = || witness.query_opt(sql, &[&worker]).is_ok_and(|row| row.is_some());
-        if is_stopped(worker) && is_idle() {
-            return Some(worker);
-        }
-        try_signal("CONT", worker);
-        None
-    })
-}
-
-/// Waits until a process is stopped; returns false if it has exited instead.
-fn is_stopped(pid: i32) -> bool {
-    wait_for("a process to stop", || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        match status.split_once("State:\t") {
-            Some((_, state)) if state.starts_with('T') => Some(true),
-            Some((_, state)) if !state.starts_with('Z') => None,
-            _ => Some(false),
-        }
-    })
 }
 
 fn disk_full_errors(database: &Database) -> usize {

@@ -53,7 +53,7 @@ fn every_change_is_published_once_whatever_disturbs_the_worker() {
                 scope.spawn(move || workload::run_client(workload, database, number))
             })
             .collect();
-        let stop = workload.stop_on_drop();
+        let stop = workload.stop_on_drop(&cluster);
         loop {
             for disturbance in Disturbance::ALL {
                 disturbance.apply(&database, &disk, || {

@@ -1,6 +1,6 @@
 //! Rows that somebody writes to the tables where nobody else expects it, or past the triggers.
 
-use pg_presence_test::{Cluster, Database, Presence, signal, wait_until};
+use pg_presence_test::{Cluster, Database, Presence, wait_until};
 use postgres::{Client, error::SqlState};
 use uuid::Uuid;
 
@@ -205,15 +205,14 @@ fn a_session_that_is_being_written_does_not_keep_memory_incomplete() {
     database.wait_until_served();
     let mut service = database.connect();
     let session = service.start(Uuid::new_v4());
-    let worker = database.worker();
-    signal("STOP", worker);
+    let worker = database.pause_worker();
     let started = Uuid::new_v4();
     let sql = format!("INSERT INTO presence.user_sessions (user_id) VALUES ('{started}')");
     bypass(&database, &sql, BYPASSES[0], false);
     let mut transaction = service.transaction().unwrap();
     let beat = "UPDATE presence.user_sessions SET last_activity = clock_timestamp() WHERE id = $1";
     transaction.execute(beat, &[&session.id]).unwrap();
-    signal("CONT", worker);
+    worker.resume();
     let mut owner = database.connect();
     owner.wait_for_written(started, true);
     let state = "SELECT is_complete FROM presence.presence_stats";

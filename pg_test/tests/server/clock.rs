@@ -380,10 +380,9 @@ fn a_worker_that_stood_still_alone_gives_no_grace() {
     let database = cluster.database();
     database.wait_until_served();
     let (mut service, user, _) = login(&database);
-    let worker = database.worker();
-    signal("STOP", worker);
+    let worker = database.pause_worker();
     wait_until("readers see the timeout", || !service.is_online(user));
-    signal("CONT", worker);
+    worker.resume();
     wait_until("the timeout is written", || {
         reasons(&mut service, user) == ["started", "timed_out"]
     });

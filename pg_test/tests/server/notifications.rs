@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pg_presence_test::{Cluster, Listener, Presence, signal, wait_for, wait_until};
+use pg_presence_test::{Cluster, Listener, Presence, wait_for, wait_until};
 use uuid::Uuid;
 
 #[test]
@@ -111,12 +111,11 @@ fn many_changes_at_once_are_notified_as_a_wakeup() {
     let mut listener = database.listen();
     let users: Vec<Uuid> = (0..50).map(|_| Uuid::new_v4()).collect();
     // Stopped during the commit, or the worker may find the first few of them alone.
-    let worker = database.worker();
-    signal("STOP", worker);
+    let worker = database.pause_worker();
     service
         .execute("SELECT presence.start_sessions($1)", &[&users])
         .unwrap();
-    signal("CONT", worker);
+    worker.resume();
     database.wait_for_seq(50);
     wait_until("a wakeup", || {
         listener.receive();

@@ -142,15 +142,14 @@ fn after_an_hour_of_downtime_nobody_is_inactive_before_having_had_time_to_beat()
                RETURNING id, user_id";
     // As in the table of a server that has been down: active, with an old last activity.
     let mut service = database.connect();
-    let worker = database.worker();
-    signal("STOP", worker);
+    let worker = database.pause_worker();
     let (kept, silent) = (
         service.query_one(sql, &[]).unwrap(),
         service.query_one(sql, &[]).unwrap(),
     );
     drop(service);
     cluster.stop(Shutdown::Kill);
-    signal("KILL", worker);
+    worker.kill();
     cluster.start();
 
     let mut service = database.connect();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pg_presence_test::{Cluster, Listener, Presence, Session, signal, wait_for, wait_until};
+use pg_presence_test::{Cluster, Listener, Presence, Session, wait_for, wait_until};
 use postgres::Client;
 use uuid::Uuid;
 
@@ -128,8 +128,7 @@ fn readers_are_right_while_the_worker_is_stopped() {
     let database = cluster.database();
     database.wait_until_served();
     let mut service = database.connect();
-    let worker = database.worker();
-    signal("STOP", worker);
+    let worker = database.pause_worker();
     let user = Uuid::new_v4();
     let session = service.start(user);
     assert!(service.is_online(user));
@@ -145,7 +144,7 @@ fn readers_are_right_while_the_worker_is_stopped() {
     assert!(service.is_online(other));
     service.end(second.id);
     assert!(!service.is_online(other));
-    signal("CONT", worker);
+    worker.resume();
 }
 
 #[test]
@@ -341,12 +340,11 @@ fn who_logs_out_after_the_release_ran_out_was_released() {
     let session = service.start(user);
     service.wait_for_written(user, true);
     // So that nobody but the logout finds out.
-    let worker = database.worker();
-    signal("STOP", worker);
+    let worker = database.pause_worker();
     service.release(session.id, "10 ms");
     wait_until("the release has run out", || !service.is_online(user));
     service.end(session.id);
-    signal("CONT", worker);
+    worker.resume();
     service.wait_for_written(user, false);
     assert_eq!(reasons(&mut service, user), ["started", "released"]);
 }

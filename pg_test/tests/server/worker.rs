@@ -40,10 +40,9 @@ fn no_change_is_lost_when_a_killed_worker_takes_down_every_connection() {
     let row = service.query_one("SELECT epoch, seq FROM presence.presence_cursor()", &[]);
     let row = row.unwrap();
     let (epoch, seq): (String, i64) = (row.get(0), row.get(1));
-    let worker = database.worker();
-    signal("STOP", worker);
+    let worker = database.pause_worker();
     service.end(session.id);
-    signal("KILL", worker);
+    worker.kill();
     // Until it has closed every connection, the server still accepts new ones and closes them too.
     wait_until("every connection is closed", || {
         service.simple_query("SELECT 1").is_err()
@@ -70,12 +69,11 @@ fn a_resumed_worker_catches_up_on_everything_it_missed() {
     let user = Uuid::new_v4();
     let session = service.start(user);
     listener.wait_for(user, &["active"]);
-    let worker = database.worker();
-    signal("STOP", worker);
+    let worker = database.pause_worker();
     service.end(session.id);
     let other = Uuid::new_v4();
     service.start(other);
-    signal("CONT", worker);
+    worker.resume();
     listener.wait_for(user, &["active", "inactive"]);
     listener.wait_for(other, &["active"]);
 }
@@ -167,12 +165,11 @@ fn a_user_who_does_not_beat_after_a_restart_is_recovered_to_inactive() {
     let session = service.start(ended);
     service.wait_for_written(silent, true);
     service.wait_for_written(ended, true);
-    let worker = database.worker();
-    signal("STOP", worker);
+    let worker = database.pause_worker();
     service.end(session.id);
     drop(service);
     cluster.stop(Shutdown::Kill);
-    signal("KILL", worker);
+    worker.kill();
     cluster.start();
     let mut service = database.connect();
     assert!(service.is_online(silent), "everybody has the grace period");
@@ -197,12 +194,12 @@ fn a_timeout_raised_while_there_is_no_worker_delays_no_release() {
     let session = service.start(user);
     service.wait_for_written(user, true);
     assert!(service.release(session.id, "5 s"));
-    let worker = database.worker();
+    let worker = database.pause_worker();
+    let old = worker.pid();
     // It exits as soon as it continues, before it reads any settings.
-    signal("STOP", worker);
-    signal("TERM", worker);
+    signal("TERM", old);
     cluster.set("presence.active_timeout", "1h");
-    signal("CONT", worker);
-    database.new_worker(worker);
+    worker.resume();
+    database.new_worker(old);
     service.wait_for_written(user, false);
 }
