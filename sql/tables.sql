@@ -26,7 +26,10 @@ CREATE TABLE @extschema@.user_sessions (
     user_key pg_catalog.text,
     CONSTRAINT user_sessions_pkey PRIMARY KEY (id),
     CONSTRAINT user_sessions_session_token_check
-        CHECK (session_token OPERATOR(pg_catalog.~) '^sha256:[0-9a-f]{64}$'),
+        -- '^sha256:[0-9a-f]{64}$', but a regular expression takes a sixth of the time of an INSERT.
+        CHECK (pg_catalog.octet_length(session_token) OPERATOR(pg_catalog.=) 71
+               AND pg_catalog.rtrim(pg_catalog.textsend(session_token), pg_catalog.textsend('0123456789abcdef'))
+                   OPERATOR(pg_catalog.=) pg_catalog.textsend('sha256:')),
     CONSTRAINT user_sessions_metadata_check
         CHECK (pg_catalog.jsonb_typeof(metadata) OPERATOR(pg_catalog.=) 'object'
                AND pg_catalog.pg_column_size(metadata) OPERATOR(pg_catalog.<=) 8192)

@@ -77,7 +77,9 @@ AS $function$
 
         ('constraint', 'user_sessions', 'user_sessions_pkey', 1, 'PRIMARY KEY (id)', true, NULL),
         ('constraint', 'user_sessions', 'user_sessions_session_token_check', 2,
-            'CHECK ((session_token ~ ''^sha256:[0-9a-f]{64}$''::text))', true, NULL),
+            'CHECK (((octet_length(session_token) = 71) AND '
+            '(rtrim(textsend(session_token), textsend(''0123456789abcdef''::text)) = textsend(''sha256:''::text))))',
+            true, NULL),
         ('constraint', 'user_sessions', 'user_sessions_metadata_check', 3,
             'CHECK (((jsonb_typeof(metadata) = ''object''::text) AND (pg_column_size(metadata) <= 8192)))', true, NULL),
         ('constraint', 'user_presence', 'user_presence_pkey', 4, 'PRIMARY KEY (user_id)', true, NULL),

@@ -15,7 +15,7 @@ use crate::{
     settings,
     store::{
         statement::{Snapshot, Statement},
-        value::Value,
+        value::{self, Value},
     },
     triggers::session_limit,
 };
@@ -45,6 +45,22 @@ thread_local! {
         &[
             pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID,
             pg_sys::TIMESTAMPTZOID, pg_sys::JSONBOID, pg_sys::TEXTOID,
+        ],
+    ) };
+    /// Sessions with new tokens, which no other session has. One `metadata` serves for those without their own.
+    static INSERT_MANY: Statement = const { Statement::new(
+        |s| format!(
+            "INSERT INTO {s}.user_sessions \
+             (id, user_id, auth_id, session_token, is_active, last_activity, created_at, expires_at, metadata, user_key, \
+              ended_at) \
+             SELECT u.id, u.user_id, u.auth_id, u.session_token, true, $5, $5, $6, COALESCE(u.metadata, $7, '{{}}'), \
+              u.user_key, NULL \
+             FROM unnest($1, $2, $3, $4, $8, $9) AS u (id, user_id, auth_id, session_token, metadata, user_key)"
+        ),
+        &[
+            pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID, pg_sys::TEXTARRAYOID,
+            pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::JSONBOID, pg_sys::JSONBARRAYOID,
+            pg_sys::TEXTARRAYOID,
         ],
     ) };
     /// The session with a token that has not ended, else one that has.
@@ -165,6 +181,63 @@ impl NewSession<'_> {
     /// user.
     fn owns(&self, user_id: Uuid, auth_id: Uuid) -> bool {
         user_id == self.subject.user_id && (self.subject.by_service || auth_id == self.subject.auth_id)
+    }
+}
+
+/// Sessions of a service with tokens that nobody knows, to be started by one statement.
+#[derive(Default)]
+pub struct NewSessions {
+    ids: Vec<Uuid>,
+    user_ids: Vec<Uuid>,
+    auth_ids: Vec<Uuid>,
+    digests: Vec<String>,
+    metadata: Vec<Option<pg_sys::Datum>>,
+    user_keys: Vec<Option<String>>,
+}
+
+impl NewSessions {
+    /// Adds a session with metadata of its own, and returns its id.
+    pub fn add(&mut self, subject: Subject, metadata: Option<pg_sys::Datum>) -> Uuid {
+        // Random bytes serve as the digest.
+        let (id, digest) = random::id_and_bytes();
+        self.ids.push(id);
+        self.user_ids.push(subject.user_id);
+        self.auth_ids.push(subject.auth_id);
+        self.digests.push(Digest::from_bytes(digest).to_text());
+        self.metadata.push(metadata);
+        self.user_keys.push(subject.user_key);
+        id
+    }
+
+    /// Starts the sessions. `metadata` serves for those without their own. Errors: 40001 where a trigger of the owner's has
+    /// left one out.
+    pub fn start(self, now: Micros, expires_at: Micros, metadata: Option<pg_sys::Datum>) {
+        if self.ids.is_empty() {
+            return;
+        }
+        let own_metadata = self.metadata.iter().any(Option::is_some);
+        let user_keys = self.user_keys.iter().any(Option::is_some);
+        let values = [
+            Value::Uuids(&self.ids),
+            Value::Uuids(&self.user_ids),
+            Value::Uuids(&self.auth_ids),
+            value::texts(self.digests.iter().map(|digest| Some(digest.as_str()))),
+            Value::Time(now),
+            Value::Time(expires_at),
+            metadata.map_or(Value::Null, Value::Datum),
+            match own_metadata {
+                true => value::jsonbs(self.metadata.iter().copied()),
+                false => Value::Null,
+            },
+            match user_keys {
+                true => value::texts(self.user_keys.iter().map(Option::as_deref)),
+                false => Value::Null,
+            },
+        ];
+        let written = INSERT_MANY.with(|insert| insert.write(&values, |rows| rows.count()));
+        if written as usize != self.ids.len() {
+            errors::try_again();
+        }
     }
 }
 

@@ -3,16 +3,19 @@
 use super::{
     args::{ArrayArg, Metadata, to_uuid},
     caller::{self, Subject},
-    new_session::{NewSession, Refused, check_token},
+    new_session::{NewSession, NewSessions, Refused, check_token},
     result::ResultSet,
     start::expiry,
 };
 use crate::{
-    pg::{compat, errors, random, text::Text},
+    pg::{compat, errors, text::Text},
     rules::token::Digest,
     store::value::Value,
 };
 use pgrx::pg_extern;
+
+/// Sessions started by one statement.
+const BATCH: usize = 1000;
 
 /// Starts a session for each position of the arrays, or resumes the one with the same token. Returns a row for each
 /// position, in order; `session_id` is NULL where the token is another user's or its session has ended.
@@ -74,27 +77,40 @@ fn start_sessions(
         metadata.validated();
     });
 
-    for n in 0..length {
-        pgrx::check_for_interrupts!();
+    // One element serves for all.
+    let shared_metadata = metadata.as_ref().filter(|metadata| metadata.len() == 1);
+    let shared_metadata = shared_metadata
+        .and_then(|metadata| metadata.get(0))
+        .map(Metadata::datum);
+    for first in (0..length).step_by(BATCH) {
         let now = compat::now();
-        let user_id = user_ids.as_ref().and_then(|ids| ids.get(n)).map(to_uuid);
-        let user_key = user_keys.as_ref().and_then(|keys| keys.get(n));
-        let subject = Subject::of(user_id, user_key.as_deref(), None);
-        let session = NewSession {
-            subject: &subject,
-            metadata: metadata_of(n).map(Metadata::datum),
-            now,
-            expires_at: expiry(now, None, true),
-        };
-        let id = match session_tokens.as_ref().and_then(|tokens| tokens.get(n)) {
-            Some(token) => match session.resume_or_start(Digest::of(&token)) {
-                Ok((id, _)) => Some(id),
-                Err(Refused) => None,
-            },
-            // Random bytes serve as the digest of a token that nobody knows.
-            None => Some(session.start_with_new_token(Digest::from_bytes(random::bytes()))),
-        };
-        rows.push(&[Value::Uuid(&subject.user_id), id.as_ref().into()]);
+        let expires_at = expiry(now, None, true);
+        let mut new = NewSessions::default();
+        for n in first..length.min(first + BATCH) {
+            pgrx::check_for_interrupts!();
+            let user_id = user_ids.as_ref().and_then(|ids| ids.get(n)).map(to_uuid);
+            let user_key = user_keys.as_ref().and_then(|keys| keys.get(n));
+            let subject = Subject::of(user_id, user_key.as_deref(), None);
+            let user_id = subject.user_id;
+            let metadata = metadata_of(n).map(Metadata::datum);
+            let id = match session_tokens.as_ref().and_then(|tokens| tokens.get(n)) {
+                Some(token) => {
+                    let session = NewSession {
+                        subject: &subject,
+                        metadata,
+                        now,
+                        expires_at,
+                    };
+                    match session.resume_or_start(Digest::of(&token)) {
+                        Ok((id, _)) => Some(id),
+                        Err(Refused) => None,
+                    }
+                }
+                None => Some(new.add(subject, metadata.filter(|_| shared_metadata.is_none()))),
+            };
+            rows.push(&[Value::Uuid(&user_id), id.as_ref().into()]);
+        }
+        new.start(now, expires_at, shared_metadata);
     }
     rows
 }

@@ -21,3 +21,12 @@ pub fn bytes<const N: usize>() -> [u8; N] {
 pub fn id() -> Uuid {
     uuid::Builder::from_random_bytes(bytes()).into_uuid()
 }
+
+/// Returns a random UUID and other random bytes, which takes half the time of one after the other. Errors like [`bytes`].
+pub fn id_and_bytes() -> (Uuid, [u8; 32]) {
+    let random: [u8; 48] = bytes();
+    let (mut id, mut other) = ([0; 16], [0; 32]);
+    id.copy_from_slice(&random[..16]);
+    other.copy_from_slice(&random[16..]);
+    (uuid::Builder::from_random_bytes(id).into_uuid(), other)
+}

@@ -89,6 +89,43 @@ where
     items.into_datum().map_or(Value::Null, Value::Datum)
 }
 
+/// Returns a `text[]`, in the current memory context. Errors: 22P05 where the database's encoding lacks a character.
+pub fn texts<'t>(items: impl IntoIterator<Item = Option<&'t str>>) -> Value<'static> {
+    varlena_array(
+        pg_sys::TEXTOID,
+        items.into_iter().map(|item| item.and_then(text::datum)),
+    )
+}
+
+/// Returns a `jsonb[]` of values that are jsonb, in the current memory context.
+pub fn jsonbs(items: impl IntoIterator<Item = Option<Datum>>) -> Value<'static> {
+    varlena_array(pg_sys::JSONBOID, items)
+}
+
+/// Returns an array of varlenas of this type, which are aligned as integers are.
+fn varlena_array(element: pg_sys::Oid, items: impl IntoIterator<Item = Option<Datum>>) -> Value<'static> {
+    let (mut values, mut nulls): (Vec<Datum>, Vec<bool>) = items
+        .into_iter()
+        .map(|item| (item.unwrap_or(Datum::null()), item.is_none()))
+        .unzip();
+    let (mut length, mut lower_bound) = (values.len() as i32, 1);
+    // SAFETY: as many values as nulls, each a varlena of that type where it is not NULL; all is copied.
+    let array = unsafe {
+        pg_sys::construct_md_array(
+            values.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            1,
+            &mut length,
+            &mut lower_bound,
+            element,
+            -1,
+            false,
+            pg_sys::TYPALIGN_INT as _,
+        )
+    };
+    Value::Datum(Datum::from(array))
+}
+
 /// Returns a time as an element of an [`array()`]. A time that PostgreSQL cannot store becomes infinity.
 pub fn timestamptz(at: Micros) -> TimestampWithTimeZone {
     TimestampWithTimeZone::try_from(at).unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())

@@ -113,6 +113,52 @@ fn metadata_of_a_batch_is_for_each_position_or_for_all() {
 }
 
 #[test]
+fn each_of_thousands_of_positions_starts_its_own_session() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    // Of every combination of id, key, token and metadata, in an order of its own.
+    let sql = "CREATE TEMP TABLE wanted AS
+               SELECT n, CASE WHEN n % 2 = 0 THEN gen_random_uuid() END AS user_id,
+                   CASE WHEN n % 2 = 1 THEN 'user ' || n END AS user_key,
+                   CASE WHEN n % 3 = 0 THEN 'the secret token of the user ' || n END AS session_token,
+                   CASE WHEN n % 5 <> 0 THEN jsonb_build_object('n', n) END AS metadata
+               FROM generate_series(1, 2500) n;
+               CREATE TEMP TABLE started AS
+               SELECT * FROM presence.start_sessions(
+                   (SELECT array_agg(user_id ORDER BY n) FROM wanted),
+                   (SELECT array_agg(user_key ORDER BY n) FROM wanted),
+                   (SELECT array_agg(session_token ORDER BY n) FROM wanted),
+                   (SELECT array_agg(metadata ORDER BY n) FROM wanted)
+               ) WITH ORDINALITY AS s (user_id, session_id, n)";
+    service.batch_execute(sql).unwrap();
+    let sql = "SELECT count(*) FROM wanted w JOIN started USING (n) JOIN presence.user_sessions s ON s.id = session_id
+               WHERE s.user_id = started.user_id AND s.user_id = coalesce(w.user_id, presence.presence_id(w.user_key))
+                   AND s.auth_id = s.user_id AND s.user_key IS NOT DISTINCT FROM w.user_key
+                   AND s.metadata = coalesce(w.metadata, '{}') AND s.is_active AND s.ended_at IS NULL
+                   AND (w.session_token IS NULL OR s.session_token = presence.token_digest(w.session_token))
+                   AND s.last_activity = s.created_at
+                   AND s.expires_at = s.created_at + current_setting('presence.session_lifetime')::interval";
+    assert_eq!(service.query_one(sql, &[]).unwrap().get::<_, i64>(0), 2500);
+    assert_eq!(sessions(&mut service), 2500);
+    let sql = "SELECT cardinality(presence.heartbeat_many(array_agg(session_id))) FROM started";
+    assert_eq!(service.query_one(sql, &[]).unwrap().get::<_, i32>(0), 0);
+}
+
+#[test]
+fn a_batch_that_a_trigger_of_the_owner_shortens_starts_nothing() {
+    let database = Cluster::shared().database();
+    database.run(
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE TRIGGER skip BEFORE INSERT ON presence.user_sessions FOR EACH ROW
+             WHEN (NEW.user_key = 'b') EXECUTE FUNCTION skip()",
+    );
+    let mut service = database.connect();
+    let sql = "SELECT presence.start_sessions(user_keys => '{a,b,c}')";
+    assert_refused(service.query(sql, &[]), &SqlState::T_R_SERIALIZATION_FAILURE);
+    assert_eq!(sessions(&mut service), 0);
+}
+
+#[test]
 fn a_batch_with_one_bad_position_starts_nothing() {
     let database = Cluster::shared().database();
     let mut service = database.connect();

@@ -157,6 +157,38 @@ fn replicated_rows_are_stored_unchanged_and_count() {
 }
 
 #[test]
+fn nothing_but_a_digest_is_stored_even_where_rows_are_not_corrected() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    service.batch_execute("SET session_replication_role = replica").unwrap();
+    let sql = "INSERT INTO presence.user_sessions (user_id, auth_id, expires_at, session_token)
+               VALUES (gen_random_uuid(), gen_random_uuid(), 'infinity', $1)";
+    let digits = "0123456789abcdef".repeat(4);
+    let near = [
+        String::new(),
+        digits.clone(),
+        format!("sha256{digits}"),
+        format!("sha256:{}", digits.to_uppercase()),
+        format!("sha256:{}", &digits[1..]),
+        format!("sha256:{digits}0"),
+        format!("sha256:{digits}\n"),
+        format!("sha256:{}g", &digits[1..]),
+        format!("sha256:g{}", &digits[1..]),
+        format!("sha256: {}", &digits[1..]),
+        format!("sha256::{}", &digits[1..]),
+        format!("sha256:{}:{}", &digits[..32], &digits[..31]),
+        format!("sha256:{}", "é".repeat(32)),
+        format!("sha224:{digits}"),
+        format!("SHA256:{digits}"),
+        "a".repeat(71),
+    ];
+    for text in near {
+        assert_refused(service.execute(sql, &[&text]), &SqlState::CHECK_VIOLATION);
+    }
+    service.execute(sql, &[&format!("sha256:{digits}")]).unwrap();
+}
+
+#[test]
 fn rows_loaded_by_copy_count_like_others() {
     let database = Cluster::shared().database();
     let mut service = database.connect();

@@ -52,6 +52,7 @@ fn a_refused_install_shows_no_script() {
 #[test]
 fn no_timeout_of_a_database_stops_its_worker() {
     let database = Cluster::shared().database();
+    database.wait_until_served();
     let mut timeouts = vec![
         "statement_timeout",
         "lock_timeout",
