@@ -10,6 +10,7 @@ use super::{
     layout::Slot,
     lock::{self, Index},
     lookup::Key,
+    prefetch::USERS_AHEAD,
     state::{SessionFlag, SessionState, UserFlag},
     tenant::Tenant,
 };
@@ -151,7 +152,12 @@ impl Tenant {
     /// Calls `f` with every user of the tenant; no lock is held during the call.
     fn for_each_user(&self, now: &Now, timeout: Micros, mut f: impl FnMut(UserView, u32)) {
         let roster = self.roster();
-        for at in roster.user_blocks.entries_of(self.index(), 0) {
+        let entries = || roster.user_blocks.entries_of(self.index(), 0);
+        let mut ahead = entries();
+        let prefetch = |at| roster.prefetch_user(self.index(), at);
+        ahead.by_ref().take(USERS_AHEAD).for_each(prefetch);
+        for at in entries() {
+            ahead.next().into_iter().for_each(prefetch);
             let user = &roster.users[at as usize];
             if user.tenant.get() as usize != self.index() {
                 continue;

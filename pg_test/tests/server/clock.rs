@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pg_presence_test::{Cluster, Database, Presence, Session, Shutdown, signal, wait_until};
+use pg_presence_test::{Cluster, Database, Presence, Session, Shutdown, signal, try_signal, wait_until};
 use postgres::Client;
 use uuid::Uuid;
 
@@ -296,17 +296,26 @@ fn processes(cluster: &Cluster) -> Vec<i32> {
     [cluster.pid()].into_iter().chain(children).collect()
 }
 
+/// Stopped processes of a server, the postmaster first. They continue when this is dropped.
+struct StoppedServer(Vec<i32>);
+
+impl Drop for StoppedServer {
+    fn drop(&mut self) {
+        // The postmaster last, so that it does not find its children gone.
+        self.0.iter().rev().for_each(|&pid| try_signal("CONT", pid));
+    }
+}
+
 /// Stops all processes of a server for longer than the timeout, and lets `first` go on before the others.
-fn stand_still(cluster: &Cluster, first: i32, before_the_others: impl FnOnce()) {
-    let mut pids = processes(cluster);
-    assert!(pids.contains(&first));
-    pids.iter().for_each(|&pid| signal("STOP", pid));
+fn stand_still(database: &Database, first: i32, before_the_others: impl FnOnce()) {
+    // While it holds no lock that `before_the_others` may wait for.
+    let _worker = database.pause_worker();
+    let stopped = StoppedServer(processes(database.cluster));
+    assert!(stopped.0.contains(&first));
+    stopped.0.iter().for_each(|&pid| try_signal("STOP", pid));
     std::thread::sleep(STANDSTILL);
     signal("CONT", first);
     before_the_others();
-    pids.retain(|&pid| pid != first);
-    // The postmaster last, so that it does not find its children gone.
-    pids.iter().rev().for_each(|&pid| signal("CONT", pid));
 }
 
 fn launcher(client: &mut Client) -> i32 {
@@ -320,7 +329,6 @@ fn backend(client: &mut Client) -> i32 {
 
 /// One user beats after the standstill and another does not.
 fn stands_still(database: &Database, first: impl FnOnce(&mut Client) -> i32, is_reader: bool) {
-    let cluster = database.cluster;
     let mut service = database.connect();
     let (beating, silent) = (Uuid::new_v4(), Uuid::new_v4());
     let session = service.start(beating);
@@ -330,7 +338,7 @@ fn stands_still(database: &Database, first: impl FnOnce(&mut Client) -> i32, is_
     }
     let first = first(&mut service);
     let mut seen = None;
-    stand_still(cluster, first, || {
+    stand_still(database, first, || {
         if is_reader {
             seen = Some((service.is_online(beating), service.is_online(silent)));
         }
@@ -364,7 +372,7 @@ fn two_standstills_in_a_row_take_nobody_offline() {
     let (mut service, user, session) = login(&database);
     let launcher = launcher(&mut service);
     for _ in 0..2 {
-        stand_still(&cluster, launcher, || ());
+        stand_still(&database, launcher, || ());
         // It runs again, for less than the grace.
         wait_for_sweeps(&mut service);
     }
