@@ -21,13 +21,7 @@ fn every_block_of_the_readme_works_as_pasted() {
 
 #[test]
 fn every_step_of_a_migration_works_as_pasted() {
-    let world = World::with_application();
-    // A table as applications have it: the token in it as it is, and rows in every state.
-    world
-        .connect()
-        .batch_execute(include_str!("user_sessions.sql"))
-        .expect("the table of an application");
-    blocks::run(&Page::read("docs/migration.md"), &world);
+    blocks::run(&Page::read("docs/migration.md"), &World::installed());
 }
 
 #[test]

@@ -14,6 +14,8 @@ enum Check {
     Picture,
     /// Code in another language, or for a program that is not here; a test of this file, in pg_test/, runs the like.
     Like(&'static str),
+    /// Code in a language that is not on the machines of the tests: it was tried by hand, and is not checked.
+    NotHere,
 }
 
 /// The page, how the block begins, and how it is checked.
@@ -41,6 +43,29 @@ const NOT_RUN: &[(&str, &str, Check)] = &[
         "User.select",
         Check::Like("tests/examples/frameworks.rs"),
     ),
+    (
+        "docs/frameworks.md",
+        "# presence/sessions.py",
+        Check::Like("tests/examples/frameworks.rs"),
+    ),
+    (
+        "docs/frameworks.md",
+        "# presence/middleware.py",
+        Check::Like("tests/examples/frameworks.rs"),
+    ),
+    (
+        "docs/frameworks.md",
+        "INSTALLED_APPS",
+        Check::Like("tests/examples/frameworks.rs"),
+    ),
+    (
+        "docs/frameworks.md",
+        "# people/views.py",
+        Check::Like("tests/examples/frameworks.rs"),
+    ),
+    ("docs/frameworks.md", "# app/models/presence.rb", Check::NotHere),
+    ("docs/frameworks.md", "# app/controllers", Check::NotHere),
+    ("docs/frameworks.md", "# app/models/user.rb", Check::NotHere),
     // `monitoring.rs` of the suite `examples` runs the exporter, `metrics.rs` of `server` reads the metrics.
     (
         "docs/monitoring.md",
@@ -62,6 +87,7 @@ pub fn check(page: &Page, block: &Block) -> bool {
     let place = format!("{}:{}", page.name, block.line);
     match check {
         Check::Picture => assert!(["", "text", "mermaid"].contains(&block.language.as_str()), "{place}"),
+        Check::NotHere => {}
         Check::Like(file) => assert!(root().join("pg_test").join(file).exists(), "{place}: {file}"),
         Check::Shell => assert_is_shell(&place, block),
         Check::Make => {

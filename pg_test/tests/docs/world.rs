@@ -1,4 +1,4 @@
-//! What the reader of a page has: a server, a database `app`, and, except for the README, an application in it.
+//! What the reader of a page has: a server, a database `app`, and, after the README, the extension and an application in it.
 
 use std::process::Command;
 
@@ -13,29 +13,13 @@ pub const USER: &str = "5d1f5c1e-6a4e-4f0e-9a43-0d3c7c2c6a11";
 /// The roles that Supabase has.
 const SUPABASE: &str = "CREATE ROLE anon NOLOGIN;
      CREATE ROLE authenticated NOLOGIN;
-     CREATE ROLE service_role NOLOGIN BYPASSRLS;
-     CREATE ROLE authenticator LOGIN NOINHERIT;
-     GRANT anon, authenticated, service_role TO authenticator";
+     CREATE ROLE service_role NOLOGIN BYPASSRLS";
 
-/// The roles and tables of an application, which two users have used before.
-const APPLICATION: &str = "CREATE ROLE owner LOGIN;
-     CREATE ROLE app LOGIN;
-     CREATE ROLE web_user LOGIN;
-     CREATE ROLE web_anonymous LOGIN;
+/// The database has an owner who is no superuser, as many have, and it can be connected to as each of the roles.
+const OWNER: &str = "CREATE ROLE owner LOGIN;
      ALTER DATABASE app OWNER TO owner;
-     CREATE SCHEMA app AUTHORIZATION owner;
-     CREATE TABLE app.users (
-         id uuid PRIMARY KEY DEFAULT gen_random_uuid(), auth_id uuid, name text NOT NULL, tenant integer NOT NULL DEFAULT 1);
-     CREATE TABLE app.members (id bigint PRIMARY KEY, name text NOT NULL);
-     INSERT INTO app.users (id, auth_id, name) VALUES
-         ('5d1f5c1e-6a4e-4f0e-9a43-0d3c7c2c6a11', '5d1f5c1e-6a4e-4f0e-9a43-0d3c7c2c6a11', 'Ana'),
-         ('7c9e6679-7425-40de-944b-e07fc1f90ae7', '7c9e6679-7425-40de-944b-e07fc1f90ae7', 'Ben');
-     CREATE PUBLICATION supabase_realtime;
-     INSERT INTO app.members VALUES (42, 'Ana'), (43, 'Ben');
-     ALTER TABLE app.users OWNER TO owner;
-     ALTER TABLE app.members OWNER TO owner;
-     GRANT USAGE ON SCHEMA app TO app;
-     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA app TO app";
+     ALTER TABLE users OWNER TO owner;
+     ALTER ROLE web_user LOGIN";
 
 pub struct World {
     pub cluster: Cluster,
@@ -51,27 +35,24 @@ impl World {
         World { cluster }
     }
 
-    /// The same with an application in the database, and no extension yet.
-    pub fn with_application() -> World {
-        let world = World::empty();
-        world.connect().batch_execute(APPLICATION).unwrap();
-        world
-    }
-
-    /// The same after the chapter "Install" of the README has been followed, and with `app` a service, as in its chapter "In
-    /// your application".
+    /// The same after the chapters "Install" and "In your application" of the README have been followed, as far as they
+    /// create something.
     pub fn installed() -> World {
-        let world = World::with_application();
+        let world = World::empty();
         let readme = Page::read("README.md");
-        let install = readme
-            .blocks
-            .iter()
-            .find(|block| block.language == "sql" && block.heading == "Install");
-        for sql in install.expect("SQL in Install").text.split(';') {
-            world.connect().batch_execute(sql).unwrap();
+        let blocks_of = |heading| {
+            let blocks = readme.blocks.iter();
+            blocks.filter(move |block| block.language == "sql" && block.heading == heading)
+        };
+        let install = blocks_of("Install").take(1);
+        // The application, and its grants.
+        for block in install.chain(blocks_of("In your application").take(2)) {
+            for sql in block.text.split(';') {
+                world.connect().batch_execute(sql).unwrap();
+            }
         }
+        world.connect().batch_execute(OWNER).unwrap();
         world.settle();
-        world.connect().batch_execute("SELECT grant_service('app')").unwrap();
         world
     }
 
@@ -125,21 +106,17 @@ impl World {
 pub enum Role {
     /// A role that logs in.
     Login(&'static str),
-    /// A role that a server such as PostgREST switches to for a request, with the claims of the user's JWT.
+    /// A role for requests of a server such as PostgREST, with the claims of the user's JWT.
     Request(&'static str),
 }
 
 /// How a page says as whom a block is run: in its first line, after "-- as ", or in the sentence before it.
-const ROLES: [(&str, Role); 9] = [
+const ROLES: [(&str, Role); 5] = [
     ("a superuser", Role::Login("postgres")),
     ("the owner of the database", Role::Login("owner")),
     ("app", Role::Login("app")),
     ("web_user", Role::Login("web_user")),
     ("web_user, with a JWT", Role::Request("web_user")),
-    ("web_anonymous", Role::Login("web_anonymous")),
-    ("anon", Role::Request("anon")),
-    ("authenticated, with a JWT", Role::Request("authenticated")),
-    ("service_role", Role::Request("service_role")),
 ];
 
 impl Role {
@@ -160,19 +137,14 @@ impl Role {
 
     fn login(self) -> &'static str {
         match self {
-            Role::Request("web_user") => "web_user",
-            Role::Request(_) => "authenticator",
-            Role::Login(role) => role,
+            Role::Login(role) | Role::Request(role) => role,
         }
     }
 
     fn options(self) -> Option<String> {
         match self {
             Role::Login(_) => None,
-            Role::Request("anon") => Some(r#"-c role=anon -c request.jwt.claims={"role":"anon"}"#.into()),
-            Role::Request(role) => Some(format!(
-                r#"-c role={role} -c request.jwt.claims={{"sub":"{USER}","role":"{role}"}}"#
-            )),
+            Role::Request(role) => Some(format!(r#"-c request.jwt.claims={{"sub":"{USER}","role":"{role}"}}"#)),
         }
     }
 }

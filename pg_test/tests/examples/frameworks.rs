@@ -120,6 +120,11 @@ fn django_migrates_beside_the_extension_and_reads_its_models() {
     assert_healthy(&database, "presence");
 }
 
+#[test]
+fn the_code_that_the_page_shows_for_django_keeps_users_online_and_signs_them_out() {
+    run(&served(), "postgres", &mut python("django_walk.py"));
+}
+
 /// Asserts that no health check finds anything to mend.
 fn assert_healthy(database: &Database, schema: &str) {
     let sql = format!("SELECT check_name, detail FROM {schema}.presence_health() WHERE NOT ok");

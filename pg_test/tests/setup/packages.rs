@@ -206,3 +206,19 @@ fn where_versions_are_fetched_the_installed_server_gets_no_headers() {
         .collect();
     assert!(postgres.is_empty(), "{postgres:?}");
 }
+
+#[test]
+fn cargo_pgrx_is_built_without_openssl_whose_headers_a_machine_may_lack() {
+    let machine = Machine::new();
+    machine.packaged_server(15, "15.18");
+    machine.headers(15);
+    machine.program("cargo", r#"[ "$1" != install ] || echo "cargo $*" >>"$MACHINE/calls""#);
+    let done = machine.run(SETUP, &[]);
+    let [call] = &done.calls[..] else {
+        panic!("one call: {:?}", done.calls)
+    };
+    assert!(
+        call.contains(" cargo-pgrx@=") && call.contains(" --no-default-features "),
+        "{call}"
+    );
+}
