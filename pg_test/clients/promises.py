@@ -43,11 +43,13 @@ def knows_who_is_there(db):
 
 
 def tells_the_users_own_id(db):
-    db.execute("SELECT FROM presence.start_session(user_key => '42')")
-    # One notified, the other read.
-    for _ in range(2):
-        with Follower() as follower:
-            assert next(follower).user.user_key == "42"
+    start = "SELECT FROM presence.start_session(user_key => %s)"
+    db.execute(start, ("42",))
+    with Follower(interval=3600) as follower:
+        # This one is read, the other notified.
+        assert next(follower).user.user_key == "42"
+        db.execute(start, ("43",))
+        assert next(follower).user.user_key == "43"
 
 
 def goes_on_after_a_break(db):
@@ -106,10 +108,12 @@ def connects_as_it_is_told(db):
         options = "-c DateStyle=German -c TimeZone=Asia/Tokyo"
         return psycopg.connect(application_name="mine", row_factory=dict_row, options=options)
 
-    user = uuid4()
-    start(db, user)
-    with Follower(connect=connect) as follower:
-        assert next(follower).id == user
+    users = [uuid4(), uuid4()]
+    with Follower(connect=connect, interval=3600) as follower:
+        # One is read, the other notified.
+        for user in users:
+            start(db, user)
+            assert next(follower).id == user
         assert connections(db, "mine") == 1
 
 

@@ -20,7 +20,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Event::Live => {
                 let mut online: Vec<_> = follower.online_users().into_iter().map(|user| user.user_id).collect();
                 online.sort();
-                println!("live {}", online.join(" "));
+                online.insert(0, "live".to_owned());
+                println!("{}", online.join(" "));
             }
             Event::Stale(error) => println!("stale {error}"),
             Event::Notified { .. } => {}

@@ -102,11 +102,10 @@ fn the_packages_have_the_version_of_the_extension() {
 /// Runs one of the promises of pg_test/clients/promises.py.
 fn keeps(promise: &str) {
     let database = served();
-    let output = run(
-        &database,
-        "postgres",
-        python().args(["pg_test/clients/promises.py", promise]),
-    );
+    // Python warns of what is left open.
+    let mut program = python();
+    program.args(["-X", "dev", "pg_test/clients/promises.py", promise]);
+    let output = run(&database, "postgres", &mut program);
     assert!(output.is_empty(), "{output:?}");
 }
 
