@@ -104,7 +104,7 @@ fn keeps(promise: &str) {
     let database = served();
     // Python warns of what is left open.
     let mut program = python();
-    program.args(["-X", "dev", "pg_test/clients/promises.py", promise]);
+    program.args(["-W", "default::ResourceWarning", "pg_test/clients/promises.py", promise]);
     let output = run(&database, "postgres", &mut program);
     assert!(output.is_empty(), "{output:?}");
 }
