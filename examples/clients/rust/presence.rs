@@ -1,27 +1,24 @@
-//! A client in Rust: `cargo run -p pg_presence_dashboard --example presence`, with the connection string in
-//! DATABASE_URL. The lossless loop is in a file of its own, to be copied: the dashboard's `follow.rs`.
+//! A client in Rust, with the package `clients/rust`: `cargo run`, with the connection string in DATABASE_URL.
 
 use std::env;
+use std::error::Error;
 use std::pin::pin;
 use std::time::Duration;
 
-use pg_presence_dashboard::connect::{Tls, parse};
-use pg_presence_dashboard::follow::{Change, Event, follow};
-use tokio::sync::mpsc::{self, Receiver};
+use pg_presence_client::{Event, Follower, Options, Status};
 use tokio::time::sleep;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use tokio_postgres::{Config, NoTls};
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let url = env::var("DATABASE_URL")
         .map_err(|_| "DATABASE_URL is not set: set it to something like postgresql://app:password@localhost/app")?;
-    let config = parse(&url)?;
-    let (client, connection) = config.connect(Tls::verified()).await?;
+    let config: Config = url.parse()?;
+    // Over a network, TLS takes the place of NoTls, as in the dashboard's `connect.rs`.
+    let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(connection);
 
-    let (sender, mut events) = mpsc::channel(64);
-    tokio::spawn(async move { follow(config, Tls::verified(), &[], sender).await });
+    let mut follower = Follower::start(config, NoTls, Options::default());
     let user_id = "SELECT presence.presence_id('rust')::text";
     let user_id: String = client.query_one(user_id, &[]).await?.get(0);
 
@@ -30,7 +27,7 @@ async fn main() -> Result<(), BoxError> {
     let (session_id, heartbeat_ms): (String, i32) = (session.get(0), session.get(1));
     let interval = Duration::from_millis(heartbeat_ms.try_into()?);
     {
-        let mut is_active = pin!(wait_for_status(&mut events, &user_id, "active"));
+        let mut is_active = pin!(wait_for_status(&mut follower, &user_id, Status::Active));
         loop {
             let heartbeat = "SELECT presence.heartbeat($1::text::uuid)";
             let heartbeat = client.query_one(heartbeat, &[&session_id]).await?;
@@ -50,24 +47,24 @@ async fn main() -> Result<(), BoxError> {
 
     let end = "SELECT presence.end_session($1::text::uuid)";
     client.execute(end, &[&session_id]).await?;
-    wait_for_status(&mut events, &user_id, "inactive").await;
+    wait_for_status(&mut follower, &user_id, Status::Inactive).await;
     Ok(())
 }
 
 /// Prints the changes of a user until one brings the given status.
-async fn wait_for_status(events: &mut Receiver<Event>, user_id: &str, status: &str) {
-    while let Some(event) = events.recv().await {
-        let changes: Vec<Change> = match event {
-            Event::Snapshot(changes) | Event::Changed(changes) => changes,
-            Event::Disconnected(reason) => {
-                eprintln!("disconnected: {reason}");
+async fn wait_for_status(follower: &mut Follower, user_id: &str, status: Status) {
+    loop {
+        let users = match follower.next().await {
+            Event::Snapshot(users) | Event::Changed(users) => users,
+            Event::Stale(error) => {
+                eprintln!("disconnected: {error}");
                 continue;
             }
-            Event::UpToDate | Event::Notified { .. } => continue,
+            Event::Live | Event::Notified { .. } => continue,
         };
-        for change in changes.iter().filter(|change| change.user_id == user_id) {
-            println!("status: {}", change.status);
-            if change.status == status {
+        for user in users.iter().filter(|user| user.user_id == user_id) {
+            println!("status: {}", user.status);
+            if user.status == status {
                 return;
             }
         }

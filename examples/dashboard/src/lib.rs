@@ -2,8 +2,8 @@
 //! copy from. Read it in this order:
 //!
 //! - `schema.sql`: its tables, and the roles it uses
-//! - `follow`: a lossless stream of status changes over one connection; usable on its own
-//! - `live_users`: the users and their presence, in memory, shared by all browsers
+//! - `live_users`: the users and their presence, in memory, shared by all browsers. What changes is told by the package
+//!   `clients/rust`, a lossless stream of statuses over one connection
 //! - `connect`: the connection string, and time limits
 //! - `database`: one transaction per request, with the caller's role and claims
 //! - `serve`: the limits of connections, and what a proxy in front must do
@@ -16,7 +16,6 @@ pub mod connect;
 pub mod database;
 pub mod error;
 pub mod events;
-pub mod follow;
 pub mod live_users;
 pub mod log;
 pub mod login;

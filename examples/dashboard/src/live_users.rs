@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pg_presence_client::{Event, Follower, User as Presence};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{broadcast, mpsc};
@@ -13,7 +14,6 @@ use tokio_postgres::Row;
 
 use crate::database::{Caller, Database};
 use crate::error::Error;
-use crate::follow::{Change, Event};
 use crate::log;
 
 /// How many updates a slow browser may be behind before it is sent all users again.
@@ -99,8 +99,8 @@ impl State {
 }
 
 impl LiveUsers {
-    /// Starts a task that keeps the users up to date until the channel of events is closed.
-    pub fn start(database: Arc<Database>, events: mpsc::Receiver<Event>) -> Arc<LiveUsers> {
+    /// Starts a task that keeps the users up to date.
+    pub fn start(database: Arc<Database>, follower: Follower) -> Arc<LiveUsers> {
         let (refresh_requests, requests) = mpsc::unbounded_channel();
         let users = Arc::new(LiveUsers {
             database,
@@ -108,7 +108,7 @@ impl LiveUsers {
             updates: broadcast::Sender::new(MAX_BEHIND),
             refresh_requests,
         });
-        tokio::spawn(users.clone().run(events, requests));
+        tokio::spawn(users.clone().run(follower, requests));
         users
     }
 
@@ -123,22 +123,15 @@ impl LiveUsers {
         let _ = self.refresh_requests.send(user_id);
     }
 
-    async fn run(
-        self: Arc<LiveUsers>,
-        mut events: mpsc::Receiver<Event>,
-        mut requests: mpsc::UnboundedReceiver<String>,
-    ) {
+    async fn run(self: Arc<LiveUsers>, mut follower: Follower, mut requests: mpsc::UnboundedReceiver<String>) {
         loop {
             let mut stale = Stale::default();
             tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => self.handle(event, &mut stale),
-                    None => return,
-                },
+                event = follower.next() => self.handle(event, &mut stale),
                 user_id = requests.recv() => stale.users.extend(user_id),
             }
             // One query serves everything that is already waiting.
-            while let Ok(event) = events.try_recv() {
+            while let Some(event) = follower.try_next() {
                 self.handle(event, &mut stale);
             }
             while let Ok(user_id) = requests.try_recv() {
@@ -155,10 +148,10 @@ impl LiveUsers {
 
     /// Marks the users of an event as stale. Its statuses are only logged: browsers are sent what `reload` reads.
     fn handle(&self, event: Event, stale: &mut Stale) {
-        self.state().is_following = !matches!(event, Event::Disconnected(_));
+        self.state().is_following = !matches!(event, Event::Stale(_));
         match event {
             Event::Snapshot(users) => {
-                let online = users.iter().filter(|user| user.status == "active").count();
+                let online = users.iter().filter(|user| user.is_online()).count();
                 log::info(match users.len() {
                     0 => "          nobody has signed in yet".to_owned(),
                     all => format!("          {online} of {all} users are active"),
@@ -169,15 +162,15 @@ impl LiveUsers {
                 let _ = self.updates.send(Update::LoginEnded { user_id: payload });
             }
             // The only other channel is that of the users table.
-            Event::Notified { .. } | Event::UpToDate => stale.all = true,
-            Event::Changed(changes) => {
-                for change in changes {
-                    self.log(&change);
-                    stale.users.insert(change.user_id);
+            Event::Notified { .. } | Event::Live => stale.all = true,
+            Event::Changed(users) => {
+                for user in users {
+                    self.log(&user);
+                    stale.users.insert(user.user_id);
                 }
             }
-            Event::Disconnected(reason) => {
-                log::error(format!("lost the connection to the database: {reason:?}"));
+            Event::Stale(error) => {
+                log::error(format!("lost the connection to the database: {:?}", error.to_string()));
                 *stale = Stale::default();
                 self.disconnected();
             }
@@ -244,12 +237,12 @@ impl LiveUsers {
         }
     }
 
-    fn log(&self, change: &Change) {
-        let name = self.state().users.get(&change.user_id).map(|user| user.name.clone());
-        let name = name.as_ref().unwrap_or(&change.user_id);
-        let dot = if change.status == "active" { "🟢" } else { "⚫" };
-        let time = change.at.get(11..19).unwrap_or_default();
-        log::info(log::escape(&format!("{time}  {dot} {name} is {}", change.status)));
+    fn log(&self, user: &Presence) {
+        let name = self.state().users.get(&user.user_id).map(|user| user.name.clone());
+        let name = name.as_ref().unwrap_or(&user.user_id);
+        let dot = if user.is_online() { "🟢" } else { "⚫" };
+        let time = user.changed_at.get(11..19).unwrap_or_default();
+        log::info(log::escape(&format!("{time}  {dot} {name} is {}", user.status)));
     }
 }
 

@@ -8,14 +8,14 @@ use std::env;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use pg_presence_client::{Follower, Options};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_postgres::Config;
 
 use pg_presence_dashboard::connect::{self, Tls};
 use pg_presence_dashboard::database::Database;
-use pg_presence_dashboard::follow::follow;
 use pg_presence_dashboard::live_users::LiveUsers;
 use pg_presence_dashboard::request::AppState;
 use pg_presence_dashboard::routes::routes;
@@ -44,9 +44,12 @@ async fn run() -> Result<(), String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
 
     let database = Arc::new(Database::new(config));
-    let (sender, events) = mpsc::channel(64);
-    tokio::spawn(async move { follow(direct, Tls::verified(), &["users", "logins"], sender).await });
-    let users = LiveUsers::start(database.clone(), events);
+    let options = Options {
+        channels: vec!["users".to_owned(), "logins".to_owned()],
+        ..Options::default()
+    };
+    let follower = Follower::start(direct, Tls::verified(), options);
+    let users = LiveUsers::start(database.clone(), follower);
     // Other requests always find a place.
     let streams = Arc::new(Semaphore::new(max_connections * 3 / 4));
 

@@ -11,7 +11,7 @@ use crate::running::Running;
 use crate::{CLIENTS, node, python, rust, served, set_up_for_postgrest, with_connection};
 
 /// Closes the connection on which the role follows the feed, and admits no new one until `meanwhile` returns.
-fn disconnect(database: &Database, role: &str, meanwhile: impl FnOnce()) {
+pub fn disconnect(database: &Database, role: &str, meanwhile: impl FnOnce()) {
     let mut postgres = database.connect();
     database.run(&format!("ALTER ROLE {role} NOLOGIN"));
     // Every statement of a follower matches.
@@ -59,7 +59,7 @@ fn lose_the_connection(
         .get(0);
     wait_until("the program to be signed in and to follow", || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = $1
-                   AND state = 'idle' AND query ~ 'FROM presence.user_presence'";
+                   AND state = 'idle' AND query ~ 'FROM .?presence.?\\.user_presence'";
         let follows = reader.query_one(sql, &[&service]).unwrap().get::<_, i64>(0) == 1;
         follows && reader.is_online(user)
     });

@@ -6,6 +6,7 @@ mod disconnect;
 mod docker;
 mod frameworks;
 mod monitoring;
+mod packages;
 mod proxy;
 mod running;
 
@@ -47,7 +48,7 @@ fn node() -> Command {
 }
 
 fn python() -> Command {
-    let mut python = Command::new(tools().join("python/bin/python"));
+    let mut python = packages::python();
     python.arg(Path::new(CLIENTS).join("python/presence.py"));
     python
 }
@@ -55,8 +56,8 @@ fn python() -> Command {
 fn rust() -> Command {
     let cargo = |verb| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args([verb, "--locked", "--quiet", "--package", "pg_presence_dashboard"]);
-        cargo.args(["--example", "presence"]).current_dir(CLIENTS);
+        cargo.args([verb, "--locked", "--quiet", "--package", "pg_presence_example"]);
+        cargo.current_dir(CLIENTS);
         cargo
     };
     // Built before the program is timed.
