@@ -1,6 +1,9 @@
 //! Loads the table into the roster, and purges dropped installs from it.
 
-use pgrx::pg_sys;
+use pgrx::{
+    PgLogLevel, PgSqlErrorCode,
+    pg_sys::{self, panic::ErrorReport},
+};
 use uuid::Uuid;
 
 use super::{
@@ -33,8 +36,8 @@ const ROWS_PER_CHECK: u32 = 10_000;
 pub struct Loader {
     /// The version of triggers and columns for which the table is still to be loaded.
     unfollowed: Option<u64>,
-    /// Whether every write was seen when that was last read.
-    is_capturing: bool,
+    /// Whether every write was seen when that was last read; `None` until then.
+    is_capturing: Option<bool>,
 }
 
 impl Loader {
@@ -46,8 +49,11 @@ impl Loader {
             followed.set(capture.version);
         }
         let is_new = self.unfollowed.unwrap_or(followed.get()) != capture.version;
-        let resumes = capture.is_enabled && !self.is_capturing;
-        self.is_capturing = capture.is_enabled;
+        let resumes = capture.is_enabled && self.is_capturing != Some(true);
+        if !capture.is_enabled && self.is_capturing != Some(false) {
+            warn_not_capturing();
+        }
+        self.is_capturing = Some(capture.is_enabled);
         if is_new {
             // Not followed before the load, so that the next worker goes on with it.
             self.unfollowed = Some(capture.version);
@@ -62,7 +68,7 @@ impl Loader {
     /// in the table, and forgets what has ended: the load skips sessions that the roster knows. Returns true if the roster
     /// is complete now, and false if it is full, cannot be complete, or the worker has to stop.
     pub fn load(&mut self, tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
-        if self.unfollowed.is_some() || !self.is_capturing {
+        if self.unfollowed.is_some() || self.is_capturing != Some(true) {
             if !refresh(tenant, timeout)? {
                 return Ok(false);
             }
@@ -74,6 +80,18 @@ impl Loader {
         }
         Ok(is_complete)
     }
+}
+
+/// Logs why the roster is not complete and will not be: a restore with `--disable-triggers`, for one, leaves them so.
+fn warn_not_capturing() {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        "triggers on user_sessions are not enabled for all writes",
+        pgrx::function_name!(),
+    )
+    .set_detail("Statuses stay correct, but calls read user_sessions rather than shared memory.")
+    .set_hint("presence_health() returns the statement that enables them.")
+    .report(PgLogLevel::WARNING);
 }
 
 /// Loads all active sessions. Returns whether the roster is complete now, which it can be only if it is told of every

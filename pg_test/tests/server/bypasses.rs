@@ -200,6 +200,33 @@ fn the_table_is_believed_for_as_long_as_the_trigger_is_disabled() {
 }
 
 #[test]
+fn a_trigger_that_is_not_fired_by_every_write_is_logged_once() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let worker = format!("[{}]", database.worker());
+    let warnings = || {
+        let log = database.cluster.log();
+        let of_worker = log.lines().filter(|line| line.contains(&worker));
+        of_worker
+            .filter(|line| line.contains("WARNING:  triggers on user_sessions are not enabled"))
+            .count()
+    };
+    assert_eq!(warnings(), 0);
+    let mut service = database.connect();
+    for times in 1..=2 {
+        // As pg_restore --disable-triggers leaves it.
+        database.run("ALTER TABLE presence.user_sessions ENABLE TRIGGER presence_capture");
+        wait_until("the log says so", || warnings() == times);
+        let user = Uuid::new_v4();
+        service.start(user);
+        service.wait_for_written(user, true);
+        database.run(BYPASSES[0][1]);
+        database.wait_until_served();
+        assert_eq!(warnings(), times);
+    }
+}
+
+#[test]
 fn a_session_that_is_being_written_does_not_keep_memory_incomplete() {
     let database = Cluster::shared().database();
     database.wait_until_served();
