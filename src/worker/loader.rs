@@ -38,6 +38,26 @@ pub struct Loader {
     unfollowed: Option<u64>,
     /// Whether every write was seen when that was last read; `None` until then.
     is_capturing: Option<bool>,
+    /// A refresh of the known sessions that has begun.
+    refresh: Option<Refresh>,
+}
+
+/// How a step of loading has ended.
+pub enum Loaded {
+    /// The roster is complete.
+    Complete,
+    /// The roster is full, cannot be complete, or the worker has to stop.
+    Incomplete,
+    /// The next step is to follow.
+    Continues,
+}
+
+/// How far the known sessions have been made what they are in the table.
+struct Refresh {
+    /// Where the next step begins.
+    cursor: u32,
+    /// Whether there was room for all so far.
+    is_whole: bool,
 }
 
 impl Loader {
@@ -57,6 +77,8 @@ impl Loader {
         if is_new {
             // Not followed before the load, so that the next worker goes on with it.
             self.unfollowed = Some(capture.version);
+            // It may have read what was written past the triggers after that.
+            self.refresh = None;
         }
         if tenant.is_complete() && (is_new || !capture.is_enabled) {
             tenant.set_incomplete();
@@ -64,13 +86,22 @@ impl Loader {
         is_new || resumes && !tenant.is_complete()
     }
 
-    /// Loads all active sessions. Where a trigger may not have told, first makes those that the roster knows what they are
-    /// in the table, and forgets what has ended: the load skips sessions that the roster knows. Returns true if the roster
-    /// is complete now, and false if it is full, cannot be complete, or the worker has to stop.
-    pub fn load(&mut self, tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
+    /// Takes a step to load all active sessions. Where a trigger may not have told, steps of a refresh come first, which
+    /// make those that the roster knows what they are in the table, and forget what has ended: the load skips sessions that
+    /// the roster knows.
+    pub fn load(&mut self, tenant: Tenant, timeout: Micros) -> Result<Loaded, Aborted> {
+        let begun = self.refresh.take();
         if self.unfollowed.is_some() || self.is_capturing != Some(true) {
-            if !refresh(tenant, timeout)? {
-                return Ok(false);
+            let mut refresh = begun.unwrap_or(Refresh {
+                cursor: 0,
+                is_whole: true,
+            });
+            if refresh.step(tenant, timeout)? {
+                self.refresh = Some(refresh);
+                return Ok(Loaded::Continues);
+            }
+            if !refresh.is_whole {
+                return Ok(Loaded::Incomplete);
             }
             while tenant.free_tombstones(TOMBSTONES_PER_ROUND) > 0 {}
         }
@@ -78,7 +109,23 @@ impl Loader {
         if is_complete && let Some(version) = self.unfollowed.take() {
             tenant.worker().capture_version.set(version);
         }
-        Ok(is_complete)
+        Ok(match is_complete {
+            true => Loaded::Complete,
+            false => Loaded::Incomplete,
+        })
+    }
+}
+
+impl Refresh {
+    /// Makes some of the sessions that the roster knows what they are in the table: where the triggers see what is written,
+    /// they are. Returns whether there are more.
+    fn step(&mut self, tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
+        let now = tenant.now();
+        let known = tenant.flush_candidates(&mut self.cursor, SESSIONS_PER_STATEMENT, FlushScope::Known, &now);
+        let ids: Vec<Uuid> = known.iter().map(|row| row.id).collect();
+        let rows = run_transaction(Some(tenant), Durability::Lazy, None, |_| store::load::not_ended(&ids))?;
+        self.is_whole &= tenant.refresh(known.iter().map(|session| (session, rows.get(&session.id))), timeout);
+        Ok(self.cursor != 0)
     }
 }
 
@@ -120,25 +167,6 @@ fn load(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
     fault_point::reach("loaded");
     let complete = tenant.end_load(result.is_ok() && whole && is_capturing);
     result.map(|()| complete)
-}
-
-/// Makes the sessions that the roster knows what they are in the table: where the triggers see what is written, they are.
-/// Returns false if the roster is full or the worker has to stop.
-fn refresh(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
-    let (mut cursor, mut is_whole, now) = (0, true, tenant.now());
-    let mut watch = DatabaseWatch::default();
-    loop {
-        if signals::shutdown_requested() || watch.must_leave(tenant.database()) {
-            return Ok(false);
-        }
-        let known = tenant.flush_candidates(&mut cursor, SESSIONS_PER_STATEMENT, FlushScope::Known, &now);
-        let ids: Vec<Uuid> = known.iter().map(|row| row.id).collect();
-        let rows = run_transaction(Some(tenant), Durability::Lazy, None, |_| store::load::not_ended(&ids))?;
-        is_whole &= tenant.refresh(known.iter().map(|session| (session, rows.get(&session.id))), timeout);
-        if cursor == 0 {
-            return Ok(is_whole);
-        }
-    }
 }
 
 /// Loads the sessions of users who were last published as online although the table has their sessions timed out: they

@@ -12,7 +12,7 @@ use super::{
     cleaner::Cleaner,
     compare,
     flusher::Flusher,
-    loader::{self, Loader, TOMBSTONES_PER_ROUND},
+    loader::{self, Loaded, Loader, TOMBSTONES_PER_ROUND},
     notifier::Notifier,
     schedule::{SWEEP_INTERVAL, Schedule},
     set_aside::{MAX_TABLE_PAUSE, Pause},
@@ -352,8 +352,10 @@ impl Worker {
         report_activity(Some(c"loading sessions"));
         let start = Instant::now();
         match self.loader.load(self.tenant, self.timeout) {
-            Ok(true) => self.schedule.after_complete_load(),
-            Ok(false) => self.schedule.load_later(start),
+            Ok(Loaded::Complete) => self.schedule.after_complete_load(),
+            Ok(Loaded::Incomplete) => self.schedule.load_later(start),
+            // At once, after what is due before.
+            Ok(Loaded::Continues) => {}
             Err(aborted @ Aborted::Failed(_)) => {
                 trouble::report_aborted(self.tenant, Work::Load, &aborted);
                 self.schedule.load_later(start);

@@ -200,6 +200,31 @@ fn the_table_is_believed_for_as_long_as_the_trigger_is_disabled() {
 }
 
 #[test]
+fn thousands_of_sessions_that_have_ended_past_the_trigger_count_as_ended() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    // More than are compared with the table at once.
+    let sql = "CREATE TEMP TABLE started AS
+               SELECT row_number() OVER () AS n, * FROM presence.start_sessions(
+                   (SELECT array_agg(gen_random_uuid()) FROM generate_series(1, 12000)))";
+    service.batch_execute(sql).unwrap();
+    let [disable, enable] = BYPASSES[0];
+    service.batch_execute(disable).unwrap();
+    let sql = "UPDATE presence.user_sessions SET is_active = false, ended_at = now() FROM started
+               WHERE id = session_id AND n % 2 = 0";
+    service.batch_execute(sql).unwrap();
+    service.batch_execute(enable).unwrap();
+    let answers = "SELECT DISTINCT n % 2 || ': ' || presence.heartbeat(session_id) FROM started ORDER BY 1";
+    wait_until("each has the table's status", || {
+        let rows = service.query(answers, &[]).unwrap();
+        rows.iter().map(|row| row.get::<_, String>(0)).eq(["0: ended", "1: ok"])
+    });
+    database.wait_until_served();
+    assert_eq!(service.online_count(), 6000);
+}
+
+#[test]
 fn a_trigger_that_is_not_fired_by_every_write_is_logged_once() {
     let database = Cluster::shared().database();
     database.wait_until_served();
