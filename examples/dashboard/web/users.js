@@ -46,13 +46,21 @@ async function logOut() {
   return message ?? 'The server cannot be reached.'
 }
 
+// Set until the page is left. It may come back as it was, from the browser's cache of pages.
+let isLeaving = false
+addEventListener('pagehide', () => (isLeaving = false))
+
+// Once, whoever says that the login has ended: another tab, the session and the stream may all do so.
 async function goToLogin() {
   // The button does it.
-  if (isLoggingOut) return
-  if (!(await logOut())) return location.assign('/login')
-  // The cookie is still valid: whoever opens the page next would be signed in.
-  setNotice('logout', 'Signing out has not succeeded yet. Trying again…')
-  setTimeout(goToLogin, 2000)
+  if (isLoggingOut || isLeaving) return
+  isLeaving = true
+  while (await logOut()) {
+    // The cookie is still valid: whoever opens the page next would be signed in.
+    setNotice('logout', 'Signing out has not succeeded yet. Trying again…')
+    await new Promise((resolve) => setTimeout(resolve, 2000))
+  }
+  location.assign('/login')
 }
 
 function showReplaced() {
