@@ -33,12 +33,14 @@ pub struct NewSession<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Refused;
 
+/// The columns of a new row.
+const COLUMNS: &str = "id, user_id, auth_id, session_token, is_active, last_activity, created_at, expires_at, metadata, \
+                       user_key, ended_at";
+
 thread_local! {
     static INSERT: Statement = const { Statement::new(
         |s| format!(
-            "INSERT INTO {s}.user_sessions \
-             (id, user_id, auth_id, session_token, is_active, last_activity, created_at, expires_at, metadata, user_key, \
-              ended_at) \
+            "INSERT INTO {s}.user_sessions ({COLUMNS}) \
              VALUES ($1, $2, $3, $4, true, $5, $5, $6, COALESCE($7, '{{}}'), $8, NULL) \
              ON CONFLICT (session_token) WHERE ended_at IS NULL DO NOTHING"
         ),
@@ -50,9 +52,7 @@ thread_local! {
     /// Sessions with new tokens, which no other session has. One `metadata` serves for those without their own.
     static INSERT_MANY: Statement = const { Statement::new(
         |s| format!(
-            "INSERT INTO {s}.user_sessions \
-             (id, user_id, auth_id, session_token, is_active, last_activity, created_at, expires_at, metadata, user_key, \
-              ended_at) \
+            "INSERT INTO {s}.user_sessions ({COLUMNS}) \
              SELECT u.id, u.user_id, u.auth_id, u.session_token, true, $5, $5, $6, COALESCE(u.metadata, $7, '{{}}'), \
               u.user_key, NULL \
              FROM unnest($1, $2, $3, $4, $8, $9) AS u (id, user_id, auth_id, session_token, metadata, user_key)"

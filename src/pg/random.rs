@@ -22,7 +22,7 @@ pub fn id() -> Uuid {
     uuid::Builder::from_random_bytes(bytes()).into_uuid()
 }
 
-/// Returns a random UUID and other random bytes, which takes half the time of one after the other. Errors like [`bytes`].
+/// Returns a random UUID and other random bytes, from one call of the generator. Errors like [`bytes`].
 pub fn id_and_bytes() -> (Uuid, [u8; 32]) {
     let random: [u8; 48] = bytes();
     let (mut id, mut other) = ([0; 16], [0; 32]);

@@ -15,7 +15,8 @@ use super::{
 
 /// How many beats ahead a slot is prefetched, and its bucket twice as many: as much as processors keep in flight.
 const PREFETCH_DISTANCE: usize = 12;
-/// How many users ahead the bucket of one and its first slot are prefetched: the same, as the latter has two lines.
+/// How many users ahead the bucket of one and both cache lines of its first slot are prefetched: as many lines in all as
+/// for beats.
 pub const USERS_AHEAD: usize = 8;
 
 impl Roster {

@@ -53,11 +53,12 @@ pub enum Loaded {
 }
 
 /// How far the known sessions have been made what they are in the table.
+#[derive(Default)]
 struct Refresh {
-    /// Where the next step begins.
+    /// Where the next step begins. A step that fails is taken again.
     cursor: u32,
-    /// Whether there was room for all so far.
-    is_whole: bool,
+    /// Whether there was no room for one of them.
+    is_full: bool,
 }
 
 impl Loader {
@@ -90,21 +91,17 @@ impl Loader {
     /// make those that the roster knows what they are in the table, and forget what has ended: the load skips sessions that
     /// the roster knows.
     pub fn load(&mut self, tenant: Tenant, timeout: Micros) -> Result<Loaded, Aborted> {
-        let begun = self.refresh.take();
         if self.unfollowed.is_some() || self.is_capturing != Some(true) {
-            let mut refresh = begun.unwrap_or(Refresh {
-                cursor: 0,
-                is_whole: true,
-            });
+            let refresh = self.refresh.get_or_insert_default();
             if refresh.step(tenant, timeout)? {
-                self.refresh = Some(refresh);
                 return Ok(Loaded::Continues);
             }
-            if !refresh.is_whole {
+            if self.refresh.take().is_some_and(|refresh| refresh.is_full) {
                 return Ok(Loaded::Incomplete);
             }
             while tenant.free_tombstones(TOMBSTONES_PER_ROUND) > 0 {}
         }
+        self.refresh = None;
         let is_complete = load(tenant, timeout)?;
         if is_complete && let Some(version) = self.unfollowed.take() {
             tenant.worker().capture_version.set(version);
@@ -120,12 +117,13 @@ impl Refresh {
     /// Makes some of the sessions that the roster knows what they are in the table: where the triggers see what is written,
     /// they are. Returns whether there are more.
     fn step(&mut self, tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
-        let now = tenant.now();
-        let known = tenant.flush_candidates(&mut self.cursor, SESSIONS_PER_STATEMENT, FlushScope::Known, &now);
+        let (mut cursor, now) = (self.cursor, tenant.now());
+        let known = tenant.flush_candidates(&mut cursor, SESSIONS_PER_STATEMENT, FlushScope::Known, &now);
         let ids: Vec<Uuid> = known.iter().map(|row| row.id).collect();
         let rows = run_transaction(Some(tenant), Durability::Lazy, None, |_| store::load::not_ended(&ids))?;
-        self.is_whole &= tenant.refresh(known.iter().map(|session| (session, rows.get(&session.id))), timeout);
-        Ok(self.cursor != 0)
+        self.is_full |= !tenant.refresh(known.iter().map(|session| (session, rows.get(&session.id))), timeout);
+        self.cursor = cursor;
+        Ok(cursor != 0)
     }
 }
 
