@@ -1,44 +1,53 @@
-//! A worker that gets no processor time.
+//! A worker that does not go on.
 
-use crate::{
-    Database,
-    process::{signal, try_signal},
-    wait::wait_for,
-};
+use std::{fs, path::PathBuf};
 
-/// A stopped worker. It continues when this is dropped, on a panic too.
-pub struct PausedWorker(i32);
+use crate::{Database, process::signal, wait::wait_until};
+
+/// A worker that waits at a point of its code. It continues when this is dropped, on a panic too.
+pub struct PausedWorker {
+    pid: i32,
+    asked: PathBuf,
+    reached: PathBuf,
+}
 
 impl Database<'_> {
-    /// Stops the worker while it waits for work, as at any other time it may hold a lock: who then waits for that lock does
-    /// so for ever, and can be neither cancelled nor terminated.
+    /// Pauses the worker when it has nothing to do and holds no lock. A worker stopped by a signal may hold one, and who
+    /// waits for that can be neither cancelled nor terminated.
     pub fn pause_worker(&self) -> PausedWorker {
-        let mut witness = self.connect();
-        // The query waits for a process that is stopped while it updates its status.
-        witness
-            .batch_execute("SET statement_timeout = '1s'")
-            .expect("a setting");
-        let sql = "SELECT FROM pg_stat_activity
-                   WHERE pid = $1 AND xact_start IS NULL AND wait_event_type = 'Extension'";
-        wait_for("the worker to be stopped while it waits", || {
-            let worker = self.worker();
-            try_signal("STOP", worker);
-            let paused = PausedWorker(worker);
-            let mut waits = || witness.query_opt(sql, &[&worker]).is_ok_and(|row| row.is_some());
-            (is_stopped(worker) && waits()).then_some(paused)
-        })
+        let worker = self.pause_worker_at("idle");
+        worker.wait_until_reached();
+        worker
+    }
+
+    /// Lets the worker run until it reaches this point of its code; see `src/pg/fault_point.rs`.
+    pub fn pause_worker_at(&self, point: &str) -> PausedWorker {
+        let pid = self.worker();
+        let file = |state| self.cluster.data().join(format!("presence_test.{point}_{state}.{pid}"));
+        let paused = PausedWorker {
+            pid,
+            asked: file("pause"),
+            reached: file("paused"),
+        };
+        fs::write(&paused.asked, "").expect("a file in the data directory");
+        paused
     }
 }
 
 impl PausedWorker {
     /// Its process id.
     pub fn pid(&self) -> i32 {
-        self.0
+        self.pid
+    }
+
+    /// Returns once it is where it was to wait.
+    pub fn wait_until_reached(&self) {
+        wait_until("the worker to pause", || self.reached.exists());
     }
 
     /// Kills it, which makes the server restart.
     pub fn kill(self) {
-        signal("KILL", self.0);
+        signal("KILL", self.pid);
     }
 
     /// Lets it continue.
@@ -47,18 +56,8 @@ impl PausedWorker {
 
 impl Drop for PausedWorker {
     fn drop(&mut self) {
-        try_signal("CONT", self.0);
+        // A test may have removed the server.
+        let _ = fs::remove_file(&self.asked);
+        let _ = fs::remove_file(&self.reached);
     }
-}
-
-/// Waits until a process is stopped; returns false if it has exited instead.
-fn is_stopped(pid: i32) -> bool {
-    wait_for("a process to stop", || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        match status.split_once("State:\t") {
-            Some((_, state)) if state.starts_with('T') => Some(true),
-            Some((_, state)) if !state.starts_with('Z') => None,
-            _ => Some(false),
-        }
-    })
 }

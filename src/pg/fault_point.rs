@@ -43,15 +43,25 @@ pub fn reach(name: &str) {
     }
 }
 
-/// Waits while the data directory contains the file `presence_test.<name>_pause`. Creates `presence_test.<name>_paused`
-/// first, so that a test knows that the process has arrived.
+/// Raises an error if the data directory contains the file `presence_test.<name>_error`, which is removed first.
+#[cfg(debug_assertions)]
+pub fn fail(name: &str) {
+    if std::fs::remove_file(format!("presence_test.{name}_error")).is_ok() {
+        pgrx::error!("injected at {name}");
+    }
+}
+
+/// Waits while the data directory contains the file `presence_test.<name>_pause.<pid>` with the id of this process. Creates
+/// `presence_test.<name>_paused.<pid>` first, so that a test knows that the process has arrived.
 #[cfg(debug_assertions)]
 pub fn pause(name: &str) {
-    let is_asked = || std::fs::exists(format!("presence_test.{name}_pause")).unwrap_or(false);
+    let pid = std::process::id();
+    let asked = format!("presence_test.{name}_pause.{pid}");
+    let is_asked = || std::fs::exists(&asked).unwrap_or(false);
     if !is_asked() {
         return;
     }
-    let _ = std::fs::write(format!("presence_test.{name}_paused"), "");
+    let _ = std::fs::write(format!("presence_test.{name}_paused.{pid}"), "");
     while is_asked() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
@@ -86,6 +96,9 @@ pub fn delay(_name: &str) {}
 
 #[cfg(not(debug_assertions))]
 pub fn reach(_name: &str) {}
+
+#[cfg(not(debug_assertions))]
+pub fn fail(_name: &str) {}
 
 #[cfg(not(debug_assertions))]
 pub fn pause(_name: &str) {}

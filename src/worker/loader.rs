@@ -40,6 +40,8 @@ pub struct Loader {
     is_capturing: Option<bool>,
     /// A refresh of the known sessions that has begun.
     refresh: Option<Refresh>,
+    /// Whether a load has come to its end.
+    has_read_table: bool,
 }
 
 /// How a step of loading has ended.
@@ -102,7 +104,7 @@ impl Loader {
             while tenant.free_tombstones(TOMBSTONES_PER_ROUND) > 0 {}
         }
         self.refresh = None;
-        let is_complete = load(tenant, timeout)?;
+        let is_complete = self.read_table(tenant, timeout)?;
         if is_complete && let Some(version) = self.unfollowed.take() {
             tenant.worker().capture_version.set(version);
         }
@@ -110,6 +112,42 @@ impl Loader {
             true => Loaded::Complete,
             false => Loaded::Incomplete,
         })
+    }
+
+    /// Loads all active sessions. Returns whether the roster is complete now, which it can be only if it is told of every
+    /// write from now on: that is read while the table is locked, as nobody can disable a trigger meanwhile.
+    ///
+    /// The stamp of the rows is taken while the table is locked and before it is read, so a commit that the load's snapshot
+    /// does not see is applied to the roster with a later stamp.
+    fn read_table(&mut self, tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
+        let (mut whole, mut is_capturing, mut rows) = (true, false, 0);
+        let mut watch = DatabaseWatch::default();
+        let result = run_transaction(Some(tenant), Durability::Flushed, None, |install| {
+            fault_point::fail("load");
+            is_capturing = capture_state::read(&install).is_enabled;
+            let stamp = tenant.begin_load();
+            store::load::active_sessions(tenant.now().wall(), |row| {
+                rows += 1;
+                let has_to_stop = rows % ROWS_PER_CHECK == 0
+                    && (signals::shutdown_requested() || watch.must_leave(tenant.database()));
+                whole = !has_to_stop && tenant.load_row(row, false, stamp, timeout).is_ok();
+                fault_point::reach("load");
+                whole
+            });
+            if whole && tenant.now().steady < tenant.grace_until() {
+                whole = load_resumed(tenant, stamp, timeout);
+            }
+        });
+        fault_point::reach("loaded");
+        whole &= result.is_ok();
+        self.has_read_table |= whole;
+        let complete = tenant.end_load(whole && is_capturing);
+        result.map(|()| complete)
+    }
+
+    /// Whether every session in the table has been loaded for which there was room.
+    pub fn has_read_table(&self) -> bool {
+        self.has_read_table
     }
 }
 
@@ -137,34 +175,6 @@ fn warn_not_capturing() {
     .set_detail("Statuses stay correct, but calls read user_sessions rather than shared memory.")
     .set_hint("presence_health() returns the statement that enables them.")
     .report(PgLogLevel::WARNING);
-}
-
-/// Loads all active sessions. Returns whether the roster is complete now, which it can be only if it is told of every
-/// write from now on: that is read while the table is locked, as nobody can disable a trigger meanwhile.
-///
-/// The stamp of the rows is taken while the table is locked and before it is read, so a commit that the load's snapshot
-/// does not see is applied to the roster with a later stamp.
-fn load(tenant: Tenant, timeout: Micros) -> Result<bool, Aborted> {
-    let (mut whole, mut is_capturing, mut rows) = (true, false, 0);
-    let mut watch = DatabaseWatch::default();
-    let result = run_transaction(Some(tenant), Durability::Flushed, None, |install| {
-        is_capturing = capture_state::read(&install).is_enabled;
-        let stamp = tenant.begin_load();
-        store::load::active_sessions(tenant.now().wall(), |row| {
-            rows += 1;
-            let has_to_stop =
-                rows % ROWS_PER_CHECK == 0 && (signals::shutdown_requested() || watch.must_leave(tenant.database()));
-            whole = !has_to_stop && tenant.load_row(row, false, stamp, timeout).is_ok();
-            fault_point::reach("load");
-            whole
-        });
-        if whole && tenant.now().steady < tenant.grace_until() {
-            whole = load_resumed(tenant, stamp, timeout);
-        }
-    });
-    fault_point::reach("loaded");
-    let complete = tenant.end_load(result.is_ok() && whole && is_capturing);
-    result.map(|()| complete)
 }
 
 /// Loads the sessions of users who were last published as online although the table has their sessions timed out: they

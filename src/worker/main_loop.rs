@@ -122,6 +122,7 @@ impl Worker {
             }
             report_activity(None);
             self.tenant.set_worker_asleep(true);
+            fault_point::pause("idle");
             let wake_at = match self.has_changes() {
                 true => self.schedule.write.min(self.schedule.next()),
                 false => self.next_due(),
@@ -193,7 +194,10 @@ impl Worker {
             self.schedule.compare_soon(start);
         }
         if is_due(self.schedule.compare) && !is_due(self.schedule.load) {
-            self.compare();
+            match self.schedule.load.filter(|_| self.knows_too_little()) {
+                Some(load) => self.schedule.compare = Some(load),
+                None => self.compare(),
+            }
         }
         if self.has_changes()
             && Instant::now() >= self.schedule.write
@@ -362,6 +366,14 @@ impl Worker {
             }
             Err(_) => self.schedule.retry_load(),
         }
+    }
+
+    /// Whether only a load can tell who was heard from just before a crash, as the table lags behind: to compare users
+    /// with it now would take them offline.
+    fn knows_too_little(&self) -> bool {
+        !self.loader.has_read_table()
+            && !self.tenant.in_overflow()
+            && self.tenant.now().steady < self.tenant.grace_until()
     }
 
     /// Compares all users with the tables: at the start, after a TRUNCATE, and repeatedly in overflow.

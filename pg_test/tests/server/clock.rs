@@ -309,10 +309,11 @@ impl Drop for StoppedServer {
 /// Stops all processes of a server for longer than the timeout, and lets `first` go on before the others.
 fn stand_still(database: &Database, first: i32, before_the_others: impl FnOnce()) {
     // While it holds no lock that `before_the_others` may wait for.
-    let _worker = database.pause_worker();
+    let worker = database.pause_worker();
     let stopped = StoppedServer(processes(database.cluster));
     assert!(stopped.0.contains(&first));
     stopped.0.iter().for_each(|&pid| try_signal("STOP", pid));
+    worker.resume();
     std::thread::sleep(STANDSTILL);
     signal("CONT", first);
     before_the_others();

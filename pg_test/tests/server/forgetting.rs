@@ -1,32 +1,10 @@
 //! A user is forgotten while the worker is about to write a change of that user, or to notify of one.
 
-use std::{fs::File, path::PathBuf, thread};
+use std::thread;
 
 use pg_presence_test::{Cluster, Database, Presence, wait_until};
 use postgres::Client;
 use uuid::Uuid;
-
-/// Makes the worker wait after it has taken users from the queue, and before it writes their changes.
-struct WorkerPause {
-    file: PathBuf,
-}
-
-impl WorkerPause {
-    fn new(cluster: &Cluster) -> WorkerPause {
-        let file = cluster.data().join("presence_test.taken_pause");
-        File::create(&file).unwrap();
-        WorkerPause { file }
-    }
-
-    fn wait_until_reached(&self) {
-        let reached = self.file.with_file_name("presence_test.taken_paused");
-        wait_until("the worker to take a user", || reached.exists());
-    }
-
-    fn end(self) {
-        std::fs::remove_file(&self.file).unwrap();
-    }
-}
 
 fn forget(client: &mut Client, user: Uuid) {
     let forgotten = client.query_one("SELECT presence.forget_user($1)", &[&user]).unwrap();
@@ -63,12 +41,12 @@ fn a_change_that_the_worker_has_taken_is_not_written_after_its_user_is_forgotten
             service.wait_for_written(other, true);
         }
         let mut listener = database.listen();
-        let pause = WorkerPause::new(&cluster);
+        let worker = database.pause_worker_at("taken");
         let user = Uuid::new_v4();
         service.start(user);
-        pause.wait_until_reached();
+        worker.wait_until_reached();
         forget(&mut service, user);
-        pause.end();
+        worker.resume();
 
         assert_erased(&database, user);
         listener.receive();
@@ -203,17 +181,17 @@ fn a_user_is_told_if_forgetting_it_is_rolled_back() {
     let cluster = Cluster::private(&[]);
     let database = cluster.database();
     let (mut service, mut listener) = (database.connect(), database.listen());
-    let pause = WorkerPause::new(&cluster);
+    let worker = database.pause_worker_at("taken");
     let user = Uuid::new_v4();
     service.start(user);
-    pause.wait_until_reached();
+    worker.wait_until_reached();
     let mut transaction = service.transaction().unwrap();
     transaction.batch_execute("SAVEPOINT s").unwrap();
     transaction
         .batch_execute(&format!("SELECT presence.forget_user('{user}'); ROLLBACK TO s"))
         .unwrap();
     transaction.commit().unwrap();
-    pause.end();
+    worker.resume();
     listener.wait_for(user, &["active"]);
     service.wait_for_written(user, true);
 }

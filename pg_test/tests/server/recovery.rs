@@ -1,6 +1,7 @@
 //! Crashes and restarts: nothing committed is lost, and nobody who keeps beating is reported inactive.
 
 use pg_presence_test::{Cluster, Database, Presence, Session, Shutdown, signal, wait_until};
+use postgres::Client;
 use uuid::Uuid;
 
 /// A session in each state.
@@ -240,42 +241,75 @@ fn a_fast_shutdown_under_load_is_fast_and_loses_nothing() {
     assert!(!cluster.log().contains("PANIC") && !cluster.log().contains("was terminated by signal"));
 }
 
+/// Crashes the server while only the feed has that a user is back: the session is timed out in the table. Returns the
+/// session and its user.
+fn crash_before_the_table_knows_of_a_return(database: &Database) -> (Uuid, Uuid) {
+    let sessions = set_up(database);
+    let (user, session) = (sessions.users[2], sessions.timed_out.id);
+    let mut listener = database.listen();
+    let (mut service, mut other) = (database.connect(), database.connect());
+    // While the row is locked, the worker cannot write into the table that the session is active again.
+    let mut holds = other.transaction().unwrap();
+    let sql = "SELECT FROM presence.user_sessions WHERE id = $1 FOR UPDATE";
+    holds.query_one(sql, &[&session]).unwrap();
+    assert_eq!(service.beat(session), "ok");
+    listener.wait_for(user, &["active"]);
+    let sql = "SELECT is_active FROM presence.user_sessions WHERE id = $1";
+    let known: bool = service.query_one(sql, &[&session]).unwrap().get(0);
+    assert!(!known, "the table has it already");
+    database.cluster.stop(Shutdown::Kill);
+    (session, user)
+}
+
+/// Returns how many changes the feed has of a user.
+fn changes(client: &mut Client, user: Uuid) -> i64 {
+    let sql = "SELECT count(*) FROM presence.presence_changes WHERE user_id = $1";
+    client.query_one(sql, &[&user]).unwrap().get(0)
+}
+
+/// Long enough that nobody times out meanwhile.
+const LONG_TIMEOUT: &[(&str, &str)] = &[
+    ("presence.active_timeout", "10min"),
+    ("presence.heartbeat_interval", "2min"),
+];
+
 #[test]
 fn a_user_resumed_just_before_a_crash_is_not_reported_inactive_after_it() {
-    // Long enough that nobody times out meanwhile.
-    let cluster = Cluster::private(&[
-        ("presence.active_timeout", "10min"),
-        ("presence.heartbeat_interval", "2min"),
-    ]);
+    let cluster = Cluster::private(LONG_TIMEOUT);
     let database = cluster.database();
-    let sessions = set_up(&database);
-    let user = sessions.users[2];
-    let session = sessions.timed_out.id;
-    {
-        let mut listener = database.listen();
-        let (mut service, mut other) = (database.connect(), database.connect());
-        // While the row is locked, the worker cannot write into the table that the session is active again.
-        let mut holds = other.transaction().unwrap();
-        let sql = "SELECT FROM presence.user_sessions WHERE id = $1 FOR UPDATE";
-        holds.query_one(sql, &[&session]).unwrap();
-        assert_eq!(service.beat(session), "ok");
-        listener.wait_for(user, &["active"]);
-        let sql = "SELECT is_active FROM presence.user_sessions WHERE id = $1";
-        let known: bool = service.query_one(sql, &[&session]).unwrap().get(0);
-        assert!(!known, "the table has it already");
-        cluster.stop(Shutdown::Kill);
-    }
+    let (session, user) = crash_before_the_table_knows_of_a_return(&database);
     cluster.start();
     let mut service = database.connect();
-    let count = "SELECT count(*) FROM presence.presence_changes WHERE user_id = $1";
-    let before: i64 = service.query_one(count, &[&user]).unwrap().get(0);
+    let before = changes(&mut service, user);
     let stranger = Uuid::new_v4();
     service.start(stranger);
-    wait_until("a new change is written", || {
-        service.query_one(count, &[&stranger]).unwrap().get::<_, i64>(0) == 1
-    });
+    wait_until("a new change is written", || changes(&mut service, stranger) == 1);
     assert!(service.is_online(user));
     assert_eq!(service.beat(session), "ok");
-    let now: i64 = service.query_one(count, &[&user]).unwrap().get(0);
-    assert_eq!(now, before, "a user who kept beating was reported");
+    assert_eq!(
+        changes(&mut service, user),
+        before,
+        "a user who kept beating was reported"
+    );
+}
+
+#[test]
+fn nobody_is_reported_inactive_because_the_table_could_not_be_read_at_first() {
+    let cluster = Cluster::private(LONG_TIMEOUT);
+    let database = cluster.database();
+    let (_, user) = crash_before_the_table_knows_of_a_return(&database);
+    std::fs::write(cluster.data().join("presence_test.load_error"), "").unwrap();
+    cluster.start();
+    let mut service = database.connect();
+    let before = changes(&mut service, user);
+    wait_until("the table is loaded after all", || {
+        let sql = "SELECT is_complete FROM presence.presence_stats";
+        service.query_one(sql, &[]).unwrap().get(0)
+    });
+    assert!(cluster.log().contains("injected at load"));
+    assert!(service.is_online(user));
+    let stranger = Uuid::new_v4();
+    service.start(stranger);
+    wait_until("a new change is written", || changes(&mut service, stranger) == 1);
+    assert_eq!(changes(&mut service, user), before);
 }
