@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::args::{UuidArray, to_uuid};
 use crate::{
-    identity,
+    identity::{self, Callable},
     pg::text::AnyText,
     roster::{Key, Owner},
     rules::token::{self, Digest},
@@ -26,10 +26,8 @@ use crate::{
 /// library is not preloaded.
 #[pg_extern(volatile, parallel_unsafe)]
 fn heartbeat(session_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> Answer {
-    // SAFETY: the call frame is PostgreSQL's; its flinfo is null or describes this function.
-    if let Some(function) = unsafe { (*fcinfo).flinfo.as_ref() } {
-        identity::remember_call_right(function.fn_oid, "heartbeat_wrapper");
-    }
+    // SAFETY: the call frame is PostgreSQL's, of this function.
+    unsafe { identity::remember_call_right(fcinfo, Callable::Heartbeat) };
     let session = session_id.map(to_uuid);
     if let Some(id) = &session {
         session::prefetch_heartbeat(id);
@@ -49,7 +47,9 @@ pub(super) fn answer(session: Option<Uuid>) -> Answer {
 
 /// As `heartbeat`, for the holder of the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
-fn heartbeat_by_token(session_token: Option<AnyText>) -> Answer {
+fn heartbeat_by_token(session_token: Option<AnyText>, fcinfo: pg_sys::FunctionCallInfo) -> Answer {
+    // SAFETY: the call frame is PostgreSQL's, of this function.
+    unsafe { identity::remember_call_right(fcinfo, Callable::HeartbeatByToken) };
     match session_token.and_then(AnyText::text) {
         Some(token) if token::check(token).is_ok() => session::heartbeat(Key::Digest(Digest::of(token)), Owner::Any),
         _ => Answer::Unknown,

@@ -1,22 +1,35 @@
 //! The presence of one user.
 
-use pgrx::{datum::TimestampWithTimeZone, pg_extern};
+use pgrx::{datum::TimestampWithTimeZone, pg_extern, pg_sys};
 use uuid::Uuid;
 
 use super::{args::to_uuid, presence_reader::PresenceReader, status_label::StatusLabel};
-use crate::{identity, pg::errors, rules::status::Status};
+use crate::{
+    identity::{self, Callable},
+    pg::errors,
+    rules::status::Status,
+};
 
 /// Returns a user's status, 'active' or 'inactive'; 'inactive' for an unknown user and for NULL. Errors: 42501 where a
 /// client names another user, 55000 where the library is not preloaded.
 #[pg_extern(stable, parallel_safe, requires = ["types"])]
-fn user_status(user_id: Option<pgrx::Uuid>) -> StatusLabel {
-    StatusLabel(Status::of(is_online(user_id)))
+fn user_status(user_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> StatusLabel {
+    // SAFETY: the call frame is PostgreSQL's, of this function.
+    unsafe { identity::remember_call_right(fcinfo, Callable::UserStatus) };
+    StatusLabel(Status::of(has_live_session(user_id)))
 }
 
 /// Returns whether a user has a live session; false for an unknown user and for NULL. Errors: 42501 where a client
 /// names another user, 55000 where the library is not preloaded.
 #[pg_extern(stable, parallel_safe)]
-fn is_online(user_id: Option<pgrx::Uuid>) -> bool {
+fn is_online(user_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> bool {
+    // SAFETY: the call frame is PostgreSQL's, of this function.
+    unsafe { identity::remember_call_right(fcinfo, Callable::IsOnline) };
+    has_live_session(user_id)
+}
+
+#[inline]
+fn has_live_session(user_id: Option<pgrx::Uuid>) -> bool {
     user_id.is_some_and(|id| {
         let id = to_uuid(id);
         require_may_see(id);
@@ -28,7 +41,9 @@ fn is_online(user_id: Option<pgrx::Uuid>) -> bool {
 /// for an unknown user and for NULL. Errors: 42501 where a client names another user, 55000 where the library is not
 /// preloaded.
 #[pg_extern(stable, parallel_safe)]
-fn last_seen(user_id: Option<pgrx::Uuid>) -> Option<TimestampWithTimeZone> {
+fn last_seen(user_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> Option<TimestampWithTimeZone> {
+    // SAFETY: the call frame is PostgreSQL's, of this function.
+    unsafe { identity::remember_call_right(fcinfo, Callable::LastSeen) };
     let id = to_uuid(user_id?);
     require_may_see(id);
     let reader = PresenceReader::begin();

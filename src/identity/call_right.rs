@@ -2,30 +2,44 @@
 
 use pgrx::pg_sys;
 
-use super::role_cache::CALL_RIGHT;
+use super::{callable::Callable, role_cache::CALL_RIGHTS};
 use crate::pg::compat;
 
-/// Returns whether the role whose rights now apply is known to have EXECUTE on a function that is still as the
-/// extension created it. Reads no catalog, and so cannot fail.
+/// Returns which function this is, if the role whose rights now apply is known to have EXECUTE on it, and it is still as
+/// the extension created it. Reads no catalog, and so cannot fail.
 #[inline(always)]
-pub fn may_call(function: pg_sys::Oid) -> bool {
-    CALL_RIGHT.get(compat::current_role(), function) == Some(true)
+pub fn may_call(function: pg_sys::Oid) -> Option<Callable> {
+    let role = compat::current_role();
+    Callable::ALL
+        .into_iter()
+        .find(|callable| CALL_RIGHTS[*callable as usize].get(role, function) == Some(true))
 }
 
-/// Caches the answer of [`may_call`] for the function that is being called, whose symbol in the library is `symbol`.
+/// Caches the answer of [`may_call`] for the function that is being called: once for an expression, not again for each row.
+///
+/// # Safety
+/// PostgreSQL is calling `callable` with this call frame.
 #[inline(always)]
-pub fn remember_call_right(function: pg_sys::Oid, symbol: &str) {
-    let role = compat::current_role();
-    if CALL_RIGHT.get(role, function).is_none() {
-        look_up(role, function, symbol);
+pub unsafe fn remember_call_right(frame: pg_sys::FunctionCallInfo, callable: Callable) {
+    // SAFETY: as the caller promises; flinfo is null or describes the function, and fn_extra is the function's own.
+    let Some(function) = (unsafe { (*frame).flinfo.as_mut() }) else {
+        return;
+    };
+    if function.fn_extra.is_null() {
+        function.fn_extra = (&raw mut *function).cast();
+        let role = compat::current_role();
+        if CALL_RIGHTS[callable as usize].get(role, function.fn_oid).is_none() {
+            look_up(role, function, callable);
+        }
     }
 }
 
 #[cold]
-fn look_up(role: pg_sys::Oid, function: pg_sys::Oid, symbol: &str) {
+fn look_up(role: pg_sys::Oid, function: &pg_sys::FmgrInfo, callable: Callable) {
+    callable.found_at(function.fn_addr);
     // PostgreSQL has just checked the right too, but maybe for another role: a statement can change it before the call.
-    CALL_RIGHT.fill(role, function, || {
-        compat::may_execute(role, function) && is_unmodified(function, symbol)
+    CALL_RIGHTS[callable as usize].fill(role, function.fn_oid, || {
+        compat::may_execute(role, function.fn_oid) && is_unmodified(function.fn_oid, callable.symbol())
     });
 }
 

@@ -4,6 +4,7 @@
 //! What a role may do is kept until the catalogs change; see [`role_cache`].
 
 mod call_right;
+mod callable;
 mod reader;
 mod role_cache;
 mod service;
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub use call_right::{may_call, remember_call_right};
+pub use callable::Callable;
 pub use reader::is_reader;
 pub use service::is_service;
 

@@ -4,14 +4,15 @@ use std::cell::Cell;
 
 use pgrx::pg_sys::{self, InvalidOid, Oid};
 
+use super::callable::Callable;
 use crate::pg::process_local::ProcessLocal;
 
 /// Whether a role is a service, where the extension has this owner and this marker type.
 pub static SERVICE: RoleCache<(Oid, Oid)> = RoleCache::new((InvalidOid, InvalidOid));
 /// Whether a role is a reader, where the extension has this table of sessions.
 pub static READER: RoleCache<Oid> = RoleCache::new(InvalidOid);
-/// Whether a role may call this function, and the function is the one that the extension created.
-pub static CALL_RIGHT: RoleCache<Oid> = RoleCache::new(InvalidOid);
+/// Whether a role may call this function, and the function is the one that the extension created: for each [`Callable`].
+pub static CALL_RIGHTS: [RoleCache<Oid>; Callable::COUNT] = [const { RoleCache::new(InvalidOid) }; Callable::COUNT];
 
 /// Counts invalidations, so that an answer is not cached if one arrives while it is being found.
 static GENERATION: ProcessLocal<Cell<u64>> = ProcessLocal::new(Cell::new(0));
@@ -103,7 +104,7 @@ unsafe extern "C-unwind" fn invalidate(_arg: pg_sys::Datum, _cache: i32, _hash: 
     GENERATION.set(GENERATION.get().wrapping_add(1));
     SERVICE.clear();
     READER.clear();
-    CALL_RIGHT.clear();
+    CALL_RIGHTS.iter().for_each(RoleCache::clear);
 }
 
 /// Types change with each table that is created or dropped; only the marker matters. The hash 0 stands for all types.

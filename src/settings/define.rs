@@ -9,9 +9,9 @@ use std::{
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard, pg_sys};
 
 use super::{
-    ACTIVE_TIMEOUT, CHANNEL, CLAIM, CLAIM_FORMAT, DAY, FEED_RETENTION, FLUSH_INTERVAL, HEARTBEAT_INTERVAL, HOUR,
-    MAX_CLAIM_LENGTH, MAX_SESSIONS, MAX_SESSIONS_PER_USER, MINUTE, NOTIFY_INTERVAL, NOTIFY_MAX, NOTIFY_PAYLOAD,
-    RETENTION, SESSION_LIFETIME, TEN_YEARS, USER_ID, USER_ID_FUNCTION, USER_RETENTION,
+    ACTIVE_TIMEOUT, CHANNEL, CLAIM, CLAIM_FORMAT, DAY, FAST_HEARTBEAT, FEED_RETENTION, FLUSH_INTERVAL,
+    HEARTBEAT_INTERVAL, HOUR, MAX_CLAIM_LENGTH, MAX_SESSIONS, MAX_SESSIONS_PER_USER, MINUTE, NOTIFY_INTERVAL,
+    NOTIFY_MAX, NOTIFY_PAYLOAD, RETENTION, SESSION_LIFETIME, TEN_YEARS, USER_ID, USER_ID_FUNCTION, USER_RETENTION,
 };
 use crate::rules::claims::parse_uuid;
 
@@ -27,6 +27,7 @@ pub fn init() {
         define_capacity();
         define_notifications();
         define_identity();
+        define_fast_path();
         reserve_prefix();
         DEFINED.store(true, Ordering::Relaxed);
     }
@@ -185,6 +186,17 @@ fn define_identity() {
         &USER_ID,
         GucContext::Userset,
         Some(check_user_id),
+    );
+}
+
+fn define_fast_path() {
+    GucRegistry::define_bool_guc(
+        c"presence.fast_heartbeat",
+        c"Runs a statement that is a single heartbeat or status query without calling the function.",
+        c"The result is the same; turn this off to find out whether the fast path is the cause of a problem.",
+        &FAST_HEARTBEAT,
+        GucContext::Suset,
+        GucFlags::default(),
     );
 }
 

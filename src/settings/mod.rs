@@ -72,6 +72,8 @@ static NOTIFY_MAX: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static NOTIFY_PAYLOAD: GucSetting<NotifyPayload> = GucSetting::<NotifyPayload>::new(NotifyPayload::Changes);
 /// The channel of notifications.
 static CHANNEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"presence"));
+/// Whether a statement that is one call is run without PostgreSQL calling the function.
+static FAST_HEARTBEAT: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// The maximum number of sessions of a user that have not ended.
 static MAX_SESSIONS_PER_USER: GucSetting<i32> = GucSetting::<i32>::new(1000);
 /// The name of the claim that identifies the user.
@@ -170,6 +172,12 @@ pub fn claim() -> ClaimName {
 #[inline]
 pub fn claim_format() -> ClaimFormat {
     CLAIM_FORMAT.get()
+}
+
+/// Returns `presence.fast_heartbeat`.
+#[inline(always)]
+pub fn fast_heartbeat() -> bool {
+    FAST_HEARTBEAT.get()
 }
 
 /// Returns `presence.user_id_function`, if it is set.

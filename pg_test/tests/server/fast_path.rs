@@ -9,13 +9,13 @@ use uuid::Uuid;
 const BEAT: &str = "SELECT presence.heartbeat($1)";
 
 /// A superuser's connection that receives the plan of each statement it runs.
-struct Watched {
-    client: Client,
+pub struct Watched {
+    pub client: Client,
     plans: Arc<Mutex<String>>,
 }
 
 impl Watched {
-    fn new(database: &Database) -> Watched {
+    pub fn new(database: &Database) -> Watched {
         let plans = Arc::new(Mutex::new(String::new()));
         let received = plans.clone();
         let mut client = database
@@ -51,10 +51,10 @@ impl Watched {
     }
 
     /// Whether a statement since the last call of this took the fast path.
-    fn took_fast_path(&mut self) -> bool {
+    pub fn took_fast_path(&mut self) -> bool {
         // A statement's plan may arrive after its result.
         self.client.batch_execute("SET application_name = ''").unwrap();
-        std::mem::take(&mut *self.plans.lock().unwrap()).contains("Custom Scan (heartbeat)")
+        std::mem::take(&mut *self.plans.lock().unwrap()).contains("Custom Scan (presence call)")
     }
 }
 

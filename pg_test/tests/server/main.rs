@@ -17,6 +17,7 @@ mod definitions;
 mod encodings;
 mod epochs;
 mod fast_path;
+mod fast_path_calls;
 mod feed;
 mod forgetting;
 mod harness;

@@ -5,11 +5,12 @@ use postgres::error::SqlState;
 use uuid::Uuid;
 
 /// Name, default, unit, minimum, maximum, context.
-const SETTINGS: [(&str, &str, &str, &str, &str, &str); 17] = [
+const SETTINGS: [(&str, &str, &str, &str, &str, &str); 18] = [
     ("active_timeout", "300", "s", "1", "86400", "sighup"),
     ("channel", "presence", "", "", "", "sighup"),
     ("claim", "sub", "", "", "", "superuser"),
     ("claim_format", "uuid", "", "", "", "superuser"),
+    ("fast_heartbeat", "on", "", "", "", "superuser"),
     ("feed_retention", "3600", "s", "1", "315532800", "sighup"),
     ("flush_interval", "90", "s", "1", "3600", "sighup"),
     ("heartbeat_interval", "120", "s", "1", "86400", "sighup"),
