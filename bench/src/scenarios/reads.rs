@@ -1,5 +1,6 @@
 //! Reads: which sessions are due, whether a user is online, and how many of a users table are.
 
+use super::heartbeat::SELECT_1;
 use crate::{
     env::Env,
     ids::{ID, random_id},
@@ -12,6 +13,12 @@ use crate::{
 const SWEEP: &str = "sweep, no session due";
 const COUNT: &str = "count(*) of users WHERE is_online(id)";
 const JOIN: &str = "baseline join";
+/// One user's status, which is asked for beside [`SELECT_1`].
+const OF_ONE: [(&str, &str); 3] = [
+    ("is_online", "SELECT presence.is_online($1)"),
+    ("user_status", "SELECT presence.user_status($1)"),
+    ("last_seen", "SELECT presence.last_seen($1)"),
+];
 
 pub fn run(env: &mut Env) -> Results {
     let scale = env.scale.clone();
@@ -38,13 +45,14 @@ pub fn run(env: &mut Env) -> Results {
             "SELECT count(*) FROM baseline.user_sessions
               WHERE is_active AND last_activity < now() - interval '1 day'",
         ),
-        for_any("is_online", "SELECT presence.is_online($1)"),
+        statement(SELECT_1, "SELECT 1"),
         for_any(
             "baseline query for one user",
             "SELECT EXISTS (SELECT FROM baseline.user_sessions s WHERE s.user_id = $1 AND s.is_active
                             AND s.last_activity > now() - interval '1 day')",
         ),
     ];
+    fast.extend(OF_ONE.map(|(name, sql)| for_any(name, sql)));
     for redis in redis {
         fast.push(Variant::new(
             &format!("{} ZRANGEBYSCORE, no session due", redis.name),
@@ -66,6 +74,9 @@ pub fn run(env: &mut Env) -> Results {
             Summary::of(ms),
         )
         .for_budget("sweep");
+    for (name, _) in OF_ONE {
+        results.ratio(&outcome, name, SELECT_1, None);
+    }
     results.ratio(&outcome, "is_online", "baseline query for one user", None);
 
     let mut slow = vec![
