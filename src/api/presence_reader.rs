@@ -4,7 +4,7 @@
 //! that it does not know are read from the table, unless the roster was complete when the reader began. A standby has
 //! no roster and reads the table alone.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, thread::LocalKey};
 
 use pgrx::{check_for_interrupts, pg_sys};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use crate::{
     rules::time::Micros,
     settings,
     store::{
-        rows::Row,
+        rows::{Row, Rows},
         statement::{Snapshot, Statement},
         value::Value,
     },
@@ -92,6 +92,17 @@ thread_local! {
         ),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
     ) };
+    /// The sessions of some users that the worker loads as live after a crash, although the table has them timed out: their
+    /// users are online by `user_presence`, and none of their sessions has ended since.
+    static FIND_RESUMED_OF_USERS: Statement = const { Statement::new(
+        |s| find_resumed(s, "AND p.user_id = ANY ($3)"),
+        &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID],
+    ) };
+    /// The same of all users.
+    static FIND_RESUMED: Statement = const { Statement::new(
+        |s| find_resumed(s, ""),
+        &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
+    ) };
     /// The keys and last activity of some users in both tables, in the order of the array. Of the sessions that have
     /// ended, only those can have the newest activity that ended after the last activity of the one that ended last, as
     /// no session is active after its end. The order of the others is that of the index on users, which the planner
@@ -111,6 +122,15 @@ thread_local! {
         ),
         &[pg_sys::UUIDARRAYOID],
     ) };
+}
+
+fn find_resumed(schema: &str, users: &str) -> String {
+    format!(
+        "SELECT s.id, s.user_id, s.last_activity, s.user_key \
+         FROM {schema}.user_presence p JOIN {schema}.user_sessions s ON s.user_id = p.user_id \
+         WHERE p.is_online {users} AND NOT s.is_active AND s.ended_at IS NULL AND s.expires_at > $1 \
+         AND NOT EXISTS (SELECT FROM {schema}.user_sessions e WHERE e.user_id = p.user_id AND e.ended_at >= $2)"
+    )
 }
 
 impl PresenceReader {
@@ -234,23 +254,48 @@ impl PresenceReader {
 
     /// Returns the live sessions of these users that only the table has, as [`PresenceReader::sessions_not_in_roster`].
     fn live_in_table(&self, users: &[Uuid]) -> HashMap<Uuid, LiveSessions> {
+        let users = Value::Uuids(users);
         let [now, timed_out] = self.times();
-        let values = [now, timed_out, Value::Uuids(users)];
-        FIND_LIVE_OF_USERS.with(|find| {
-            find.read(Snapshot::Latest, &values, |rows| {
-                self.sessions_not_in_roster(rows.iter())
-            })
-        })
+        let mut found = self.find(&FIND_LIVE_OF_USERS, &[now, timed_out, users]);
+        if let Some(began) = self.loads_since() {
+            self.add_missing(&mut found, self.find(&FIND_RESUMED_OF_USERS, &[now, began, users]));
+        }
+        found
     }
 
     /// As `live_in_table`, of all users.
     fn all_live_in_table(&self) -> HashMap<Uuid, LiveSessions> {
-        let values = self.times();
-        FIND_LIVE.with(|find| {
-            find.read(Snapshot::Latest, &values, |rows| {
-                self.sessions_not_in_roster(rows.iter())
-            })
-        })
+        let [now, timed_out] = self.times();
+        let mut found = self.find(&FIND_LIVE, &[now, timed_out]);
+        if let Some(began) = self.loads_since() {
+            self.add_missing(&mut found, self.find(&FIND_RESUMED, &[now, began]));
+        }
+        found
+    }
+
+    fn find(&self, statement: &'static LocalKey<Statement>, values: &[Value]) -> HashMap<Uuid, LiveSessions> {
+        let read = |rows: Rows| self.sessions_not_in_roster(rows.iter());
+        statement.with(|statement| statement.read(Snapshot::Latest, values, read))
+    }
+
+    /// Adds the users who have no other live session.
+    fn add_missing(&self, found: &mut HashMap<Uuid, LiveSessions>, others: HashMap<Uuid, LiveSessions>) {
+        let in_roster = |user: &Uuid| {
+            self.tenant
+                .is_some_and(|tenant| tenant.is_online(user, &self.now, self.timeout))
+        };
+        for (user_id, live) in others {
+            if !in_roster(&user_id) {
+                found.make_room(1);
+                found.entry(user_id).or_insert(live);
+            }
+        }
+    }
+
+    /// When the server has started, where the worker has not loaded the table yet.
+    fn loads_since(&self) -> Option<Value<'static>> {
+        let tenant = self.tenant.filter(|tenant| !self.complete && !tenant.in_overflow())?;
+        tenant.grace_began(&self.now).map(Value::Time)
     }
 
     /// Returns the parameters `$1` and `$2` of the statements: now, and the newest activity that has timed out.

@@ -71,6 +71,12 @@ impl Tenant {
         uptime
     }
 
+    /// When the grace began, by the time of day; `None` where it is over.
+    pub fn grace_began(&self, now: &Now) -> Option<Micros> {
+        let until = self.grace_until();
+        (now.steady < until).then(|| now.to_wall(until.minus(settings::recovery_grace())))
+    }
+
     /// When the last standstill ended, to find out whether one was noted meanwhile.
     pub fn stood_until(&self) -> SteadyTime {
         let until = self.entry().stood_until.get();

@@ -15,7 +15,6 @@ use crate::{
     pg::fault_point,
     roster::{self, FlushScope, Tenant},
     rules::time::Micros,
-    settings,
     store::{
         self,
         capture_state::{self, CaptureState},
@@ -134,8 +133,8 @@ impl Loader {
                 fault_point::reach("load");
                 whole
             });
-            if whole && tenant.now().steady < tenant.grace_until() {
-                whole = load_resumed(tenant, stamp, timeout);
+            if whole && let Some(began) = tenant.grace_began(&tenant.now()) {
+                whole = load_resumed(tenant, began, stamp, timeout);
             }
         });
         fault_point::reach("loaded");
@@ -179,14 +178,13 @@ fn warn_not_capturing() {
 
 /// Loads the sessions of users who were last published as online although the table has their sessions timed out: they
 /// resumed, and the server stopped before that was flushed. Returns false if the roster is full.
-fn load_resumed(tenant: Tenant, stamp: u64, timeout: Micros) -> bool {
+fn load_resumed(tenant: Tenant, grace_began: Micros, stamp: u64, timeout: Micros) -> bool {
     let now = tenant.now();
-    let grace_start = now.to_wall(tenant.grace_until().minus(settings::recovery_grace()));
     let mut missing: Vec<Uuid> = store::load::online_users().into_keys().collect();
     missing.retain(|user| !tenant.is_online(user, &now, timeout));
     let mut whole = true;
     for users in missing.chunks(USERS_PER_STATEMENT) {
-        store::load::sessions_of_users(users, now.wall(), grace_start, |row| {
+        store::load::sessions_of_users(users, now.wall(), grace_began, |row| {
             whole &= tenant.load_row(row, true, stamp, timeout).is_ok();
         });
     }

@@ -302,6 +302,8 @@ fn nobody_is_reported_inactive_because_the_table_could_not_be_read_at_first() {
     cluster.start();
     let mut service = database.connect();
     let before = changes(&mut service, user);
+    assert!(service.is_online(user), "before the table is loaded");
+    assert!(service.online_users().contains(&user));
     wait_until("the table is loaded after all", || {
         let sql = "SELECT is_complete FROM presence.presence_stats";
         service.query_one(sql, &[]).unwrap().get(0)
