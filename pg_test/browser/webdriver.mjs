@@ -8,8 +8,9 @@ import { currentTest, PATIENCE, until } from './framework.mjs'
 const ELEMENT = 'element-6066-11e4-a52e-4f735466cecf' // the key of an element's ID
 
 // Starts a program that ends with the test.
-function start(program, args, options) {
+async function start(program, args, options) {
   const child = spawn(program, args, options)
+  await once(child, 'spawn')
   currentTest().cleanups.unshift(async () => {
     if (child.exitCode === null && child.kill()) await once(child, 'exit')
   })
@@ -17,7 +18,7 @@ function start(program, args, options) {
 }
 
 async function startDisplay() {
-  const server = start('Xvfb', ['-displayfd', '3', '-nolisten', 'tcp'], { stdio: ['ignore', 'ignore', 'ignore', 'pipe'] })
+  const server = await start('Xvfb', ['-displayfd', '3', '-nolisten', 'tcp'], { stdio: ['ignore', 'ignore', 'ignore', 'pipe'] })
   const [number] = await once(server.stdio[3], 'data')
   return `:${String(number).trim()}`
 }
@@ -33,7 +34,8 @@ async function freePort() {
 // Returns a function that opens a page in a window of its own.
 export async function startWebDriver(program, env) {
   const port = await freePort()
-  start(program, [`--port=${port}`], { stdio: 'ignore', env: { ...process.env, ...env, DISPLAY: await startDisplay() } })
+  const display = { DISPLAY: await startDisplay() }
+  await start(program, [`--port=${port}`], { stdio: 'ignore', env: { ...process.env, ...env, ...display } })
   const ask = async (method, path, body) => {
     const answer = await fetch(`http://127.0.0.1:${port}${path}`, { method, body: body && JSON.stringify(body) })
     const { value } = await answer.json()
@@ -43,7 +45,7 @@ export async function startWebDriver(program, env) {
   await until(program, () => ask('GET', '/status').catch(() => null))
   const { sessionId } = await ask('POST', '/session', { capabilities: {} })
   const session = (method, path, body) => ask(method, `/session/${sessionId}${path}`, body)
-  currentTest().cleanups.unshift(() => session('DELETE', ''))
+  currentTest().cleanups.unshift(() => session('DELETE', '').catch(() => {}))
   await session('POST', '/timeouts', { script: PATIENCE, pageLoad: PATIENCE })
 
   return async (url) => {
