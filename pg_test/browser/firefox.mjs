@@ -1,9 +1,8 @@
 // The package in Firefox. Playwright wants a Firefox of its own; this is the one of the distribution.
 
 import assert from 'node:assert/strict'
-import { mkdtempSync } from 'node:fs'
 import puppeteer from 'puppeteer-core'
-import { expectChanges, newUser, PAGE } from './fixtures.mjs'
+import { expectChanges, newUser, PAGE, sessionsOf, temporaryHome } from './fixtures.mjs'
 import { alone, currentTest, PATIENCE } from './framework.mjs'
 
 alone('Firefox keeps one session for two tabs, follows the stream, beats by a worker, and signs out in both', async () => {
@@ -12,9 +11,9 @@ alone('Firefox keeps one session for two tabs, follows the stream, beats by a wo
     executablePath: process.env.FIREFOX,
     timeout: PATIENCE,
     protocolTimeout: PATIENCE,
-    env: { ...process.env, HOME: mkdtempSync('/tmp/pgp.firefox-') },
+    env: { ...process.env, HOME: temporaryHome() },
   })
-  currentTest().cleanups.push(() => browser.close())
+  currentTest().cleanups.unshift(() => browser.close())
   const user = await newUser()
   const errors = []
   const open = async (path) => {
@@ -35,6 +34,7 @@ alone('Firefox keeps one session for two tabs, follows the stream, beats by a wo
   const second = await open('/')
   await isActive(second)
   assert.equal(await second.$eval('#stream-word', ({ textContent }) => textContent), 'Live')
+  assert.equal((await sessionsOf(user)).length, 1)
   const status = await second.evaluate(async () => {
     const { keepSession } = await import('/pg-presence/index.js')
     let beats = 0

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { promisify } from 'node:util'
 import pg from 'pg'
 import { chromium } from 'playwright-core'
@@ -52,6 +53,10 @@ export async function changesOf(user) {
 
 export async function lastSeen(user) {
   return (await sql('SELECT presence.last_seen($1) AS at', [user.id]))[0].at
+}
+
+export async function sessionsOf(user) {
+  return sql('SELECT id FROM presence.user_sessions WHERE user_id = $1', [user.id])
 }
 
 // Waits until a user has this many changes, and asserts that they are these.
@@ -178,6 +183,13 @@ export async function advanceClock(page, ahead) {
     const now = Date.now
     Date.now = () => now() + ahead
   }, ahead)
+}
+
+// Returns a home directory of a browser, which lasts as long as the test.
+export function temporaryHome() {
+  const home = mkdtempSync('/tmp/pgp.browser-')
+  currentTest().cleanups.push(() => rmSync(home, { recursive: true, force: true, maxRetries: 10 }))
+  return home
 }
 
 // Launches a browser that can be killed.

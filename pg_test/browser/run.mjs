@@ -13,6 +13,7 @@ import './requests.mjs'
 import './hostile.mjs'
 import './appearance.mjs'
 import './firefox.mjs'
+import './webkit.mjs'
 import './scale.mjs'
 
 const CONCURRENCY = 3

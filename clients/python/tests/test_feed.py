@@ -176,6 +176,28 @@ class FeedTest(unittest.TestCase):
         follow.answer(Wait, [notification(3, 4, (4, ANA, "inactive"), epoch="e2")])
         self.assertEqual(follow.take(), [(ANA, "inactive")])
 
+    def test_an_epoch_that_is_renewed_while_the_feed_is_read_is_noticed(self):
+        follow = Follow().start(row(10, ANA, "active"))
+        follow.take()
+        follow.answer(Wait, [])
+        follow.query("changes_since", [])
+        follow.query("presence_cursor", [("e2", 10)])
+        follow.query("user_presence", [row(10, ANA, "active"), row(9, BEN, "active")])
+        self.assertEqual(follow.take(), [(BEN, "active")])
+        follow.answer(Wait, [notification(10, 11, (11, ANA, "inactive"), epoch="e2")])
+        self.assertEqual(follow.take(), [(ANA, "inactive")])
+
+    def test_where_the_feed_does_not_reach_back_everybody_is_read(self):
+        follow = Follow().start(row(10, ANA, "active"))
+        follow.take()
+        follow.answer(Wait, [])
+        follow.fail(TooOld())
+        follow.query("presence_cursor", [("e1", 5000)])
+        later = AT.replace("15:", "16:")
+        follow.query("user_presence", [row(4000, ANA, "inactive", later)])
+        self.assertEqual(follow.take(), [(ANA, "inactive")])
+        self.assertEqual(follow.feed.seq, 5000)
+
     def test_after_a_disconnect_it_goes_on_where_it_was(self):
         follow = Follow().start(row(10, ANA, "active"))
         follow.take()

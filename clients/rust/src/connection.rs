@@ -186,3 +186,13 @@ impl Connection {
 fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted() {
+        assert_eq!(quote(r#"a"b c"#), r#""a""b c""#);
+    }
+}

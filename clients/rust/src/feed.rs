@@ -132,6 +132,22 @@ mod tests {
     }
 
     #[test]
+    fn everybody_in_a_new_epoch_replaces_who_was_known() {
+        let mut feed = feed(&[change(9, "ben", "active"), change(10, "ana", "active")]);
+        let ana: User = serde_json::from_value(change(1, "ana", "inactive")).unwrap();
+        feed.replace("e2".to_owned(), 3, &[ana]);
+        let known: Vec<_> = feed.users.values().map(|user| (user.seq, user.status)).collect();
+        assert_eq!(known, [(1, Status::Inactive)]);
+        let before = message("e1", 10, 11, &[change(11, "ana", "active")]);
+        assert!(feed.apply(&before).is_none());
+        let after = message("e2", 3, 4, &[change(4, "ana", "active")]);
+        assert_eq!(
+            statuses(feed.apply(&after)),
+            Some(vec![("ana".to_owned(), Status::Active)])
+        );
+    }
+
+    #[test]
     fn payloads_of_anybody_are_only_hints_to_read() {
         let mut feed = feed(&[]);
         let far = message("e1", 10, 11, &[change(12, "ana", "active")]);

@@ -209,7 +209,8 @@ fn run_in_a_page(world: &World, block: &Block) {
         globalThis.addEventListener = (_, handler) => handler()
         globalThis.fetch = async (url, options) => console.log(JSON.stringify({ url, ...options }));";
     let node = Command::new("node")
-        .args(["--eval", &format!("{page}\n{}", block.text), &token])
+        // A token may begin with a dash.
+        .args(["--eval", &format!("{page}\n{}", block.text), "--", &token])
         .output()
         .expect("node");
     assert!(node.status.success(), "{}", String::from_utf8_lossy(&node.stderr));

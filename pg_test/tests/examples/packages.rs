@@ -283,10 +283,17 @@ fn follows_in_another_schema(program: Program) {
     let database = Cluster::shared().database_with(Install::Public);
     database.wait_until_served();
     let running = start(&database, "postgres", program().arg("public"));
-    let user = Uuid::new_v4();
-    let start = "SELECT session_id FROM public.start_session(user_id => $1)";
-    database.connect().query_one(start, &[&user]).unwrap();
-    running.wait_for(|line| line.ends_with(&format!("{user} active")));
+    let mut service = database.connect();
+    let mut arrives = || {
+        let user = Uuid::new_v4();
+        let start = "SELECT session_id FROM public.start_session(user_id => $1)";
+        service.query_one(start, &[&user]).unwrap();
+        running.wait_for(|line| line.ends_with(&format!("{user} active")));
+    };
+    arrives();
+    // The feed is read where a notification makes no sense.
+    database.run("NOTIFY presence, 'nonsense'");
+    arrives();
 }
 
 #[test]
@@ -304,22 +311,52 @@ fn a_follower_in_rust_follows_in_another_schema() {
     follows_in_another_schema(rust);
 }
 
-/// The connection is cut silently, and so are new ones on which it listens until it has noticed.
-fn notices_a_silent_cut(program: Program) {
-    let database = served();
+/// Starts a program that connects through a proxy.
+fn start_behind(proxy: &Proxy, database: &Database, program: &mut Command) -> Running {
     let role = database.service();
-    let proxy = Proxy::new(database.cluster);
     let url = format!(
         "host=127.0.0.1 port={} user={role} dbname={}",
         proxy.port, database.name
     );
-    let mut program = program();
-    let running = Running::new(
-        with_connection(&database, &role, &mut program)
+    Running::new(
+        with_connection(database, &role, program)
             .env("PGHOST", "127.0.0.1")
             .env("PGPORT", proxy.port.to_string())
             .env("DATABASE_URL", url),
-    );
+    )
+}
+
+/// A server, or a proxy in front of it, accepts the connection and then says nothing.
+fn gives_up_a_server_that_hangs(program: Program) {
+    let database = served();
+    let proxy = Proxy::new(database.cluster);
+    proxy.cut(Cut::Everything);
+    let running = start_behind(&proxy, &database, &mut program());
+    running.wait_for(|line| line.starts_with("stale ") && (line.contains("timeout expired") || line.ends_with("10s")));
+    proxy.cut(Cut::Nothing);
+    running.wait_for(|line| line == "live");
+}
+
+#[test]
+fn a_follower_in_python_gives_up_a_server_that_hangs() {
+    gives_up_a_server_that_hangs(sync_python);
+}
+
+#[test]
+fn an_async_follower_gives_up_a_server_that_hangs() {
+    gives_up_a_server_that_hangs(async_python);
+}
+
+#[test]
+fn a_follower_in_rust_gives_up_a_server_that_hangs() {
+    gives_up_a_server_that_hangs(rust);
+}
+
+/// The connection is cut silently, and so are new ones on which it listens until it has noticed.
+fn notices_a_silent_cut(program: Program) {
+    let database = served();
+    let proxy = Proxy::new(database.cluster);
+    let running = start_behind(&proxy, &database, &mut program());
     running.wait_for(|line| line == "live");
     proxy.cut(Cut::Listeners);
     let user = Uuid::new_v4();
