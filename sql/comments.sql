@@ -2,7 +2,7 @@
 
 -- Types
 
-COMMENT ON TYPE @extschema@.presence_status IS 'Status of a user; idle and busy are reserved';
+COMMENT ON TYPE @extschema@.presence_status IS 'Status of a user; busy is reserved';
 
 COMMENT ON TYPE @extschema@.presence_session IS 'Started session, as returned by start_session()';
 COMMENT ON COLUMN @extschema@.presence_session.session_id IS 'ID of the session';
@@ -21,6 +21,8 @@ COMMENT ON COLUMN @extschema@.presence_user.status IS 'Current status';
 COMMENT ON COLUMN @extschema@.presence_user.is_online IS 'Whether the user has a live session';
 COMMENT ON COLUMN @extschema@.presence_user.last_seen IS 'Time of the last activity; null if the user is unknown';
 COMMENT ON COLUMN @extschema@.presence_user.session_count IS 'Number of live sessions';
+COMMENT ON COLUMN @extschema@.presence_user.idle_since
+    IS 'Time at which somebody was last at one of the sessions, if the status is idle';
 
 COMMENT ON TYPE @extschema@.presence_feed_cursor IS 'Position in the feed, as returned by presence_cursor()';
 COMMENT ON COLUMN @extschema@.presence_feed_cursor.epoch IS 'Epoch of the feed';
@@ -152,6 +154,8 @@ COMMENT ON COLUMN @extschema@.user_presence.last_seen
     IS 'Time of the last activity as of the last change; while the user is online, use last_seen()';
 COMMENT ON COLUMN @extschema@.user_presence.changed_at IS 'Time of the last change';
 COMMENT ON COLUMN @extschema@.user_presence.seq IS 'Sequence number of the last change';
+COMMENT ON COLUMN @extschema@.user_presence.idle_since
+    IS 'Time at which somebody was last at one of the sessions, if the status is idle';
 COMMENT ON CONSTRAINT user_presence_pkey ON @extschema@.user_presence IS 'Each user has one row';
 COMMENT ON INDEX @extschema@.user_presence_pkey IS 'Finds a user by ID';
 COMMENT ON INDEX @extschema@.user_presence_user_key_idx IS 'Finds a user by the application''s ID';
@@ -174,7 +178,7 @@ COMMENT ON COLUMN @extschema@.presence_changes.previous IS 'Status before the ch
 COMMENT ON COLUMN @extschema@.presence_changes.changed_at IS 'Time at which the change was detected';
 COMMENT ON COLUMN @extschema@.presence_changes.last_seen IS 'Time of the last activity as of the change';
 COMMENT ON COLUMN @extschema@.presence_changes.reason
-    IS 'Reason of the change: started, resumed, ended, released, timed_out, expired, deleted or recovered';
+    IS 'Reason of the change: started, resumed, ended, released, timed_out, expired, deleted, recovered, idle or returned';
 COMMENT ON CONSTRAINT presence_changes_pkey ON @extschema@.presence_changes IS 'Sequence numbers are unique';
 COMMENT ON INDEX @extschema@.presence_changes_pkey IS 'Finds the changes after a sequence number';
 COMMENT ON POLICY readers_select ON @extschema@.presence_changes IS 'Readers can select all rows';
@@ -247,6 +251,10 @@ COMMENT ON FUNCTION @extschema@.start_sessions(pg_catalog.uuid[], pg_catalog.tex
 COMMENT ON FUNCTION @extschema@.heartbeat(pg_catalog.uuid)
     IS 'Records a heartbeat; returns ok, ended (sign in again) or unknown (start a session)';
 COMMENT ON FUNCTION @extschema@.heartbeat_by_token(pg_catalog.text) IS 'Like heartbeat(), by the token of the session';
+COMMENT ON FUNCTION @extschema@.heartbeat_idle(pg_catalog.uuid)
+    IS 'Like heartbeat(), of a client that nobody is at: after presence.idle_timeout the session is idle';
+COMMENT ON FUNCTION @extschema@.heartbeat_idle_by_token(pg_catalog.text)
+    IS 'Like heartbeat_idle(), by the token of the session';
 COMMENT ON FUNCTION @extschema@.heartbeat_many(pg_catalog.uuid[])
     IS 'Records heartbeats; returns the IDs of sessions that have ended or are unknown';
 COMMENT ON FUNCTION @extschema@.end_session(pg_catalog.uuid)

@@ -82,6 +82,7 @@ BEGIN
     EXECUTE format('SELECT %s._grant_usage(%L)', home, role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION
         %1$s.heartbeat_by_token(text),
+        %1$s.heartbeat_idle_by_token(text),
         %1$s.end_session_by_token(text),
         %1$s.release_session_by_token(text, interval)
         TO %2$s', home, role);
@@ -100,6 +101,7 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION
         %1$s.start_session(uuid, text, jsonb, text, interval, uuid),
         %1$s.heartbeat(uuid),
+        %1$s.heartbeat_idle(uuid),
         %1$s.heartbeat_many(uuid[]),
         %1$s.end_session(uuid),
         %1$s.end_sessions(uuid[]),

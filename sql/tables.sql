@@ -58,6 +58,7 @@ CREATE TABLE @extschema@.user_presence (
     last_seen pg_catalog.timestamptz,
     changed_at pg_catalog.timestamptz NOT NULL,
     seq pg_catalog.int8 NOT NULL,
+    idle_since pg_catalog.timestamptz,
     CONSTRAINT user_presence_pkey PRIMARY KEY (user_id)
 ) WITH (
     fillfactor = 70,

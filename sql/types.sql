@@ -1,6 +1,6 @@
 -- Types: the status, and the row types of functions.
 
--- 'idle' and 'busy' are reserved.
+-- 'busy' is reserved.
 CREATE TYPE @extschema@.presence_status AS ENUM ('active', 'idle', 'busy', 'inactive');
 
 -- Returned by start_session().
@@ -20,7 +20,8 @@ CREATE TYPE @extschema@.presence_user AS (
     status @extschema@.presence_status,
     is_online pg_catalog.bool,
     last_seen pg_catalog.timestamptz,
-    session_count pg_catalog.int4
+    session_count pg_catalog.int4,
+    idle_since pg_catalog.timestamptz
 );
 
 -- Returned by presence_cursor().

@@ -148,6 +148,8 @@ mod benches;
         api::grants::grant_service,
         api::heartbeat::heartbeat,
         api::heartbeat::heartbeat_by_token,
+        api::heartbeat::heartbeat_idle,
+        api::heartbeat::heartbeat_idle_by_token,
         api::heartbeat::heartbeat_many,
         api::identity::is_service,
         api::identity::presence_auth_id,

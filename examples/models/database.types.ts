@@ -20,6 +20,7 @@ type User = {
   is_online: boolean
   last_seen: string | null
   session_count: number
+  idle_since: string | null
 }
 
 type Session = {
@@ -44,7 +45,7 @@ type Change = {
   previous: Status
   changed_at: string
   last_seen: string | null
-  reason: 'started' | 'resumed' | 'ended' | 'released' | 'timed_out' | 'expired' | 'deleted' | 'recovered'
+  reason: 'started' | 'resumed' | 'ended' | 'released' | 'timed_out' | 'expired' | 'deleted' | 'recovered' | 'idle' | 'returned'
 }
 
 export type Database = {
@@ -60,6 +61,7 @@ export type Database = {
           last_seen: string | null
           changed_at: string
           seq: number
+          idle_since: string | null
         }
         Insert: never
         Update: never
@@ -134,6 +136,8 @@ export type Database = {
       }
       heartbeat: { Args: { session_id: string }; Returns: 'ok' | 'ended' | 'unknown' }
       heartbeat_by_token: { Args: { session_token: string }; Returns: 'ok' | 'ended' | 'unknown' }
+      heartbeat_idle: { Args: { session_id: string }; Returns: 'ok' | 'ended' | 'unknown' }
+      heartbeat_idle_by_token: { Args: { session_token: string }; Returns: 'ok' | 'ended' | 'unknown' }
       heartbeat_many: { Args: { session_ids: string[] }; Returns: string[] }
       end_session: { Args: { session_id: string }; Returns: boolean }
       end_session_by_token: { Args: { session_token: string }; Returns: boolean }

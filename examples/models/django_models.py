@@ -38,6 +38,7 @@ class UserPresence(models.Model):
     last_seen = models.DateTimeField(null=True)
     changed_at = models.DateTimeField()
     seq = models.BigIntegerField()
+    idle_since = models.DateTimeField(null=True)
 
     class Meta:
         managed = False

@@ -34,6 +34,7 @@ export const userPresence = presence.table('user_presence', {
   lastSeen: time('last_seen'),
   changedAt: time('changed_at').notNull(),
   seq: bigint('seq', { mode: 'number' }).notNull(),
+  idleSince: time('idle_since'),
 })
 
 export const presenceChanges = presence.table('presence_changes', {

@@ -45,6 +45,7 @@ class UserPresence(Presence):
     last_seen: Mapped[Optional[datetime]]
     changed_at: Mapped[datetime]
     seq: Mapped[int]
+    idle_since: Mapped[Optional[datetime]]
 
 
 class PresenceChange(Presence):

@@ -46,6 +46,12 @@ pub trait Presence: GenericClient {
             .get(0)
     }
 
+    fn beat_idle(&mut self, session: Uuid) -> String {
+        self.query_one("SELECT presence.heartbeat_idle($1)", &[&session])
+            .expect("a result")
+            .get(0)
+    }
+
     fn end(&mut self, session: Uuid) -> bool {
         self.query_one("SELECT presence.end_session($1)", &[&session])
             .expect("a result")

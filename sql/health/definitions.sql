@@ -62,6 +62,7 @@ AS $function$
         ('column', 'user_presence', 'last_seen', 5, 'timestamp with time zone', false, NULL),
         ('column', 'user_presence', 'changed_at', 6, 'timestamp with time zone', true, NULL),
         ('column', 'user_presence', 'seq', 7, 'bigint', true, NULL),
+        ('column', 'user_presence', 'idle_since', 8, 'timestamp with time zone', false, NULL),
         ('column', 'presence_changes', 'seq', 1, 'bigint', true, NULL),
         ('column', 'presence_changes', 'user_id', 2, 'uuid', false, NULL),
         ('column', 'presence_changes', 'user_key', 3, 'text', false, NULL),

@@ -56,6 +56,30 @@ fn heartbeat_by_token(session_token: Option<AnyText>, fcinfo: pg_sys::FunctionCa
     }
 }
 
+/// As `heartbeat`, of a client that is connected, but that nobody is at: once nobody has been for `presence.idle_timeout`,
+/// the session is idle.
+#[pg_extern(volatile, parallel_unsafe)]
+fn heartbeat_idle(session_id: Option<pgrx::Uuid>) -> Answer {
+    match session_id.map(to_uuid) {
+        Some(id) => {
+            session::prefetch_heartbeat(&id);
+            session::heartbeat_idle(Key::Id(id), identity::owner())
+        }
+        None => Answer::Unknown,
+    }
+}
+
+/// As `heartbeat_idle`, for the holder of the session's token.
+#[pg_extern(volatile, parallel_unsafe)]
+fn heartbeat_idle_by_token(session_token: Option<AnyText>) -> Answer {
+    match session_token.and_then(AnyText::text) {
+        Some(token) if token::check(token).is_ok() => {
+            session::heartbeat_idle(Key::Digest(Digest::of(token)), Owner::Any)
+        }
+        _ => Answer::Unknown,
+    }
+}
+
 /// As `heartbeat`, for many sessions. Returns the ids of those that do not count; skips NULLs.
 #[pg_extern(volatile, parallel_unsafe)]
 fn heartbeat_many(session_ids: Option<UuidArray>) -> NotCounted {

@@ -112,7 +112,7 @@ fn push_user(
     stored: Option<StoredPresence>,
     last_activity: impl FnOnce() -> Option<Micros>,
 ) {
-    let is_online = live.is_some();
+    let status = live.as_ref().map_or(Status::Inactive, LiveSessions::status);
     let live = live.unwrap_or_default();
     let (stored_key, stored_last_seen) = stored.map_or((None, None), |stored| (stored.user_key, stored.last_seen));
     let user_key = live
@@ -120,7 +120,7 @@ fn push_user(
         .or(stored_key)
         .or_else(|| integer_of(id).map(EncodedText::from))
         .or(given_key);
-    let last_seen = if is_online {
+    let last_seen = if status.is_online() {
         live.last_activity
     } else {
         stored_last_seen.max(last_activity())
@@ -128,9 +128,10 @@ fn push_user(
     rows.push(&[
         Value::Uuid(&id),
         user_key.as_ref().into(),
-        Value::Oid(status_label::label_oid(Status::of(is_online))),
-        Value::Bool(is_online),
+        Value::Oid(status_label::label_oid(status)),
+        Value::Bool(status.is_online()),
         last_seen.map_or(Value::Null, Value::Time),
         Value::Int(live.sessions as i32),
+        live.idle_since.map_or(Value::Null, Value::Time),
     ]);
 }

@@ -2,7 +2,9 @@
 //!
 //! Of a session that the roster knows, the roster alone decides whether it is live, as the table lags behind. Sessions
 //! that it does not know are read from the table, unless the roster was complete when the reader began. A standby has
-//! no roster and reads the table alone.
+//! no roster and reads the table alone. The table of sessions does not say who is idle: of users whose sessions are read
+//! there, `user_presence` does, unless the roster is in overflow, when somebody may have been heard from of whom only the
+//! table was told.
 
 use std::{collections::HashMap, thread::LocalKey};
 
@@ -16,9 +18,10 @@ use crate::{
         text::EncodedText,
     },
     roster::{self, Key, Now, Tenant, UserView},
-    rules::time::Micros,
+    rules::{status::Status, time::Micros},
     settings,
     store::{
+        load,
         rows::{Row, Rows},
         statement::{Snapshot, Statement},
         value::Value,
@@ -30,6 +33,8 @@ use crate::{
 pub struct LiveSessions {
     pub sessions: u32,
     pub last_activity: Option<Micros>,
+    /// When somebody was last at one of them, if all are idle.
+    pub idle_since: Option<Micros>,
     /// The user's key, where it has been read from the table.
     pub user_key: Option<EncodedText>,
     /// Whether the user has a key that cannot be derived from its id.
@@ -42,13 +47,30 @@ impl LiveSessions {
         (user.live_sessions > 0).then_some(LiveSessions {
             sessions: user.live_sessions,
             last_activity: user.last_activity,
+            idle_since: user.idle_since,
             user_key: None,
             keyed: user.keyed,
         })
     }
 
+    /// Returns the status of the user, who is online.
+    pub fn status(&self) -> Status {
+        match self.idle_since {
+            Some(_) => Status::Idle,
+            None => Status::Active,
+        }
+    }
+
     /// Adds the live sessions that only the table has.
     fn merge(&mut self, in_table: LiveSessions) {
+        self.idle_since = match (self.sessions, in_table.sessions) {
+            (0, _) => in_table.idle_since,
+            (_, 0) => self.idle_since,
+            _ => self
+                .idle_since
+                .zip(in_table.idle_since)
+                .map(|(here, there)| here.max(there)),
+        };
         // A session may enter the roster between the two reads; then neither counts it.
         self.sessions = (self.sessions + in_table.sessions).max(1);
         self.last_activity = self.last_activity.max(in_table.last_activity);
@@ -175,6 +197,17 @@ impl PresenceReader {
             || !self.complete && self.live_in_table(&[user_id]).contains_key(&user_id)
     }
 
+    /// Returns a user's status.
+    #[inline]
+    pub fn status(&self, user_id: Uuid) -> Status {
+        match self.tenant {
+            Some(tenant) if self.complete => tenant.user_status(&user_id, &self.now, self.timeout),
+            _ => self
+                .live(user_id)
+                .map_or(Status::Inactive, |live: LiveSessions| live.status()),
+        }
+    }
+
     /// Returns the live sessions of one user; `None` where there are none.
     pub fn live(&self, user_id: Uuid) -> Option<LiveSessions> {
         self.live_of(&[user_id]).pop()?
@@ -190,6 +223,7 @@ impl PresenceReader {
         let mut found = memory::collect(users.iter().map(in_roster));
         if !self.complete {
             let mut in_table = self.live_in_table(users);
+            self.add_idle(&mut in_table, Some(users));
             for (id, live) in users.iter().zip(&mut found) {
                 if let Some(in_table) = in_table.remove(id) {
                     live.get_or_insert_default().merge(in_table);
@@ -215,7 +249,9 @@ impl PresenceReader {
             found.make_room(1);
             found.insert(user_id, live);
         }
-        for (user_id, in_table) in self.all_live_in_table() {
+        let mut in_table = self.all_live_in_table();
+        self.add_idle(&mut in_table, None);
+        for (user_id, in_table) in in_table {
             found.make_room(1);
             found.entry(user_id).or_default().merge(in_table);
         }
@@ -250,6 +286,17 @@ impl PresenceReader {
     /// Returns the last activity of a user that the roster knows; `None` where it knows none.
     pub fn last_activity(&self, user_id: Uuid) -> Option<Micros> {
         self.tenant?.user(&user_id, &self.now, self.timeout)?.last_activity
+    }
+
+    /// Adds to the live sessions that only the table has since when their users are idle. `only`: these are of these users.
+    fn add_idle(&self, in_table: &mut HashMap<Uuid, LiveSessions>, only: Option<&[Uuid]>) {
+        if !in_table.is_empty() && self.tenant.is_none_or(|tenant| tenant.keeps_idle()) {
+            for (user_id, since) in load::idle_users(only) {
+                if let Some(live) = in_table.get_mut(&user_id) {
+                    live.idle_since = Some(since.min(self.now.wall()));
+                }
+            }
+        }
     }
 
     /// Returns the live sessions of these users that only the table has, as [`PresenceReader::sessions_not_in_roster`].

@@ -10,13 +10,17 @@ use crate::{
     rules::status::Status,
 };
 
-/// Returns a user's status, 'active' or 'inactive'; 'inactive' for an unknown user and for NULL. Errors: 42501 where a
-/// client names another user, 55000 where the library is not preloaded.
+/// Returns a user's status, 'active', 'idle' or 'inactive'; 'inactive' for an unknown user and for NULL. Errors: 42501
+/// where a client names another user, 55000 where the library is not preloaded.
 #[pg_extern(stable, parallel_safe, requires = ["types"])]
 fn user_status(user_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> StatusLabel {
     // SAFETY: the call frame is PostgreSQL's, of this function.
     unsafe { identity::remember_call_right(fcinfo, Callable::UserStatus) };
-    StatusLabel(Status::of(has_live_session(user_id)))
+    let Some(id) = user_id.map(to_uuid) else {
+        return StatusLabel(Status::Inactive);
+    };
+    require_may_see(id);
+    StatusLabel(PresenceReader::begin().status(id))
 }
 
 /// Returns whether a user has a live session; false for an unknown user and for NULL. Errors: 42501 where a client
@@ -25,11 +29,6 @@ fn user_status(user_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) ->
 fn is_online(user_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> bool {
     // SAFETY: the call frame is PostgreSQL's, of this function.
     unsafe { identity::remember_call_right(fcinfo, Callable::IsOnline) };
-    has_live_session(user_id)
-}
-
-#[inline]
-fn has_live_session(user_id: Option<pgrx::Uuid>) -> bool {
     user_id.is_some_and(|id| {
         let id = to_uuid(id);
         require_may_see(id);

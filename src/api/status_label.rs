@@ -25,6 +25,7 @@ struct LabelCache {
     /// The table of the extension that they belong to: another CREATE EXTENSION makes another type.
     sessions: pg_sys::Oid,
     active: pg_sys::Oid,
+    idle: pg_sys::Oid,
     inactive: pg_sys::Oid,
 }
 
@@ -40,10 +41,10 @@ pub fn label_oid(status: Status) -> pg_sys::Oid {
         Some(labels) if labels.sessions == sessions => labels,
         _ => look_up(sessions),
     };
-    if status.is_online() {
-        labels.active
-    } else {
-        labels.inactive
+    match status {
+        Status::Active => labels.active,
+        Status::Idle => labels.idle,
+        Status::Inactive => labels.inactive,
     }
 }
 
@@ -67,6 +68,7 @@ fn look_up(sessions: pg_sys::Oid) -> LabelCache {
     let labels = LabelCache {
         sessions,
         active: label(&name(Status::Active)),
+        idle: label(&name(Status::Idle)),
         inactive: label(&name(Status::Inactive)),
     };
     CACHE.set(Some(labels));

@@ -167,6 +167,13 @@ impl<F: Flag> SharedFlags<F> {
         self.0.load(Relaxed) & flag.mask() != 0
     }
 
+    /// Whether any of these flags is set.
+    #[inline]
+    pub fn has_any<const N: usize>(&self, flags: [F; N]) -> bool {
+        let mask = flags.into_iter().fold(0, |mask, flag| mask | flag.mask());
+        self.0.load(Relaxed) & mask != 0
+    }
+
     /// Sets or clears one flag, atomically: a beat may clear one under a shared lock.
     #[inline]
     pub fn assign(&self, flag: F, on: bool) {

@@ -81,21 +81,20 @@ impl Tenant {
     }
 
     /// Counts a heartbeat, if the roster knows the session and `owner` may touch it. `timeout` is evaluated only when a
-    /// timed-out session resumes.
+    /// session resumes, or somebody returns to it.
     #[inline(always)]
     pub fn beat(&self, key: &Key, owner: &Owner, now: &Now, timeout: fn() -> Micros) -> Beat {
         let counters = self.counters();
         let (found, held) = self.find(key, owner, now);
         match found {
-            Found::Live(at) => {
-                self.roster().touch(at, now.steady);
+            Found::Live(at) if self.roster().touch(at, now.steady) => {
                 drop(held);
                 counters.count_beat();
                 Beat::Counted
             }
-            Found::TimedOut(_) => {
+            Found::Live(_) | Found::TimedOut(_) => {
                 drop(held);
-                self.resume(key, owner, now, timeout())
+                self.resume(key, owner, true, now, timeout())
             }
             Found::Ended => {
                 drop(held);
@@ -106,9 +105,33 @@ impl Tenant {
         }
     }
 
-    /// Resumes a timed-out session. The state may have changed since it was found, so it is looked up again.
+    /// As [`Tenant::beat`], of a client that nobody is at: the session stays live, and becomes idle.
+    pub fn beat_idle(&self, key: &Key, owner: &Owner, now: &Now, timeout: Micros) -> Beat {
+        let (found, held) = self.find(key, owner, now);
+        let is_unattended = |at: u32| self.roster().slots[at as usize].flags.has(SessionFlag::Unattended);
+        match found {
+            Found::Live(at) if is_unattended(at) => {
+                self.roster().touch(at, now.steady);
+                drop(held);
+                self.counters().count_beat();
+                Beat::Counted
+            }
+            Found::Live(_) | Found::TimedOut(_) => {
+                drop(held);
+                self.resume(key, owner, false, now, timeout)
+            }
+            Found::Ended => {
+                drop(held);
+                self.counters().count_rejected();
+                Beat::Ended
+            }
+            Found::Missing => Beat::Missing,
+        }
+    }
+
+    /// Makes a session live, attended or not. The state may have changed since it was found, so it is looked up again.
     #[cold]
-    fn resume(&self, key: &Key, owner: &Owner, now: &Now, timeout: Micros) -> Beat {
+    fn resume(&self, key: &Key, owner: &Owner, attended: bool, now: &Now, timeout: Micros) -> Beat {
         let roster = self.roster();
         let writer = roster.write();
         // Under the writers' lock nothing changes; the partition is released at once, to be taken exclusively.
@@ -116,8 +139,17 @@ impl Tenant {
         drop(held);
         let beat = match found {
             Found::Live(at) | Found::TimedOut(at) => {
+                if attended {
+                    writer.set_attended(at);
+                } else {
+                    let slot = &roster.slots[at as usize];
+                    let bucket = roster.id_bucket(self.index(), slot.id.get());
+                    let _held = lock::exclusive(Index::Id, bucket);
+                    writer.set_unattended_locked(at, slot.last_activity.get());
+                }
                 roster.touch(at, now.steady);
                 writer.set_state(at, SessionState::Live, Reason::Resumed);
+                writer.update_idle(at, now);
                 roster.schedule_sweep(at, timeout, now);
                 Beat::Counted
             }
@@ -160,17 +192,23 @@ impl Tenant {
 }
 
 impl Roster {
-    /// Stores a beat. The caller holds the session's id partition or the writers' lock. Leaves `seen` alone: the sweep may
-    /// visit too early and will re-check the slot.
+    /// Stores a beat, and returns whether the session is attended: otherwise its last beat was one of an idle client. The
+    /// caller holds the session's id partition or the writers' lock. Leaves `seen` alone: the sweep may visit too early and
+    /// will re-check the slot.
     #[inline]
-    fn touch(&self, at: u32, now: SteadyTime) {
+    fn touch(&self, at: u32, now: SteadyTime) -> bool {
         let slot = &self.slots[at as usize];
         slot.last_activity.raise(now);
         if slot.release_at.some().is_some() {
             slot.release_at.clear();
         }
-        if slot.flags.has(SessionFlag::Recovered) {
-            slot.flags.assign(SessionFlag::Recovered, false);
+        // In the steady case one test of one byte.
+        if slot.flags.has_any([SessionFlag::Recovered, SessionFlag::Unattended]) {
+            if slot.flags.has(SessionFlag::Recovered) {
+                slot.flags.assign(SessionFlag::Recovered, false);
+            }
+            return !slot.flags.has(SessionFlag::Unattended);
         }
+        true
     }
 }

@@ -1,4 +1,6 @@
-//! When a session stops being live. Readers compare this with the clock; the sweep acts on it.
+//! When a session stops being live, and when it becomes idle. Readers compare this with the clock; the sweep acts on it.
+
+use std::sync::atomic::{Ordering::Acquire, fence};
 
 use super::{
     clock::Now,
@@ -7,7 +9,13 @@ use super::{
     state::{SessionFlag, SessionState},
     sweep_clock,
 };
-use crate::rules::time::{Micros, SteadyTime};
+use crate::{
+    rules::{
+        status,
+        time::{Micros, SteadyTime},
+    },
+    settings,
+};
 
 /// The instant from which a session is no longer live, if it is not heard from before.
 #[inline]
@@ -51,13 +59,35 @@ impl Roster {
         survives_truncate(slot, self.tenant_of(slot))
     }
 
-    /// Schedules the sweep's next visit to a session for its deadline, and returns the deadline.
+    /// The instant from which a live session is idle, if nobody is at it before; in the distant future where its last
+    /// heartbeat was not [`Tenant::beat_idle`](super::tenant::Tenant::beat_idle).
+    #[inline]
+    pub fn idle_from(&self, at: u32) -> SteadyTime {
+        let slot = &self.slots[at as usize];
+        if !slot.flags.has(SessionFlag::Unattended) {
+            return SteadyTime::FUTURE;
+        }
+        // Whoever set the flag has stored the time before.
+        fence(Acquire);
+        let from = status::idle_from(self.active_at[at as usize].get(), settings::idle_timeout());
+        let tenant = self.tenant_of(slot);
+        // As nobody becomes inactive by a standstill. Who was idle before it stays so.
+        match !slot.flags.has(SessionFlag::Idle) && from > tenant.stood_from.get() {
+            true => from.max(tenant.grace_until.get()),
+            false => from,
+        }
+    }
+
+    /// Schedules the sweep's next visit to a session, for when it is no longer live or becomes idle, and returns that.
     #[inline]
     pub fn schedule_sweep(&self, at: u32, timeout: Micros, now: &Now) -> SteadyTime {
         let slot = &self.slots[at as usize];
-        let deadline = deadline(slot, self.tenant_of(slot), timeout, now);
-        let seen = sweep_clock::seen_for(deadline, timeout, self.header.origin.get());
+        let mut due = deadline(slot, self.tenant_of(slot), timeout, now);
+        if !slot.flags.has(SessionFlag::Idle) {
+            due = due.min(self.idle_from(at));
+        }
+        let seen = sweep_clock::seen_for(due, timeout, self.header.origin.get());
         self.seen[at as usize].set(seen);
-        deadline
+        due
     }
 }

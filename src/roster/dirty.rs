@@ -6,12 +6,19 @@
 use uuid::Uuid;
 
 use super::{
-    atomic::words_uuid, clock::Now, layout::NONE, state::UserFlag, sweep::BATCH, tenant::Tenant, writer::Writer,
+    atomic::words_uuid,
+    clock::Now,
+    layout::{NONE, Roster, User},
+    state::UserFlag,
+    sweep::BATCH,
+    tenant::Tenant,
+    user::Summary,
+    writer::Writer,
 };
 use crate::{
     pg::clock,
     rules::{
-        status::Reason,
+        status::{Reason, Status},
         time::{Micros, SteadyTime},
     },
 };
@@ -20,8 +27,10 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct DirtyUser {
     pub user_id: Uuid,
-    pub active: bool,
+    pub status: Status,
     pub last_seen: Option<Micros>,
+    /// When somebody was last at one of its sessions, of a user who is idle.
+    pub idle_since: Option<Micros>,
     pub reason: Reason,
     /// Has a key that cannot be derived from its id.
     pub keyed: bool,
@@ -34,8 +43,12 @@ impl Writer {
             return;
         }
         let user = &self.roster.users[user_at as usize];
-        user.reason.set(reason as u8);
-        if user.flags.has(UserFlag::Dirty) {
+        let is_dirty = user.flags.has(UserFlag::Dirty);
+        // Why the user has come or gone stays known: between two statuses that are online, these tell the reason.
+        if !(is_dirty && reason.is_while_online()) {
+            user.reason.set(reason as u8);
+        }
+        if is_dirty {
             return;
         }
         user.flags.assign(UserFlag::Dirty, true);
@@ -91,18 +104,27 @@ impl Writer {
         }
         queue.length.sub(1);
         user.flags.assign(UserFlag::Dirty, false);
-        // The count of live states decides, not the clock: a beat on a session that is due, but not yet swept, keeps it
-        // live without queueing anybody.
-        let (_, last_seen) = roster.summarize(user, timeout, now);
-        let dirty = DirtyUser {
-            user_id: words_uuid(user.id.get()),
-            active: user.live.get() > 0,
-            last_seen: last_seen.map(|at| now.to_wall(at)),
-            reason: Reason::from_repr(user.reason.get()).unwrap_or(Reason::Started),
-            keyed: user.flags.has(UserFlag::Keyed),
-        };
+        let reason = Reason::from_repr(user.reason.get()).unwrap_or(Reason::Started);
+        let dirty = roster.dirty(user, reason, &roster.summarize(user, timeout, now), now);
         self.free_user_if_unused(at);
         Some(dirty)
+    }
+}
+
+impl Roster {
+    /// A user as the worker has to write it. The counts of states decide, not the clock: a beat on a session that is due,
+    /// but not yet swept, keeps it live without queueing anybody.
+    pub fn dirty(&self, user: &User, reason: Reason, summary: &Summary, now: &Now) -> DirtyUser {
+        let status = user.counted_status();
+        DirtyUser {
+            user_id: words_uuid(user.id.get()),
+            status,
+            last_seen: summary.last_activity.map(|at| now.to_wall(at)),
+            // There is none where a TRUNCATE has removed the sessions, and that is still to be counted.
+            idle_since: (status == Status::Idle).then(|| now.to_wall(summary.active_at.unwrap_or(now.steady))),
+            reason,
+            keyed: user.flags.has(UserFlag::Keyed),
+        }
     }
 }
 

@@ -76,6 +76,8 @@ impl Writer {
                     // The table has to be loaded again; until then calls read it.
                     tenant.complete.set(0);
                     tenant.compare.set(1);
+                }
+                if slot.state.get() == SessionState::Live {
                     self.set_state(at, SessionState::TimedOut, Reason::TimedOut);
                 }
                 self.free_session(at);

@@ -3,11 +3,12 @@
 //! One block, sized at server start from `presence.max_sessions`:
 //!
 //! ```text
-//! Header │ locks │ Tenant × MAX_TENANTS │ in-flight stamps │ counters │ 3 × buckets │ seen │ blocks │ Slot × N │ User × M
+//! Header │ locks │ Tenant × MAX_TENANTS │ in-flight stamps │ counters │ 3 × buckets │ seen │ active_at │ blocks │
+//! Slot × N │ User × M
 //! ```
 //!
-//! `seen` is apart from the slots so that the sweep reads four bytes a session, sequentially. [`super::blocks`] says which
-//! slots and users are in use, and by which tenants.
+//! `seen` is apart from the slots so that the sweep reads four bytes a session, sequentially; `active_at`, as only unattended
+//! sessions have it. [`super::blocks`] says which slots and users are in use, and by which tenants.
 
 use std::{cell::UnsafeCell, sync::atomic::AtomicPtr};
 
@@ -72,6 +73,8 @@ pub struct User {
     pub sessions: SharedU32,
     /// Sessions in state Live, whose deadline may have passed since.
     pub live: SharedU32,
+    /// Those of them that are counted as idle.
+    pub idle: SharedU32,
     pub pins: SharedU32,
     pub tenant: SharedU16,
     pub flags: SharedFlags<UserFlag>,
@@ -258,6 +261,7 @@ pub struct Plan {
     pub by_digest_at: usize,
     pub by_user_at: usize,
     pub seen_at: usize,
+    pub active_at: usize,
     pub slot_blocks: BlocksPlan,
     pub user_blocks: BlocksPlan,
     pub slots_at: usize,
@@ -284,6 +288,7 @@ impl Plan {
         let by_digest_at = place(BUCKETS * slots * 4);
         let by_user_at = place(BUCKETS * users * 4);
         let seen_at = place(slots * 4);
+        let active_at = place(slots * size_of::<SharedSteadyTime>());
         let slot_blocks = BlocksPlan::new(slots, MAX_TENANTS, &mut place);
         let user_blocks = BlocksPlan::new(users, MAX_TENANTS, &mut place);
         let slots_at = place(slots * size_of::<Slot>());
@@ -300,6 +305,7 @@ impl Plan {
             by_digest_at,
             by_user_at,
             seen_at,
+            active_at,
             slot_blocks,
             user_blocks,
             slots_at,
@@ -320,6 +326,8 @@ pub struct Roster {
     pub by_user: &'static [SharedU32],
     pub users: &'static [User],
     pub seen: &'static [SharedU32],
+    /// When somebody was last at an unattended session.
+    pub active_at: &'static [SharedSteadyTime],
     pub slot_blocks: Blocks,
     pub user_blocks: Blocks,
     pub inflight: &'static [InFlight],
@@ -361,6 +369,7 @@ impl Roster {
                 by_digest: array(base, plan.by_digest_at, BUCKETS * plan.slots),
                 by_user: array(base, plan.by_user_at, BUCKETS * plan.users),
                 seen: array(base, plan.seen_at, plan.slots),
+                active_at: array(base, plan.active_at, plan.slots),
                 slots: array(base, plan.slots_at, plan.slots),
                 users: array(base, plan.users_at, plan.users),
             }

@@ -6,12 +6,16 @@ use super::{
     deadline::deadline,
     flush::FlushRow,
     free_list::Full,
+    lock::{self, Index},
     state::{SessionFlag, SessionState},
     tenant::Tenant,
     write::{Effect, Reservation, RowImage},
     writer::Writer,
 };
-use crate::rules::{status::Reason, time::Micros};
+use crate::{
+    rules::{status::Reason, time::Micros},
+    settings,
+};
 
 impl Writer {
     /// Fills a slot that no commit has been applied to. It was reserved for the row, or for an uncommitted write of the
@@ -36,12 +40,32 @@ impl Writer {
         slot.flags.assign(SessionFlag::TableInactive, !row.is_active);
         slot.flags.assign(SessionFlag::Recovered, is_in_grace);
         self.set_flushed(at, row.last_activity, now);
+        if let Some(since) = row.idle_since {
+            self.load_idle(at, since, now);
+        }
         if (row.is_active || resumed) && now.steady < deadline(slot, tenant, timeout, now) {
             self.set_state(at, SessionState::Live, Reason::Resumed);
+            // Idle before the grace began, which is for who is not.
+            self.set_idle(at, row.idle_since.is_some());
+            self.update_idle(at, now);
             roster.schedule_sweep(at, timeout, now);
         } else {
             self.set_state(at, SessionState::TimedOut, Reason::TimedOut);
         }
+    }
+
+    /// Notes that the user of a session was idle when the server stopped, and so is until heard of.
+    fn load_idle(&self, at: u32, since: Micros, now: &Now) {
+        let roster = self.roster;
+        let slot = &roster.slots[at as usize];
+        let active_at = match (now.is_future(since), settings::idle_timeout()) {
+            // The clock was set back.
+            (true, Some(timeout)) => now.steady.minus(timeout),
+            _ => now.activity(since),
+        };
+        let bucket = roster.id_bucket(slot.tenant.get() as usize, slot.id.get());
+        let _held = lock::exclusive(Index::Id, bucket);
+        self.set_unattended_locked(at, active_at);
     }
 }
 

@@ -7,16 +7,20 @@ use super::{
     clock::Now,
     deadline::is_live,
     dirty::DirtyUser,
-    layout::Slot,
+    layout::{Slot, User},
     lock::{self, Index},
     lookup::Key,
     prefetch::USERS_AHEAD,
     state::{SessionFlag, SessionState, UserFlag},
     tenant::Tenant,
+    user::Summary,
 };
 use crate::{
     pg::memory,
-    rules::{status::Reason, time::Micros},
+    rules::{
+        status::{Reason, Status},
+        time::Micros,
+    },
 };
 
 /// A session as the roster knows it.
@@ -37,6 +41,8 @@ pub struct UserView {
     pub user_id: Uuid,
     pub live_sessions: u32,
     pub last_activity: Option<Micros>,
+    /// When somebody was last at one of its sessions, of a user who is idle.
+    pub idle_since: Option<Micros>,
     /// Has a key that cannot be derived from its id: the tables have it.
     pub keyed: bool,
 }
@@ -104,6 +110,24 @@ impl Tenant {
         }
     }
 
+    /// The status of a user, by the sessions that the roster knows.
+    pub fn user_status(&self, user_id: &Uuid, now: &Now, timeout: Micros) -> Status {
+        let roster = self.roster();
+        let words = uuid_words(user_id);
+        let bucket = roster.user_bucket(self.index(), words);
+        let _held = lock::shared(Index::User, bucket);
+        match roster.find_user(self.index(), bucket, words) {
+            Some(at) => {
+                let user = &roster.users[at as usize];
+                self.again_after_standstill(
+                    || roster.status(user, timeout, now),
+                    |status| *status == user.counted_status(),
+                )
+            }
+            None => Status::Inactive,
+        }
+    }
+
     fn is_session_live(&self, slot: &Slot, timeout: Micros, now: &Now) -> bool {
         self.again_after_standstill(
             || is_live(slot, self.entry(), timeout, now),
@@ -135,22 +159,29 @@ impl Tenant {
     }
 
     fn view(&self, at: u32, now: &Now, timeout: Micros) -> UserView {
-        let roster = self.roster();
-        let user = &roster.users[at as usize];
-        let (live_sessions, last_activity) = self.again_after_standstill(
-            || roster.summarize(user, timeout, now),
-            |(live, _)| *live >= user.live.get(),
-        );
+        let user = &self.roster().users[at as usize];
+        let summary = self.summarize(user, now, timeout);
+        let is_idle = Status::of(summary.live, summary.idle) == Status::Idle;
+        let to_wall = |at| now.to_wall(at);
         UserView {
             user_id: words_uuid(user.id.get()),
-            live_sessions,
-            last_activity: last_activity.map(|at| now.to_wall(at)),
+            live_sessions: summary.live,
+            last_activity: summary.last_activity.map(to_wall),
+            idle_since: summary.active_at.filter(|_| is_idle).map(to_wall),
             keyed: user.flags.has(UserFlag::Keyed),
         }
     }
 
-    /// Calls `f` with every user of the tenant; no lock is held during the call.
-    fn for_each_user(&self, now: &Now, timeout: Micros, mut f: impl FnMut(UserView, u32)) {
+    fn summarize(&self, user: &User, now: &Now, timeout: Micros) -> Summary {
+        self.again_after_standstill(
+            || self.roster().summarize(user, timeout, now),
+            |summary| summary.is_as_counted(user),
+        )
+    }
+
+    /// Reads every user of the tenant with `read`, under the user's lock, and calls `f` with the result; no lock is held
+    /// during that call.
+    fn for_each_user<T>(&self, read: impl Fn(u32) -> T, mut f: impl FnMut(T)) {
         let roster = self.roster();
         let entries = || roster.user_blocks.entries_of(self.index(), 0);
         let mut ahead = entries();
@@ -166,13 +197,13 @@ impl Tenant {
             let words = user.id.get();
             let bucket = roster.user_bucket(self.index(), words);
             let held = lock::shared(Index::User, bucket);
-            let view = match roster.find_user(self.index(), bucket, words) {
-                Some(found) if found == at => Some((self.view(at, now, timeout), user.live.get())),
+            let found = match roster.find_user(self.index(), bucket, words) {
+                Some(found) if found == at => Some(read(at)),
                 _ => None,
             };
             drop(held);
-            if let Some((view, live)) = view {
-                f(view, live);
+            if let Some(found) = found {
+                f(found);
             }
         }
     }
@@ -180,11 +211,12 @@ impl Tenant {
     /// All users with a live session, as the roster knows them, in no order.
     pub fn users_online(&self, now: &Now, timeout: Micros) -> Vec<UserView> {
         let mut users = Vec::new();
-        self.for_each_user(now, timeout, |view, _| {
+        let add = |view: UserView| {
             if view.live_sessions > 0 {
                 memory::push(&mut users, view);
             }
-        });
+        };
+        self.for_each_user(|at| self.view(at, now, timeout), add);
         users
     }
 
@@ -196,18 +228,20 @@ impl Tenant {
             return entry.counts.users_live.get();
         }
         let mut count = 0;
-        self.for_each_user(now, timeout, |view, _| count += u64::from(view.live_sessions > 0));
+        let add = |view: UserView| count += u64::from(view.live_sessions > 0);
+        self.for_each_user(|at| self.view(at, now, timeout), add);
         count
     }
 
-    /// All users who are active as far as the sweep has got: what the worker compares the tables with.
-    pub fn active_users(&self, now: &Now, timeout: Micros) -> Vec<DirtyUser> {
+    /// All users who are online as far as the sweep has got: what the worker compares the tables with.
+    pub fn counted_online(&self, now: &Now, timeout: Micros) -> Vec<DirtyUser> {
         let mut users = Vec::new();
-        self.for_each_user(now, timeout, |view, live| {
-            if live > 0 {
-                memory::push(&mut users, dirty(view, live, Reason::Started));
+        let add = |user: DirtyUser| {
+            if user.status.is_online() {
+                memory::push(&mut users, user);
             }
-        });
+        };
+        self.for_each_user(|at| self.dirty(at, Reason::Started, now, timeout), add);
         users
     }
 
@@ -218,28 +252,21 @@ impl Tenant {
         let bucket = roster.user_bucket(self.index(), words);
         let _held = lock::shared(Index::User, bucket);
         match roster.find_user(self.index(), bucket, words) {
-            Some(at) => dirty(
-                self.view(at, now, timeout),
-                roster.users[at as usize].live.get(),
-                reason,
-            ),
+            Some(at) => self.dirty(at, reason, now, timeout),
             None => DirtyUser {
                 user_id: *user_id,
-                active: false,
+                status: Status::Inactive,
                 last_seen: None,
+                idle_since: None,
                 reason,
                 keyed: true,
             },
         }
     }
-}
 
-fn dirty(view: UserView, live: u32, reason: Reason) -> DirtyUser {
-    DirtyUser {
-        user_id: view.user_id,
-        active: live > 0,
-        last_seen: view.last_activity,
-        reason,
-        keyed: view.keyed,
+    fn dirty(&self, at: u32, reason: Reason, now: &Now, timeout: Micros) -> DirtyUser {
+        let user = &self.roster().users[at as usize];
+        self.roster()
+            .dirty(user, reason, &self.summarize(user, now, timeout), now)
     }
 }

@@ -50,6 +50,11 @@ pub enum SessionFlag {
     EndUnwritten = 4,
     /// An ended session whose row is deleted: every call answers as if there were none.
     Deleted = 8,
+    /// The last heartbeat said that nobody is at it; `Roster::active_at` has when somebody last was. Changed under the
+    /// writers' lock.
+    Unattended = 16,
+    /// A live session that is counted as idle. Changed under the writers' lock.
+    Idle = 32,
 }
 
 impl Flag for SessionFlag {
@@ -98,8 +103,8 @@ mod tests {
 
     #[test]
     fn no_two_flags_share_a_bit() {
-        use SessionFlag::{Deleted, EndUnwritten, Recovered, TableInactive};
-        let masks = [Recovered, TableInactive, EndUnwritten, Deleted].map(Flag::mask);
+        use SessionFlag::{Deleted, EndUnwritten, Idle, Recovered, TableInactive, Unattended};
+        let masks = [Recovered, TableInactive, EndUnwritten, Deleted, Unattended, Idle].map(Flag::mask);
         assert_eq!(masks.iter().fold(0, |all, mask| all | mask), masks.iter().sum::<u8>());
         assert_eq!(UserFlag::Dirty.mask() & UserFlag::Keyed.mask(), 0);
     }

@@ -1,4 +1,4 @@
-//! The sweep: finds sessions that have been silent for too long, or have expired.
+//! The sweep: finds sessions that have been silent for too long, have expired, or have become idle.
 
 use super::{
     clock::Now,
@@ -16,14 +16,14 @@ use crate::rules::{status::Reason, time::Micros};
 pub const BATCH: usize = 64;
 
 impl Writer {
-    /// Times one session out if it is due at `now`; otherwise schedules the next visit.
+    /// Times one session out, or counts it as idle, if it is due at `now`; otherwise schedules the next visit.
     pub fn time_out(&self, at: u32, timeout: Micros, now: &Now) {
         let roster = self.roster;
         let slot = &roster.slots[at as usize];
         if slot.state.get() != SessionState::Live {
             return;
         }
-        // Beats may be storing right now. They only put the deadline off, so that it is not before this.
+        // Beats may be storing right now. They only put what is due off, so that it is not before this.
         if now.steady < roster.schedule_sweep(at, timeout, now) {
             return;
         }
@@ -32,6 +32,7 @@ impl Writer {
             // Under the exclusive lock a beat has been stored, or it will see the new state.
             let _held = lock::exclusive(Index::Id, bucket);
             if now.steady < deadline(slot, roster.tenant_of(slot), timeout, now) {
+                self.update_idle(at, now);
                 roster.schedule_sweep(at, timeout, now);
                 return;
             }
@@ -100,10 +101,12 @@ impl Tenant {
         visited
     }
 
-    /// Reschedules the sweep's visits to all sessions, after `presence.active_timeout` has changed or the clock was set.
+    /// Reschedules the sweep's visits to all sessions, after `presence.active_timeout` or `presence.idle_timeout` has
+    /// changed or the clock was set.
     pub fn reschedule_all(&self, timeout: Micros, now: &Now) {
         self.for_each_slot(|writer, at| {
             if writer.roster.slots[at as usize].state.get() == SessionState::Live {
+                writer.update_idle(at, now);
                 writer.roster.schedule_sweep(at, timeout, now);
             }
             false

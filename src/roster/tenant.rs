@@ -195,6 +195,12 @@ impl Tenant {
         self.entry().overflow.get() != 0
     }
 
+    /// Whether a user whose live sessions only the table has is idle if `user_presence` says so: nobody has been heard from
+    /// since. In overflow somebody may have been, of which only the table was told.
+    pub fn keeps_idle(&self) -> bool {
+        !self.in_overflow()
+    }
+
     /// Notes that the roster could not take a session: from now on it cannot answer alone.
     pub fn set_overflow(&self) {
         self.set_overflow_locked(&self.roster.write());

@@ -1,4 +1,6 @@
-//! Users: their entries, their lists of sessions, and their counts of live ones.
+//! Users: their entries, their lists of sessions, and their counts of live and idle ones.
+
+use std::sync::atomic::{Ordering::Release, fence};
 
 use uuid::Uuid;
 
@@ -13,27 +15,85 @@ use super::{
     writer::Writer,
 };
 use crate::rules::{
-    status::Reason,
+    status::{Reason, Status},
     time::{Micros, SteadyTime},
 };
 
+/// What the sessions of a user amount to.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary {
+    pub live: u32,
+    /// Those of them that are idle.
+    pub idle: u32,
+    pub last_activity: Option<SteadyTime>,
+    /// When somebody was last at one of the live sessions that are unattended, live as far as the sweep has got.
+    pub active_at: Option<SteadyTime>,
+}
+
+impl Summary {
+    /// Whether no time has passed that the counts of the user lack: nothing is over or idle that they have not so.
+    pub fn is_as_counted(&self, user: &User) -> bool {
+        self.live >= user.live.get() && self.idle <= user.idle.get()
+    }
+}
+
+impl User {
+    /// The status by the counts, as far as the sweep has got.
+    pub fn counted_status(&self) -> Status {
+        Status::of(self.live.get(), self.idle.get())
+    }
+}
+
 impl Roster {
-    /// How many live sessions a user has, and its last activity, from its sessions. The caller holds the user's
-    /// partition or the writers' lock.
-    pub fn summarize(&self, user: &User, timeout: Micros, now: &Now) -> (u32, Option<SteadyTime>) {
+    /// What the sessions of a user amount to. The caller holds the user's partition or the writers' lock.
+    pub fn summarize(&self, user: &User, timeout: Micros, now: &Now) -> Summary {
         let tenant = &self.tenants[user.tenant.get() as usize];
-        let mut live = 0;
+        let (mut live, mut idle) = (0, 0);
         let mut last = user.last_seen.get();
+        let mut active_at = None;
         let mut at = user.first.get();
         while at != NONE {
             let slot = &self.slots[at as usize];
             if slot.state.get() != SessionState::Empty && self.survives_truncate(slot) {
                 last = last.max(slot.last_activity.get());
-                live += u32::from(is_live(slot, tenant, timeout, now));
+                if is_live(slot, tenant, timeout, now) {
+                    live += 1;
+                    idle += u32::from(now.steady >= self.idle_from(at));
+                }
+                if slot.state.get() == SessionState::Live && slot.flags.has(SessionFlag::Unattended) {
+                    active_at = active_at.max(Some(self.active_at[at as usize].get()));
+                }
             }
             at = slot.user_next.get();
         }
-        (live, (last != SteadyTime::PAST).then_some(last))
+        Summary {
+            live,
+            idle,
+            last_activity: (last != SteadyTime::PAST).then_some(last),
+            active_at,
+        }
+    }
+
+    /// The status of a user. The caller holds the same lock as for [`Roster::summarize`].
+    #[inline]
+    pub fn status(&self, user: &User, timeout: Micros, now: &Now) -> Status {
+        let mut status = Status::Inactive;
+        if user.live.get() == 0 {
+            return status;
+        }
+        let tenant = &self.tenants[user.tenant.get() as usize];
+        let mut at = user.first.get();
+        while at != NONE {
+            let slot = &self.slots[at as usize];
+            if is_live(slot, tenant, timeout, now) {
+                if now.steady < self.idle_from(at) {
+                    return Status::Active;
+                }
+                status = Status::Idle;
+            }
+            at = slot.user_next.get();
+        }
+        status
     }
 
     /// Whether a user has a live session. The caller holds the same lock as for [`Roster::summarize`].
@@ -90,6 +150,7 @@ impl Writer {
         user.dirty_next.set(NONE);
         user.sessions.set(0);
         user.live.set(0);
+        user.idle.set(0);
         user.pins.set(0);
         user.tenant.set(tenant as u16);
         user.flags.clear();
@@ -187,25 +248,92 @@ impl Writer {
         }
     }
 
-    /// Counts one more live session of a user; queues the user if it is the first.
+    /// Counts one more live session of a user, which is not idle.
     pub fn add_live(&self, user_at: u32, reason: Reason) {
         let user = &self.roster.users[user_at as usize];
-        let counts = &self.roster.tenants[user.tenant.get() as usize].counts;
-        counts.live.add(1);
-        if user.live.add(1) == 0 {
-            counts.users_live.add(1);
-            self.mark_dirty(user_at, reason);
+        self.roster.tenants[user.tenant.get() as usize].counts.live.add(1);
+        self.recount(user_at, reason, || {
+            user.live.add(1);
+        });
+    }
+
+    /// Counts one live session of a user less, which was idle or not.
+    pub fn remove_live(&self, user_at: u32, was_idle: bool, reason: Reason) {
+        let user = &self.roster.users[user_at as usize];
+        self.roster.tenants[user.tenant.get() as usize].counts.live.sub(1);
+        self.recount(user_at, reason, || {
+            user.live.sub(1);
+            user.idle.sub(u32::from(was_idle));
+        });
+    }
+
+    /// Counts a live session as idle or not, as it is at `now`.
+    pub fn update_idle(&self, at: u32, now: &Now) {
+        let slot = &self.roster.slots[at as usize];
+        if slot.state.get() == SessionState::Live {
+            self.set_idle(at, now.steady >= self.roster.idle_from(at));
         }
     }
 
-    /// Counts one live session of a user less; queues the user if it was the last.
-    pub fn remove_live(&self, user_at: u32, reason: Reason) {
+    /// Notes that somebody is at a session.
+    pub fn set_attended(&self, at: u32) {
+        self.roster.slots[at as usize]
+            .flags
+            .assign(SessionFlag::Unattended, false);
+        self.set_idle(at, false);
+    }
+
+    /// Notes that nobody is at a session, and that somebody last was at `active_at`. Where nobody was before, that stays.
+    /// The caller holds the session's id partition exclusively, so that each beat is either stored or meets the flag.
+    pub fn set_unattended_locked(&self, at: u32, active_at: SteadyTime) {
+        let slot = &self.roster.slots[at as usize];
+        if !slot.flags.has(SessionFlag::Unattended) {
+            self.roster.active_at[at as usize].set(active_at);
+            // Readers hold another lock.
+            fence(Release);
+            slot.flags.assign(SessionFlag::Unattended, true);
+        }
+    }
+
+    /// Counts a live session as idle or not.
+    pub fn set_idle(&self, at: u32, is_idle: bool) {
+        let slot = &self.roster.slots[at as usize];
+        if slot.flags.has(SessionFlag::Idle) == is_idle {
+            return;
+        }
+        slot.flags.assign(SessionFlag::Idle, is_idle);
+        let user_at = slot.user.get();
+        let idle = &self.roster.users[user_at as usize].idle;
+        match is_idle {
+            true => self.recount(user_at, Reason::Idle, || {
+                idle.add(1);
+            }),
+            false => self.recount(user_at, Reason::Returned, || {
+                idle.sub(1);
+            }),
+        }
+    }
+
+    /// Changes the counts of a user; queues the user if that changes its status, or may change since when it is idle.
+    fn recount(&self, user_at: u32, reason: Reason, change: impl FnOnce()) {
         let user = &self.roster.users[user_at as usize];
-        let counts = &self.roster.tenants[user.tenant.get() as usize].counts;
-        counts.live.sub(1);
-        if user.live.sub(1) == 1 {
-            counts.users_live.sub(1);
-            self.mark_dirty(user_at, reason);
+        let before = user.counted_status();
+        change();
+        let after = user.counted_status();
+        let users_live = &self.roster.tenants[user.tenant.get() as usize].counts.users_live;
+        match (before.is_online(), after.is_online()) {
+            (false, true) => {
+                users_live.add(1);
+            }
+            (true, false) => {
+                users_live.sub(1);
+            }
+            _ => {}
+        }
+        match (before, after) {
+            (Status::Idle, Status::Idle) => self.mark_dirty(user_at, Reason::Idle),
+            _ if before != after => self.mark_dirty(user_at, reason.of_change(before, after)),
+            _ => {}
         }
     }
 }

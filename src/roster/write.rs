@@ -37,6 +37,8 @@ pub struct RowImage {
     pub ended: bool,
     /// Whether the user has a key that cannot be derived from its id.
     pub keyed: bool,
+    /// Since when the user is idle by `user_presence`. Only of a row that is loaded; what is written says nothing of it.
+    pub idle_since: Option<Micros>,
 }
 
 /// One write of one row.
@@ -176,6 +178,7 @@ impl Writer {
         if beat || fresh {
             slot.release_at.clear();
             slot.flags.assign(SessionFlag::Recovered, false);
+            self.set_attended(at);
         }
         let wanted = if deactivated || (fresh && !image.is_active) {
             SessionState::TimedOut
@@ -191,6 +194,7 @@ impl Writer {
                 Reason::Started
             };
             self.set_state(at, SessionState::Live, reason);
+            self.update_idle(at, now);
             roster.schedule_sweep(at, timeout, now);
         } else {
             self.set_state(at, SessionState::TimedOut, Reason::TimedOut);

@@ -22,7 +22,7 @@ use std::{cell::Cell, mem::ManuallyDrop};
 use super::{
     layout::{NONE, Roster},
     lock::{self, Held, Index},
-    state::SessionState,
+    state::{SessionFlag, SessionState},
     sweep_clock,
 };
 use crate::rules::status::Reason;
@@ -142,7 +142,9 @@ impl Writer {
         if new == SessionState::Live {
             self.add_live(slot.user.get(), reason);
         } else if old == SessionState::Live {
-            self.remove_live(slot.user.get(), reason);
+            let was_idle = slot.flags.has(SessionFlag::Idle);
+            slot.flags.assign(SessionFlag::Idle, false);
+            self.remove_live(slot.user.get(), was_idle, reason);
         }
     }
 }

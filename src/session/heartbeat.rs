@@ -53,7 +53,34 @@ pub fn heartbeat(key: Key, owner: Owner) -> Answer {
     match tenant.beat(&key, &owner, &tenant.now(), settings::active_timeout) {
         Beat::Counted if pending::is_empty() => Answer::Ok,
         Beat::Ended if pending::is_empty() => Answer::Ended,
-        beat => heartbeat_slow_path(tenant, &key, &owner, beat),
+        beat => heartbeat_slow_path(tenant, &key, &owner, Attention::Attended, beat),
+    }
+}
+
+/// Counts a heartbeat of a client that nobody is at: the session stays live, and becomes idle. A session that the roster
+/// has no room for stays active. Errors as [`heartbeat`].
+pub fn heartbeat_idle(key: Key, owner: Owner) -> Answer {
+    let tenant = roster::tenant();
+    match Attention::Unattended.beat(tenant, &key, &owner) {
+        Beat::Counted if pending::is_empty() => Answer::Ok,
+        Beat::Ended if pending::is_empty() => Answer::Ended,
+        beat => heartbeat_slow_path(tenant, &key, &owner, Attention::Unattended, beat),
+    }
+}
+
+/// Whether somebody is at a client that sends a heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attention {
+    Attended,
+    Unattended,
+}
+
+impl Attention {
+    fn beat(self, tenant: Tenant, key: &Key, owner: &Owner) -> Beat {
+        match self {
+            Attention::Attended => tenant.beat(key, owner, &tenant.now(), settings::active_timeout),
+            Attention::Unattended => tenant.beat_idle(key, owner, &tenant.now(), settings::active_timeout()),
+        }
     }
 }
 
@@ -70,7 +97,7 @@ pub fn heartbeat_many(ids: &[Uuid], owner: Owner, missed: &mut Vec<Uuid>) {
             Beat::Ended if pending::is_empty() => false,
             beat => {
                 check_for_interrupts!();
-                heartbeat_slow_path(tenant, &key, &owner, beat) == Answer::Ok
+                heartbeat_slow_path(tenant, &key, &owner, Attention::Attended, beat) == Answer::Ok
             }
         };
         if !counted {
@@ -93,7 +120,7 @@ pub(super) fn answer_from_pending(key: &Key, owner: &Owner) -> Option<Answer> {
 /// Answers a heartbeat on which `beat` is the roster's word. What this transaction has written of the session decides the
 /// answer, but the beat has counted all the same.
 #[cold]
-fn heartbeat_slow_path(tenant: Tenant, key: &Key, owner: &Owner, mut beat: Beat) -> Answer {
+fn heartbeat_slow_path(tenant: Tenant, key: &Key, owner: &Owner, attention: Attention, mut beat: Beat) -> Answer {
     if let Some(answer) = answer_from_pending(key, owner) {
         return answer;
     }
@@ -103,8 +130,8 @@ fn heartbeat_slow_path(tenant: Tenant, key: &Key, owner: &Owner, mut beat: Beat)
             Beat::Counted => return Answer::Ok,
             Beat::Ended => return Answer::Ended,
             Beat::Missing if attempt == 2 => {}
-            Beat::Missing => match read_through(tenant, key, owner) {
-                ReadThrough::Filled => beat = tenant.beat(key, owner, &tenant.now(), settings::active_timeout),
+            Beat::Missing => match read_through(tenant, key, owner, attention == Attention::Attended) {
+                ReadThrough::Filled => beat = attention.beat(tenant, key, owner),
                 ReadThrough::BeatWritten => return Answer::Ok,
                 ReadThrough::Ended => return Answer::Ended,
                 ReadThrough::Unknown => return Answer::Unknown,

@@ -5,5 +5,5 @@ mod heartbeat;
 mod read_through;
 mod release;
 
-pub use heartbeat::{Answer, heartbeat, heartbeat_many, prefetch_heartbeat, prefetch_slot};
+pub use heartbeat::{Answer, heartbeat, heartbeat_idle, heartbeat_many, prefetch_heartbeat, prefetch_slot};
 pub use release::release;

@@ -4,7 +4,7 @@ use crate::{
     pg::{compat, errors, fault_point},
     roster::{Key, Owner, Tenant},
     settings,
-    store::session,
+    store::{load, session},
     triggers::{held, pending},
 };
 
@@ -21,8 +21,9 @@ pub enum ReadThrough {
 }
 
 /// Reads a session that the roster does not know. Where the roster has no room for it, writes a beat to the table
-/// instead. Errors: 25006 on a standby.
-pub fn read_through(tenant: Tenant, key: &Key, owner: &Owner) -> ReadThrough {
+/// instead. `attended`: a beat follows that says that somebody is at it. Otherwise its user stays idle who was idle when
+/// the server stopped. Errors: 25006 on a standby.
+pub fn read_through(tenant: Tenant, key: &Key, owner: &Owner, attended: bool) -> ReadThrough {
     if compat::in_recovery() {
         errors::on_standby();
     }
@@ -50,7 +51,13 @@ pub fn read_through(tenant: Tenant, key: &Key, owner: &Owner) -> ReadThrough {
     };
     held::hold(tenant, reservation);
     fault_point::delay("read");
-    let row = session::find(key, owner).filter(|row| !session::has_ended(row, compat::now()));
+    let mut row = session::find(key, owner).filter(|row| !session::has_ended(row, compat::now()));
+    if !attended
+        && tenant.keeps_idle()
+        && let Some(row) = &mut row
+    {
+        row.idle_since = load::idle_users(Some(&[row.user_id])).remove(&row.user_id);
+    }
     if let Some((tenant, reservation)) = held::take() {
         tenant.fill(reservation, row.as_ref(), stamp, settings::active_timeout());
     }

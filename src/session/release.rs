@@ -27,7 +27,7 @@ pub fn release(key: Key, owner: Owner, grace: Micros) -> bool {
             Beat::Ended => return false,
             // This transaction has written the row, which nobody else may see before the commit.
             Beat::Missing if pending.is_some() => return true,
-            Beat::Missing => match read_through(tenant, &key, &owner) {
+            Beat::Missing => match read_through(tenant, &key, &owner, false) {
                 ReadThrough::Filled => {}
                 ReadThrough::BeatWritten => return true,
                 ReadThrough::Ended | ReadThrough::Unknown => return false,

@@ -10,8 +10,9 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard, pg_sys};
 
 use super::{
     ACTIVE_TIMEOUT, CHANNEL, CLAIM, CLAIM_FORMAT, DAY, FAST_HEARTBEAT, FEED_RETENTION, FLUSH_INTERVAL,
-    HEARTBEAT_INTERVAL, HOUR, MAX_CLAIM_LENGTH, MAX_SESSIONS, MAX_SESSIONS_PER_USER, MINUTE, NOTIFY_INTERVAL,
-    NOTIFY_MAX, NOTIFY_PAYLOAD, RETENTION, SESSION_LIFETIME, TEN_YEARS, USER_ID, USER_ID_FUNCTION, USER_RETENTION,
+    HEARTBEAT_INTERVAL, HOUR, IDLE_TIMEOUT, MAX_CLAIM_LENGTH, MAX_SESSIONS, MAX_SESSIONS_PER_USER, MINUTE,
+    NOTIFY_INTERVAL, NOTIFY_MAX, NOTIFY_PAYLOAD, RETENTION, SESSION_LIFETIME, TEN_YEARS, USER_ID, USER_ID_FUNCTION,
+    USER_RETENTION,
 };
 use crate::rules::claims::parse_uuid;
 
@@ -47,6 +48,13 @@ fn define_timing() {
         c"A session that has timed out becomes active again with its next heartbeat.",
         &ACTIVE_TIMEOUT,
         1..=DAY,
+    );
+    seconds(
+        c"presence.idle_timeout",
+        c"Sets the time without activity after which a session is idle whose client sends heartbeat_idle().",
+        c"A session whose client sends only heartbeat() is never idle. Zero makes no session idle.",
+        &IDLE_TIMEOUT,
+        0..=DAY,
     );
     seconds(
         c"presence.heartbeat_interval",

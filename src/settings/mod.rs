@@ -52,6 +52,8 @@ pub enum ClaimFormat {
 static MAX_SESSIONS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 /// The time without a heartbeat after which a session times out, in seconds.
 static ACTIVE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5 * MINUTE);
+/// The time without activity after which an unattended session is idle, in seconds, or 0 for never.
+static IDLE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5 * MINUTE);
 /// The interval of heartbeats, in seconds.
 static HEARTBEAT_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(2 * MINUTE);
 /// The maximum lifetime of a session, in seconds.
@@ -94,6 +96,12 @@ pub fn max_sessions() -> usize {
 #[inline]
 pub fn active_timeout() -> Micros {
     in_seconds(&ACTIVE_TIMEOUT)
+}
+
+/// Returns `presence.idle_timeout`, or `None` where no session ever becomes idle.
+#[inline]
+pub fn idle_timeout() -> Option<Micros> {
+    Some(in_seconds(&IDLE_TIMEOUT)).filter(|timeout| *timeout > 0)
 }
 
 /// Returns the heartbeat interval for clients: `presence.heartbeat_interval`, limited by the timeout.

@@ -52,7 +52,7 @@ thread_local! {
         write_changes_sql,
         &[
             pg_sys::UUIDARRAYOID,
-            pg_sys::BOOLARRAYOID,
+            pg_sys::TEXTARRAYOID,
             pg_sys::TIMESTAMPTZARRAYOID,
             pg_sys::TEXTARRAYOID,
             pg_sys::TEXTARRAYOID,
@@ -60,6 +60,7 @@ thread_local! {
             pg_sys::TEXTOID,
             pg_sys::INT8OID,
             pg_sys::TIMESTAMPTZOID,
+            pg_sys::TIMESTAMPTZARRAYOID,
         ],
     ) };
     // Of users who had no row in user_presence, those who have one now, but no session. And of users who had one, those
@@ -111,7 +112,7 @@ thread_local! {
 /// The statement that compares users with `user_presence`, numbers those whose status differs, and writes them.
 ///
 /// A user who was active and then inactive again since the last comparison has no change, but its last activity is
-/// kept.
+/// kept. Between two statuses that are online, the statuses are the reason, whatever has happened in between.
 fn write_changes_sql(schema: &str) -> String {
     format!(
         "-- The feed state, if it is the expected one. Everything below starts from it: no row here, nothing written.
@@ -119,35 +120,36 @@ fn write_changes_sql(schema: &str) -> String {
              SELECT s.seq FROM {schema}._feed_state s
              WHERE s.epoch = $7 AND s.seq = $8 AND (SELECT count(*) FROM {schema}._feed_state) = 1
          ),
-         -- Each user, with what was last written of it. A user without a row is active only if it has a session, as
+         -- Each user, with what was last written of it. A user without a row is online only if it has a session, as
          -- forget_user() may have committed since the user was taken from the queue. (Scalar subqueries here and below,
          -- because PostgreSQL could turn an EXISTS into a read of all sessions. The ANY limits the scan to the batch, see
          -- Access::Joined.)
          found AS MATERIALIZED (
              SELECT state.seq AS state_seq, u.user_id, u.reason, u.ordinal, u.key, u.has_key,
-                 u.active AND (p.user_id IS NOT NULL OR coalesce((
+                 CASE WHEN p.user_id IS NOT NULL OR (
                      SELECT true FROM {schema}.user_sessions s WHERE s.user_id = u.user_id LIMIT 1
-                 ), false)) AS active,
+                 ) THEN u.status ELSE 'inactive' END::{schema}.presence_status AS status, u.idle_since,
                  p.user_id IS NOT NULL AS known, p.user_key AS known_key, coalesce(p.status, 'inactive') AS previous,
                  p.last_seen AS previous_last_seen,
                  coalesce(
                      u.last_seen,
                      (SELECT max(s.last_activity) FROM {schema}.user_sessions s WHERE s.user_id = u.user_id)
                  ) AS last_seen
-             FROM state, unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY
-                 AS u (user_id, active, last_seen, reason, key, has_key, ordinal)
+             FROM state, unnest($1, $2, $3, $4, $5, $6, $10) WITH ORDINALITY
+                 AS u (user_id, status, last_seen, reason, key, has_key, idle_since, ordinal)
                  LEFT JOIN (
                      SELECT * FROM {schema}.user_presence WHERE user_id = ANY ($1)
                  ) p ON p.user_id = u.user_id
          ),
-         -- The same, with the current status. Apart from numbered, which refers to it by name, also in a window function.
+         -- The same, apart from numbered, which refers to these by name, also in a window function.
          compared AS (
-             SELECT *, CASE WHEN active THEN 'active' ELSE 'inactive' END::{schema}.presence_status AS status FROM found
+             SELECT *, status <> 'inactive' AS online FROM found
          ),
          -- The same users, with the values to write: those that changed get the next sequence numbers, without gaps,
          -- and a reason. All that follows reads it; MATERIALIZED makes the subqueries run once per user.
          numbered AS MATERIALIZED (
-             SELECT user_id, active, previous, status, known, previous_last_seen,
+             SELECT user_id, online, previous, status, known, previous_last_seen,
+                 CASE WHEN status = 'idle' THEN idle_since END AS idle_since,
                  reason IS NOT DISTINCT FROM 'deleted' AS deleted,
                  greatest(last_seen, least(previous_last_seen, $9)) AS last_seen,
                  state_seq + CASE WHEN status <> previous
@@ -157,9 +159,12 @@ fn write_changes_sql(schema: &str) -> String {
                      SELECT s.user_key FROM {schema}.user_sessions s
                      WHERE s.user_id = compared.user_id AND s.user_key IS NOT NULL LIMIT 1
                  ) END) AS user_key,
-                 CASE WHEN status = previous THEN NULL ELSE coalesce(
-                     reason,
-                     CASE WHEN active THEN 'started' ELSE (
+                 CASE WHEN status = previous THEN NULL
+                      WHEN previous = 'active' AND status = 'idle' THEN 'idle'
+                      WHEN previous = 'idle' AND status = 'active' THEN 'returned'
+                      ELSE coalesce(
+                     CASE WHEN reason NOT IN ('idle', 'returned') THEN reason END,
+                     CASE WHEN online THEN 'started' ELSE (
                          SELECT CASE WHEN s.ended_at IS NULL THEN 'timed_out' ELSE 'ended' END
                          FROM {schema}.user_sessions s WHERE s.user_id = compared.user_id
                          ORDER BY greatest(s.last_activity, s.ended_at) DESC LIMIT 1
@@ -174,29 +179,33 @@ fn write_changes_sql(schema: &str) -> String {
                  (seq, user_id, user_key, status, previous, changed_at, last_seen, reason)
              SELECT seq, user_id, user_key, status, previous, now(), last_seen, reason FROM numbered WHERE changed
          ),
-         -- Users with a row in user_presence: the change, or else only a newer last_seen of an inactive user.
+         -- Users with a row in user_presence: the change, or else only a newer last_seen of an inactive user, or since when
+         -- an idle one is idle.
          updated_users AS (
              UPDATE {schema}.user_presence p
-             SET user_key = n.user_key, status = n.status, is_online = n.active, last_seen = n.last_seen,
+             SET user_key = n.user_key, status = n.status, is_online = n.online, last_seen = n.last_seen,
+                 idle_since = n.idle_since,
                  changed_at = CASE WHEN n.changed THEN now() ELSE p.changed_at END,
                  seq = CASE WHEN n.changed THEN n.seq ELSE p.seq END
              FROM numbered n
              WHERE p.user_id = ANY ($1) AND p.user_id = n.user_id AND n.known
-                 AND (n.changed OR p.is_online <> n.active OR NOT n.active AND n.last_seen > coalesce(n.previous_last_seen, '-infinity'))
+                 AND (n.changed OR p.is_online <> n.online OR p.idle_since IS DISTINCT FROM n.idle_since
+                      OR NOT n.online AND n.last_seen > coalesce(n.previous_last_seen, '-infinity'))
              RETURNING n.changed
          ),
          -- Users without a row. One that has not changed gets a row for its last_seen, unless its sessions were
          -- deleted, as forget_user() does. The conflict is with a row committed after the snapshot was taken.
          inserted_users AS (
              INSERT INTO {schema}.user_presence AS p
-                 (user_id, user_key, status, is_online, last_seen, changed_at, seq)
-             SELECT user_id, user_key, status, active, last_seen, now(), seq FROM numbered
+                 (user_id, user_key, status, is_online, last_seen, changed_at, seq, idle_since)
+             SELECT user_id, user_key, status, online, last_seen, now(), seq, idle_since FROM numbered
              WHERE NOT known AND (changed OR last_seen IS NOT NULL AND NOT deleted AND (
                  SELECT true FROM {schema}.user_sessions s WHERE s.user_id = numbered.user_id LIMIT 1
              ))
              ON CONFLICT (user_id) DO UPDATE
              SET user_key = excluded.user_key, status = excluded.status, is_online = excluded.is_online,
-                 last_seen = excluded.last_seen, changed_at = excluded.changed_at, seq = excluded.seq
+                 last_seen = excluded.last_seen, changed_at = excluded.changed_at, seq = excluded.seq,
+                 idle_since = excluded.idle_since
          ),
          -- The feed state, advanced to the newest change.
          advanced_state AS (
@@ -206,7 +215,7 @@ fn write_changes_sql(schema: &str) -> String {
          )
          -- The changes, and users who had no row; at least one row, of NULLs if need be, where the state was the expected
          -- one. Last, how many changes the rows of user_presence have got that were there.
-         SELECT n.seq, n.user_id, n.user_key, n.active, n.last_seen, now(), n.changed, n.known,
+         SELECT n.seq, n.user_id, n.user_key, n.status::text, n.last_seen, now(), n.changed, n.known,
              (SELECT count(*) FROM updated_users WHERE changed)
          FROM state LEFT JOIN numbered n ON n.changed OR NOT n.known
          ORDER BY n.seq"
@@ -223,13 +232,16 @@ pub fn write(state: &FeedState, updates: &[UserUpdate]) -> Written {
     let last_seen = updates
         .iter()
         .map(|update| update.user.last_seen.map(value::timestamptz));
+    let idle_since = updates
+        .iter()
+        .map(|update| update.user.idle_since.map(value::timestamptz));
     let reasons = updates.iter().map(|update| update.reason.map(Reason::as_str));
     let keys = updates
         .iter()
         .map(|update| presence_id::integer_of(update.user.user_id).map(|integer| integer.to_string()));
     let values = [
         Value::Uuids(&ids),
-        value::array(updates.iter().map(|update| update.user.active)),
+        value::array(updates.iter().map(|update| update.user.status.as_str())),
         value::array(last_seen),
         value::array(reasons),
         value::array(keys),
@@ -237,6 +249,7 @@ pub fn write(state: &FeedState, updates: &[UserUpdate]) -> Written {
         Value::Text(&state.epoch),
         Value::Bigint(state.seq),
         Value::Time(compat::now()),
+        value::array(idle_since),
     ];
     let mut changes = Vec::new();
     let (mut without_row, mut with_row, mut updated) = (Vec::new(), Vec::new(), 0);
@@ -276,7 +289,7 @@ fn change(row: &Row) -> Option<Change> {
         seq: row.bigint(1)?,
         user_id: row.uuid(2)?,
         user_key: row.text_if_valid(3),
-        status: Status::of(row.bool(4)?),
+        status: Status::from_label(&row.text_if_valid(4)?)?,
         at: row.time(6)?,
         last_seen: row.time(5),
     })

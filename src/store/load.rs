@@ -16,7 +16,7 @@ use super::{
 use crate::{
     pg::memory::Reserve,
     roster::{Key, Now, RowImage, Tenant},
-    rules::{presence_id::is_keyed, time::Micros, token::Digest},
+    rules::{presence_id::is_keyed, status::Status, time::Micros, token::Digest},
 };
 
 /// Rows in memory at a time.
@@ -54,10 +54,20 @@ thread_local! {
     ) };
     static ONLINE_USERS: Statement = const { Statement::on_all(
         |schema| format!(
-            "SELECT user_id, is_online AND status <> 'inactive' FROM {schema}.user_presence
-             WHERE is_online OR status <> 'inactive'"
+            "SELECT user_id, CASE WHEN is_online AND (idle_since IS NOT NULL) = (status = 'idle') THEN status::text END
+             FROM {schema}.user_presence WHERE is_online OR status <> 'inactive'"
         ),
         &[],
+    ) };
+    static IDLE_USERS: Statement = const { Statement::on_all(
+        |schema| format!("SELECT user_id, idle_since FROM {schema}.user_presence WHERE status = 'idle'"),
+        &[],
+    ) };
+    static IDLE_USERS_OF: Statement = const { Statement::on_many(
+        |schema| format!(
+            "SELECT user_id, idle_since FROM {schema}.user_presence WHERE user_id = ANY ($1) AND status = 'idle'"
+        ),
+        &[pg_sys::UUIDARRAYOID],
     ) };
     static LIVE_SESSIONS: Statement = const { Statement::on_all(
         |schema| format!("SELECT id, user_id FROM {schema}.user_sessions WHERE {LIVE}"),
@@ -123,25 +133,56 @@ fn row_image(row: &Row) -> Option<RowImage> {
         expires_at: row.time(6)?,
         ended: false,
         keyed: is_keyed(user_id, row.is_not_null(7)),
+        idle_since: None,
     })
 }
 
-/// Returns the users who are online in `user_presence`, and whether both columns that say so agree.
-pub fn online_users() -> HashMap<Uuid, bool> {
+/// Returns the users who are online in `user_presence`, with their status; `None` where its columns
+/// contradict each other.
+pub fn online_users() -> HashMap<Uuid, Option<Status>> {
     let mut users = HashMap::new();
     ONLINE_USERS.with(|statement| {
         let add = |row: Row| {
-            users.make_room(1);
-            users.extend(row.uuid(1).zip(row.bool(2)));
+            if let Some(user_id) = row.uuid(1) {
+                users.make_room(1);
+                users.insert(
+                    user_id,
+                    row.text_if_valid(2).and_then(|label| Status::from_label(&label)),
+                );
+            }
         };
         statement.read_in_batches(&[], BATCH, add, || true);
     });
     users
 }
 
-/// Returns the users, among `only` or among all, who have a live session in the table that the roster does not know.
-/// Sessions that it knows are left to the roster, as the table lags behind.
-pub fn users_live_only_in_table(tenant: Tenant, only: Option<&[Uuid]>, now: &Now, timeout: Micros) -> HashSet<Uuid> {
+/// Returns the users, among `only` or among all, who are idle in `user_presence`, and since when.
+pub fn idle_users(only: Option<&[Uuid]>) -> HashMap<Uuid, Micros> {
+    let mut users = HashMap::new();
+    let mut add = |row: Row| {
+        users.make_room(1);
+        users.extend(row.uuid(1).zip(row.time(2)));
+    };
+    match only {
+        None => IDLE_USERS.with(|statement| statement.read_in_batches(&[], BATCH, add, || true)),
+        Some(only) => IDLE_USERS_OF.with(|statement| {
+            statement.read(Snapshot::Latest, &[Value::Uuids(only)], |rows| {
+                rows.iter().for_each(&mut add)
+            });
+        }),
+    }
+    users
+}
+
+/// Returns the users, among `only` or among all, who have a live session in the table that the roster does not know, and
+/// since when they are idle by the tables; `None`: they are active. Sessions that the roster knows are left to it, as the
+/// table lags behind.
+pub fn users_live_only_in_table(
+    tenant: Tenant,
+    only: Option<&[Uuid]>,
+    now: &Now,
+    timeout: Micros,
+) -> HashMap<Uuid, Option<Micros>> {
     let mut users = HashSet::new();
     let mut add = |row: Row| {
         if let (Some(id), Some(user)) = (row.uuid(1), row.uuid(2))
@@ -163,5 +204,9 @@ pub fn users_live_only_in_table(tenant: Tenant, only: Option<&[Uuid]>, now: &Now
             statement.read(Snapshot::Latest, &values, |rows| rows.iter().for_each(&mut add));
         }),
     }
-    users
+    let idle = match users.is_empty() || !tenant.keeps_idle() {
+        true => HashMap::new(),
+        false => idle_users(only),
+    };
+    users.into_iter().map(|user| (user, idle.get(&user).copied())).collect()
 }

@@ -73,6 +73,7 @@ fn row_image(row: Row) -> RowImage {
             expires_at: row.time(7)?,
             ended: row.bool(8)?,
             keyed: is_keyed(user_id, row.is_not_null(9)),
+            idle_since: None,
         })
     };
     // The table's constraints rule anything else out.

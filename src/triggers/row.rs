@@ -66,6 +66,7 @@ impl TriggerRow {
             expires_at: self.time(Column::ExpiresAt)?,
             ended: self.time(Column::EndedAt).is_some(),
             keyed: is_keyed(user_id, self.bytes(Column::UserKey).is_some()),
+            idle_since: None,
         })
     }
 

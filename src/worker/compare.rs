@@ -1,12 +1,13 @@
 //! The users' status in the roster, compared with what is in the tables.
 
-use std::collections::HashSet;
-
 use uuid::Uuid;
 
 use crate::{
-    roster::Tenant,
-    rules::status::Reason,
+    roster::{DirtyUser, Tenant},
+    rules::{
+        status::{Reason, Status},
+        time::Micros,
+    },
     settings,
     store::{feed::UserUpdate, load},
 };
@@ -23,31 +24,41 @@ pub fn current(tenant: Tenant, update: UserUpdate) -> UserUpdate {
     }
 }
 
-/// While the roster is incomplete, a user it calls inactive may still have a live session in the table: makes such
-/// users active.
+/// While the roster is incomplete, a user it calls inactive or idle may still have a live session in the table, one that
+/// is not idle: gives such users the status that this makes.
 pub fn check_table(tenant: Tenant, updates: &mut [UserUpdate]) {
-    let inactive: Vec<Uuid> = updates
+    let not_active: Vec<Uuid> = updates
         .iter()
-        .filter(|update| !update.user.active)
+        .filter(|update| update.user.status != Status::Active)
         .map(|update| update.user.user_id)
         .collect();
-    if inactive.is_empty() {
+    if not_active.is_empty() {
         return;
     }
     tenant.note_standstill();
     let live = load::users_live_only_in_table(
         tenant,
-        Some(&inactive),
+        Some(&not_active),
         &tenant.synchronize_clock(),
         settings::active_timeout(),
     );
     for update in updates {
-        if live.contains(&update.user.user_id) {
-            update.user.active = true;
-            // The reason was one for becoming inactive.
-            update.reason = None;
+        if let Some(idle_since) = live.get(&update.user.user_id) {
+            if !update.user.status.is_online() {
+                // The reason was one for becoming inactive.
+                update.reason = None;
+            }
+            add_session(&mut update.user, *idle_since);
         }
     }
+}
+
+/// Makes a user what one more live session makes of it, which is idle since then, or active.
+fn add_session(user: &mut DirtyUser, idle_since: Option<Micros>) {
+    (user.status, user.idle_since) = match (user.status, idle_since) {
+        (Status::Active, _) | (_, None) => (Status::Active, None),
+        (Status::Idle | Status::Inactive, Some(_)) => (Status::Idle, user.idle_since.max(idle_since)),
+    };
 }
 
 /// Compares all users of the tables with the roster, and returns those who differ, with `reason` as the reason if it is
@@ -57,19 +68,23 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Vec<UserUpdate> {
     let (now, timeout) = (tenant.synchronize_clock(), settings::active_timeout());
     // First what was written, then the roster: users who change in between are in the roster's queue.
     let mut written_online = load::online_users();
-    let mut active = tenant.active_users(&now, timeout);
+    let mut online = tenant.counted_online(&now, timeout);
     if !tenant.is_complete() {
-        let known: HashSet<Uuid> = active.iter().map(|user| user.user_id).collect();
-        let in_table = load::users_live_only_in_table(tenant, None, &now, timeout);
-        for id in in_table.into_iter().filter(|id| !known.contains(id)) {
+        let mut in_table = load::users_live_only_in_table(tenant, None, &now, timeout);
+        for user in &mut online {
+            if let Some(idle_since) = in_table.remove(&user.user_id) {
+                add_session(user, idle_since);
+            }
+        }
+        for (id, idle_since) in in_table {
             let mut user = tenant.dirty_user(&id, Reason::Started, &now, timeout);
-            user.active = true;
-            active.push(user);
+            add_session(&mut user, idle_since);
+            online.push(user);
         }
     }
     let mut updates = Vec::new();
-    for user in active {
-        if written_online.remove(&user.user_id) != Some(true) {
+    for user in online {
+        if written_online.remove(&user.user_id) != Some(Some(user.status)) {
             updates.push(UserUpdate { user, reason });
         }
     }

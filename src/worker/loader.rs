@@ -1,5 +1,7 @@
 //! Loads the table into the roster, and purges dropped installs from it.
 
+use std::collections::HashMap;
+
 use pgrx::{
     PgLogLevel, PgSqlErrorCode,
     pg_sys::{self, panic::ErrorReport},
@@ -13,7 +15,7 @@ use super::{
 use crate::{
     launcher::locks::DatabaseWatch,
     pg::fault_point,
-    roster::{self, FlushScope, Tenant},
+    roster::{self, FlushScope, RowImage, Tenant},
     rules::time::Micros,
     store::{
         self,
@@ -125,16 +127,18 @@ impl Loader {
             fault_point::fail("load");
             is_capturing = capture_state::read(&install).is_enabled;
             let stamp = tenant.begin_load();
+            // They have not been heard from since they were written so, or the roster knows their sessions.
+            let idle = store::load::idle_users(None);
             store::load::active_sessions(tenant.now().wall(), |row| {
                 rows += 1;
                 let has_to_stop = rows % ROWS_PER_CHECK == 0
                     && (signals::shutdown_requested() || watch.must_leave(tenant.database()));
-                whole = !has_to_stop && tenant.load_row(row, false, stamp, timeout).is_ok();
+                whole = !has_to_stop && tenant.load_row(&with_idle(row, &idle), false, stamp, timeout).is_ok();
                 fault_point::reach("load");
                 whole
             });
             if whole && let Some(began) = tenant.grace_began(&tenant.now()) {
-                whole = load_resumed(tenant, began, stamp, timeout);
+                whole = load_resumed(tenant, &idle, began, stamp, timeout);
             }
         });
         fault_point::reach("loaded");
@@ -178,17 +182,32 @@ fn warn_not_capturing() {
 
 /// Loads the sessions of users who were last published as online although the table has their sessions timed out: they
 /// resumed, and the server stopped before that was flushed. Returns false if the roster is full.
-fn load_resumed(tenant: Tenant, grace_began: Micros, stamp: u64, timeout: Micros) -> bool {
+fn load_resumed(
+    tenant: Tenant,
+    idle: &HashMap<Uuid, Micros>,
+    grace_began: Micros,
+    stamp: u64,
+    timeout: Micros,
+) -> bool {
     let now = tenant.now();
     let mut missing: Vec<Uuid> = store::load::online_users().into_keys().collect();
     missing.retain(|user| !tenant.is_online(user, &now, timeout));
     let mut whole = true;
     for users in missing.chunks(USERS_PER_STATEMENT) {
         store::load::sessions_of_users(users, now.wall(), grace_began, |row| {
-            whole &= tenant.load_row(row, true, stamp, timeout).is_ok();
+            whole &= tenant.load_row(&with_idle(row, idle), true, stamp, timeout).is_ok();
         });
     }
     whole
+}
+
+/// Returns a row of a session with since when its user is idle, if it is: a user who was idle when the server stopped stays
+/// so until heard of.
+fn with_idle(row: &RowImage, idle: &HashMap<Uuid, Micros>) -> RowImage {
+    RowImage {
+        idle_since: idle.get(&row.user_id).copied(),
+        ..*row
+    }
 }
 
 /// Frees what dropped installs of the extension have left in the roster for this database.

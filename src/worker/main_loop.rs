@@ -52,6 +52,7 @@ pub struct Worker {
     cleaner: Cleaner,
     schedule: Schedule,
     timeout: Micros,
+    idle_timeout: Option<Micros>,
     /// Why users will differ from the tables in the next comparison, if that is known.
     compare_reason: Option<Reason>,
     overflow: OverflowWarning,
@@ -102,6 +103,7 @@ impl Worker {
             cleaner: Cleaner::new(),
             schedule: Schedule::new(Instant::now(), !tenant.is_complete()),
             timeout,
+            idle_timeout: settings::idle_timeout(),
             compare_reason: Some(Reason::Recovered),
             overflow: OverflowWarning::default(),
             database_watch,
@@ -255,9 +257,9 @@ impl Worker {
 
     fn reload(&mut self) {
         signals::reload_configuration();
-        let timeout = settings::active_timeout();
-        if timeout != self.timeout {
-            self.timeout = timeout;
+        let (timeout, idle_timeout) = (settings::active_timeout(), settings::idle_timeout());
+        if (timeout, idle_timeout) != (self.timeout, self.idle_timeout) {
+            (self.timeout, self.idle_timeout) = (timeout, idle_timeout);
             self.tenant.reschedule_all(timeout, &self.tenant.now());
         }
         self.flusher.reschedule();

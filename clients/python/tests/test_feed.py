@@ -101,6 +101,12 @@ class FeedTest(unittest.TestCase):
         self.assertEqual(follow.take(), [(BEN, "active"), (ANA, "inactive")])
         self.assertEqual(follow.feed.seq, 12)
 
+    def test_who_is_idle_is_online(self):
+        follow = Follow().start(row(10, ANA, "idle"))
+        follow.answer(Wait, [notification(10, 11, (11, BEN, "idle"))])
+        self.assertEqual(follow.take(), [(ANA, "idle"), (BEN, "idle")])
+        self.assertEqual([user.is_online for user in follow.feed.users.values()], [True, True])
+
     def test_a_change_that_everybody_was_read_with_is_not_told_again(self):
         # It was committed after the cursor had been read.
         follow = Follow().start(row(11, ANA, "active"))

@@ -109,6 +109,14 @@ mod tests {
     }
 
     #[test]
+    fn who_is_idle_is_online() {
+        let mut feed = feed(&[change(10, "ana", "active")]);
+        let told = feed.apply(&message("e1", 10, 11, &[change(11, "ana", "idle")]));
+        assert_eq!(statuses(told), Some(vec![("ana".to_owned(), Status::Idle)]));
+        assert!(feed.users["ana"].is_online());
+    }
+
+    #[test]
     fn a_change_that_everybody_was_read_with_is_not_told_again() {
         let mut feed = feed(&[change(11, "ana", "active")]);
         let message = message("e1", 10, 11, &[change(11, "ana", "active")]);

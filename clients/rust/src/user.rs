@@ -7,8 +7,12 @@ use tokio_postgres::Row;
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Status {
     Active,
+    /// Online, and nobody has been there for a while.
+    Idle,
+    Busy,
     Inactive,
 }
 
@@ -16,6 +20,8 @@ impl fmt::Display for Status {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         formatter.write_str(match self {
             Status::Active => "active",
+            Status::Idle => "idle",
+            Status::Busy => "busy",
             Status::Inactive => "inactive",
         })
     }
@@ -44,7 +50,7 @@ pub(crate) const COLUMNS: &str = r#"user_id::text, user_key, status::text,
 
 impl User {
     pub fn is_online(&self) -> bool {
-        self.status == Status::Active
+        self.status != Status::Inactive
     }
 
     /// Returns the user in a row; none if the user has been forgotten.
@@ -54,6 +60,8 @@ impl User {
             user_key: row.get(1),
             status: match row.get(2) {
                 "active" => Status::Active,
+                "idle" => Status::Idle,
+                "busy" => Status::Busy,
                 _ => Status::Inactive,
             },
             changed_at: row.get(3),

@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
                 seq,
                 user_id: presence_id_text(&key),
                 user_key: (first > 0).then_some(key),
-                status: Status::of(first & 1 == 1),
+                status: Status::of(u32::from(first & 1), u32::from(first >> 1 & 1)),
                 at,
                 last_seen: (first & 2 == 2).then_some(at),
             }

@@ -55,6 +55,7 @@ impl Run<'_, '_> {
             Action::EndUser { user } => self.end_user(connection, user),
             Action::StartAgain { session }
             | Action::Beat { session, .. }
+            | Action::BeatIdle { session, .. }
             | Action::End { session, .. }
             | Action::Release { session, .. }
             | Action::Rotate { session }
@@ -80,6 +81,14 @@ impl Run<'_, '_> {
                 };
                 self.reference.beat(number);
                 same("the result of a beat", answer.as_str(), beat_result(seen))
+            }
+            Action::BeatIdle { by, .. } => {
+                let answer: String = match by {
+                    By::Id => self.query(connection, "SELECT presence.heartbeat_idle($1)", &[&id])?,
+                    By::Token => self.query(connection, "SELECT presence.heartbeat_idle_by_token($1)", &[&token])?,
+                };
+                self.reference.beat_idle(number);
+                same("the result of an idle beat", answer.as_str(), beat_result(seen))
             }
             Action::Release { half_hours: grace, .. } => {
                 let sql = "SELECT presence.release_session($1, $2::text::interval)";

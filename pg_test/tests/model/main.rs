@@ -1,6 +1,6 @@
 //! Random histories, run on a server and on a small reference, which have to agree at every step.
 //!
-//! Users sign in, beat, fall silent and leave over several connections, in transactions with savepoints and by plain
+//! Users sign in, beat, are idle, fall silent and leave over several connections, in transactions with savepoints and by plain
 //! SQL, while hours pass, the timeout changes and the worker is terminated. A history whose results differ is shrunk,
 //! printed and saved in `regressions.txt`, whose histories are tried first in the next run.
 
@@ -31,6 +31,7 @@ fn run_histories(histories: u32, steps: &AtomicU64) {
     let timeout = server::half_hours(reference::SHORT_TIMEOUT);
     let cluster = Cluster::private(&[
         ("presence.active_timeout", &timeout),
+        ("presence.idle_timeout", &server::half_hours(reference::IDLE_TIMEOUT)),
         // A hundred thousand histories take years of the test's clock, while SQL's own clock stays behind.
         ("presence.retention", "3650d"),
         ("presence.feed_retention", "3650d"),

@@ -12,6 +12,8 @@ pub type Time = i64;
 
 pub const SHORT_TIMEOUT: Time = 3;
 pub const LONG_TIMEOUT: Time = 7;
+/// `presence.idle_timeout`.
+pub const IDLE_TIMEOUT: Time = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -30,6 +32,8 @@ struct Session {
     last_activity: Time,
     expires_at: Time,
     release_at: Option<Time>,
+    /// When somebody was last there, if the last heartbeat said that nobody is.
+    active_at: Option<Time>,
 }
 
 /// A session to insert.
@@ -119,6 +123,22 @@ impl Reference {
         live
     }
 
+    /// Returns the status of each user.
+    pub fn statuses(&self) -> [&'static str; USERS] {
+        let mut statuses = ["inactive"; USERS];
+        for session in self.sessions.values() {
+            if session.is_live(self.now, self.timeout) {
+                let status = &mut statuses[session.user];
+                match session.active_at {
+                    Some(at) if self.now >= at + IDLE_TIMEOUT && *status != "active" => *status = "idle",
+                    Some(at) if self.now >= at + IDLE_TIMEOUT => {}
+                    _ => *status = "active",
+                }
+            }
+        }
+        statuses
+    }
+
     // Transactions.
 
     pub fn in_transaction(&self, connection: usize) -> bool {
@@ -181,6 +201,7 @@ impl Reference {
                 last_activity: new.last_activity,
                 expires_at: new.expires_at,
                 release_at: None,
+                active_at: None,
             };
             self.sessions.insert(number, session);
         }
@@ -212,6 +233,16 @@ impl Reference {
         let now = self.now;
         if let Some(session) = self.open(number) {
             session.record_activity(now);
+        }
+    }
+
+    /// The same, of a client that nobody is at.
+    pub fn beat_idle(&mut self, number: Number) {
+        let now = self.now;
+        if let Some(session) = self.open(number) {
+            let active_at = session.active_at.unwrap_or(session.last_activity);
+            session.record_activity(now);
+            session.active_at = Some(active_at);
         }
     }
 
@@ -291,5 +322,6 @@ impl Session {
         self.last_activity = self.last_activity.max(at);
         self.state = State::Open;
         self.release_at = None;
+        self.active_at = None;
     }
 }

@@ -19,8 +19,9 @@ pub struct Run<'w, 'c> {
     pub transitions: [usize; USERS],
     pub changes: [usize; USERS],
     /// Each user's last status in the feed.
-    pub in_feed: [bool; USERS],
+    pub in_feed: [String; USERS],
     pub live: [i64; USERS],
+    pub statuses: [&'static str; USERS],
     pub cursor: (String, i64),
 }
 
@@ -34,8 +35,9 @@ impl<'w, 'c> Run<'w, 'c> {
             sessions: Vec::new(),
             transitions: [0; USERS],
             changes: [0; USERS],
-            in_feed: [false; USERS],
+            in_feed: std::array::from_fn(|_| "inactive".into()),
             live: [0; USERS],
+            statuses: ["inactive"; USERS],
         }
     }
 
@@ -80,16 +82,18 @@ impl<'w, 'c> Run<'w, 'c> {
 
     /// Compares every way to read who is online with the reference, and the feed so far.
     fn compare(&mut self, connection: usize) -> Result {
-        let live = self.reference.live();
-        for (user, (before, now)) in self.live.iter().zip(live).enumerate() {
-            self.transitions[user] += usize::from((*before > 0) != (now > 0));
+        let (live, statuses) = (self.reference.live(), self.reference.statuses());
+        for (user, (before, now)) in self.statuses.iter().zip(statuses).enumerate() {
+            self.transitions[user] += usize::from(*before != now);
         }
         self.live = live;
-        let sql = "SELECT presence.online_count(),
+        self.statuses = statuses;
+        let sql = "WITH given AS (SELECT * FROM presence.presence_of($1))
+            SELECT presence.online_count(),
                 ARRAY(SELECT user_id FROM presence.online_users() ORDER BY 1),
                 ARRAY(SELECT CASE WHEN is_online = presence.is_online(user_id) AND status = presence.user_status(user_id)
-                                  THEN session_count::bigint ELSE -1 END
-                      FROM presence.presence_of($1))";
+                                  THEN session_count::bigint ELSE -1 END FROM given),
+                ARRAY(SELECT CASE WHEN (status = 'idle') = (idle_since IS NOT NULL) THEN status::text END FROM given)";
         let row = self.server.connections[connection]
             .query_one(sql, &[&&self.users[..]])
             .map_err(fail)?;
@@ -99,6 +103,11 @@ impl<'w, 'c> Run<'w, 'c> {
             .collect();
         online.sort();
         same("live sessions of each user", row.get::<_, Vec<i64>>(2), live.to_vec())?;
+        same(
+            "the status of each user",
+            row.get::<_, Vec<String>>(3),
+            statuses.map(str::to_owned).to_vec(),
+        )?;
         same("online_count()", row.get::<_, i64>(0), online.len() as i64)?;
         same("online_users()", row.get(1), online)?;
         self.read_feed()
@@ -113,14 +122,20 @@ impl<'w, 'c> Run<'w, 'c> {
             .filter(|user| self.live[*user] > 0)
             .map(|user| self.users[user])
             .collect();
-        let written = "SELECT count(*), count(*) FILTER (WHERE user_id = ANY ($1))
+        let written = "SELECT count(*), count(*) FILTER (WHERE status::text = (
+                               SELECT s FROM unnest($1::uuid[], $2::text[]) AS u (id, s) WHERE id = user_id))
                        FROM presence.user_presence WHERE is_online";
+        let statuses: Vec<&str> = self
+            .statuses
+            .into_iter()
+            .filter(|status| *status != "inactive")
+            .collect();
         let mut last = String::new();
         let reader = &mut self.server.reader;
         let settled = eventually(|| {
             let known = reader.query(sql, &[]).map_err(fail)?;
             let known: Option<(i64, i64)> = known.first().map(|row| (row.get(0), row.get(1)));
-            let row = reader.query_one(written, &[&online]).map_err(fail)?;
+            let row = reader.query_one(written, &[&online, &statuses]).map_err(fail)?;
             let online_rows: (i64, i64) = (row.get(0), row.get(1));
             let users = online.len() as i64;
             last = format!("sessions and users in memory {known:?}, users written {online_rows:?}");
@@ -143,7 +158,11 @@ impl<'w, 'c> Run<'w, 'c> {
                 let text = format!("{changes} changes in the feed of a user who changed {transitions} times");
                 return Err(TestCaseError::fail(text));
             }
-            same("the last status in the feed", self.in_feed[n], self.live[n] > 0)?;
+            same(
+                "the last status in the feed",
+                self.in_feed[n].as_str(),
+                self.statuses[n],
+            )?;
         }
         self.transitions = [0; USERS];
         self.changes = [0; USERS];
@@ -160,19 +179,20 @@ impl<'w, 'c> Run<'w, 'c> {
             *seq += 1;
             same("the next number of the feed", row.get::<_, i64>(0), *seq)?;
             let (user, status, previous): (Uuid, String, Option<String>) = (row.get(1), row.get(2), row.get(3));
-            let online = status == "active";
             let Some(n) = self.users.iter().position(|known| *known == user) else {
                 return Err(TestCaseError::fail(format!("a change of an unknown user, {user}")));
             };
-            let before = std::mem::replace(&mut self.in_feed[n], online);
-            same("what a change changes", before, !online)?;
-            same("the status before", previous.as_deref() == Some("active"), before)?;
+            let before = std::mem::replace(&mut self.in_feed[n], status.clone());
+            same("whether a change changes anything", before != status, true)?;
+            same("the status before", previous.as_deref(), Some(before.as_str()))?;
             let reason: String = row.get(4);
-            same(
-                &format!("{reason} makes active"),
-                ["started", "resumed"].contains(&reason.as_str()),
-                online,
-            )?;
+            let fits = match (before.as_str(), status.as_str()) {
+                ("active", "idle") => reason == "idle",
+                ("idle", "active") => reason == "returned",
+                ("inactive", _) => ["started", "resumed"].contains(&reason.as_str()),
+                _ => !["started", "resumed", "idle", "returned"].contains(&reason.as_str()),
+            };
+            same(&format!("whether {reason} fits {before} to {status}"), fits, true)?;
             self.changes[n] += 1;
         }
         Ok(())

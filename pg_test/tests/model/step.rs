@@ -57,6 +57,10 @@ pub enum Action {
         session: usize,
         by: By,
     },
+    BeatIdle {
+        session: usize,
+        by: By,
+    },
     BeatAll,
     End {
         session: usize,
@@ -135,6 +139,7 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(user, half_hours)| Action::Start { user, half_hours }),
         2 => session.clone().prop_map(|session| Action::StartAgain { session }),
         8 => (session.clone(), by.clone()).prop_map(|(session, by)| Action::Beat { session, by }),
+        6 => (session.clone(), by.clone()).prop_map(|(session, by)| Action::BeatIdle { session, by }),
         1 => Just(Action::BeatAll),
         5 => (session.clone(), by).prop_map(|(session, by)| Action::End { session, by }),
         1 => user.clone().prop_map(|user| Action::EndUser { user }),

@@ -12,6 +12,8 @@ pub const CALLS: &[(&str, &str, [&str; 4], &str)] = &[
     ("heartbeat('{id}')", "--o-aa-", ["ok", "ok", "ended", "unknown"], "unknown"),
     ("heartbeat_many('{{id}}')", "--o-aa-", ["{}", "{}", "{{id}}", "{{id}}"], "{{id}}"),
     ("heartbeat_by_token('{token}')", "-a--a--", ["ok", "ok", "ended", "unknown"], ""),
+    ("heartbeat_idle('{id}')", "--o-aa-", ["ok", "ok", "ended", "unknown"], "unknown"),
+    ("heartbeat_idle_by_token('{token}')", "-a--a--", ["ok", "ok", "ended", "unknown"], ""),
     ("end_session('{id}')", "--o-aa-", ["true", "true", "false", "false"], "false"),
     ("end_sessions('{{id}}')", "--o-aa-", ["1", "1", "0", "0"], "0"),
     ("end_session_by_token('{token}')", "-a--a--", ["true", "true", "false", "false"], ""),

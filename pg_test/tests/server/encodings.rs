@@ -293,6 +293,7 @@ fn a_token_that_is_not_valid_text_is_unknown() {
         let token = format!("E'{bytes} a token that is long enough'");
         for (call, answer) in [
             ("heartbeat_by_token", "unknown"),
+            ("heartbeat_idle_by_token", "unknown"),
             ("end_session_by_token", "false"),
             ("release_session_by_token", "false"),
         ] {

@@ -1,4 +1,4 @@
-//! What a heartbeat costs the database: nothing.
+//! What a heartbeat costs the database: nothing; and what one of a client that nobody is at is answered.
 
 use pg_presence_test::{Cluster, Database, Presence, wait_until};
 use uuid::Uuid;
@@ -128,4 +128,31 @@ fn many_sessions_are_beaten_in_the_transaction_that_starts_them() {
         .unwrap()
         .get(0);
     assert!(missed.is_empty());
+}
+
+#[test]
+fn an_idle_heartbeat_is_answered_as_a_heartbeat() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    let (mut own, mut other) = (database.client_for(user), database.client_for(Uuid::new_v4()));
+    let mut holder = database.connect_as(&database.holder());
+    let sql = "SELECT presence.heartbeat_idle_by_token($1)";
+    let mut by_token = |token: &str| -> String { holder.query_one(sql, &[&token]).unwrap().get(0) };
+    assert_eq!(own.beat_idle(session.id), "ok");
+    assert_eq!(other.beat_idle(session.id), "unknown");
+    assert_eq!(service.beat_idle(Uuid::new_v4()), "unknown");
+    assert_eq!(by_token(&session.token), "ok");
+    assert_eq!(by_token("a token that nobody has"), "unknown");
+    assert_eq!(by_token("short"), "unknown");
+    let mut transaction = service.transaction().unwrap();
+    let mine = transaction.start(user);
+    assert_eq!(transaction.beat_idle(mine.id), "ok");
+    assert!(transaction.end(session.id));
+    assert_eq!(transaction.beat_idle(session.id), "ended");
+    transaction.commit().unwrap();
+    assert_eq!(own.beat_idle(session.id), "ended");
+    assert_eq!(other.beat_idle(session.id), "unknown");
+    assert_eq!(by_token(&session.token), "ended");
 }

@@ -110,6 +110,8 @@ fn without_preload_every_function_fails_with_a_hint_and_the_connection_survives(
         format!("start_sessions(ARRAY['{id}'::uuid])"),
         format!("heartbeat('{}')", session.id),
         format!("heartbeat_by_token('{}')", session.token),
+        format!("heartbeat_idle('{}')", session.id),
+        format!("heartbeat_idle_by_token('{}')", session.token),
         format!("heartbeat_many(ARRAY['{id}'::uuid])"),
         format!("end_session('{}')", session.id),
         format!("end_session_by_token('{}')", session.token),

@@ -35,6 +35,8 @@ fn null_and_empty_arguments_return_the_documented_answers() {
     for (call, answer) in [
         ("heartbeat(NULL)", Some("unknown")),
         ("heartbeat_by_token(NULL)", Some("unknown")),
+        ("heartbeat_idle(NULL)", Some("unknown")),
+        ("heartbeat_idle_by_token(NULL)", Some("unknown")),
         ("heartbeat_many(NULL)", Some("{}")),
         ("heartbeat_many('{}')", Some("{}")),
         ("heartbeat_many('{NULL,NULL}')", Some("{}")),

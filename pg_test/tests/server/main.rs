@@ -25,6 +25,7 @@ mod health;
 mod heartbeats;
 mod huge_pages;
 mod identity;
+mod idle;
 mod install;
 mod interruptions;
 mod invalid_arguments;

@@ -28,7 +28,7 @@ fn a_plain_subscriber_gets_the_rows() {
              is_active bool, last_activity timestamptz, created_at timestamptz, expires_at timestamptz, metadata jsonb,
              ended_at timestamptz, user_key text);
          CREATE TABLE presence.user_presence (user_id uuid PRIMARY KEY, user_key text, status text, is_online bool,
-             last_seen timestamptz, changed_at timestamptz, seq bigint)",
+             last_seen timestamptz, changed_at timestamptz, seq bigint, idle_since timestamptz)",
     );
     let mut service = publisher.connect();
     let (before, after) = (Uuid::new_v4(), Uuid::new_v4());

@@ -5,7 +5,7 @@ use postgres::error::SqlState;
 use uuid::Uuid;
 
 /// Name, default, unit, minimum, maximum, context.
-const SETTINGS: [(&str, &str, &str, &str, &str, &str); 18] = [
+const SETTINGS: [(&str, &str, &str, &str, &str, &str); 19] = [
     ("active_timeout", "300", "s", "1", "86400", "sighup"),
     ("channel", "presence", "", "", "", "sighup"),
     ("claim", "sub", "", "", "", "superuser"),
@@ -14,6 +14,7 @@ const SETTINGS: [(&str, &str, &str, &str, &str, &str); 18] = [
     ("feed_retention", "3600", "s", "1", "315532800", "sighup"),
     ("flush_interval", "90", "s", "1", "3600", "sighup"),
     ("heartbeat_interval", "120", "s", "1", "86400", "sighup"),
+    ("idle_timeout", "300", "s", "0", "86400", "sighup"),
     ("max_sessions", "100000", "", "64", "50000000", "postmaster"),
     ("max_sessions_per_user", "1000", "", "1", "1000000", "sighup"),
     ("notify_interval", "10", "ms", "0", "60000", "sighup"),

@@ -219,6 +219,8 @@ fn a_standby_answers_reads_and_refuses_writes() {
         "heartbeat($1)",
         "heartbeat_many(ARRAY[$1::uuid])",
         "heartbeat_by_token($1::uuid::text)",
+        "heartbeat_idle($1)",
+        "heartbeat_idle_by_token($1::uuid::text)",
         "start_session($1)",
         "start_sessions(ARRAY[$1::uuid])",
         "end_session($1)",

@@ -11,6 +11,7 @@ from uuid import UUID
 # Times are read as text in UTC, as they are in notifications: whatever the server's DateStyle is.
 _FORMAT = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 _TIMES = ", ".join(map(_FORMAT.format, ("changed_at", "last_seen")))
+_STATUSES = ("active", "idle", "busy", "inactive")
 COLUMNS = f"seq, user_id::text, user_key, status::text, {_TIMES}"
 
 
@@ -26,7 +27,7 @@ class User:
     user_key: str | None
     """The user's own ID, where that is not a UUID."""
     status: str
-    """`active` or `inactive`."""
+    """`active`, `idle` or `inactive`."""
     changed_at: datetime
     last_seen: datetime | None
     seq: int
@@ -34,7 +35,7 @@ class User:
 
     @property
     def is_online(self) -> bool:
-        return self.status == "active"
+        return self.status != "inactive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,12 @@ class Change:
 
     @property
     def status(self) -> str:
-        """`active` or `inactive`: who is gone is inactive."""
+        """`active`, `idle` or `inactive`: who is gone is inactive."""
         return self.user.status if self.user else "inactive"
 
     @property
     def is_online(self) -> bool:
-        return self.status == "active"
+        return self.status != "inactive"
 
 
 def user_of_row(row: Iterable[Any]) -> User | None:
@@ -67,7 +68,7 @@ def user_of_row(row: Iterable[Any]) -> User | None:
 
 def user_of_notification(change: dict[str, Any]) -> User:
     """Returns the user in one of the changes of a notification. Raises an error if it is not one of pg_presence's."""
-    if type(change["seq"]) is not int or change["status"] not in ("active", "inactive"):
+    if type(change["seq"]) is not int or change["status"] not in _STATUSES:
         raise ValueError("not a change")
     row = (change["seq"], change["user_id"], change.get("key"), change["status"], change["at"], change.get("last_seen"))
     user = user_of_row(row)
