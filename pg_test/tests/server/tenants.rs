@@ -207,7 +207,8 @@ fn a_terminated_heartbeat_keeps_no_place() {
     let cluster = Cluster::private(SMALL);
     let database = cluster.database();
     database.wait_until_served();
-    // A session that only the table knows.
+    // A session that only the table knows, and that no worker loads.
+    let worker = database.pause_worker();
     database.run(
         "ALTER TABLE presence.user_sessions DISABLE TRIGGER presence_capture;
          INSERT INTO presence.user_sessions (user_id) VALUES (gen_random_uuid());
@@ -232,6 +233,7 @@ fn a_terminated_heartbeat_keeps_no_place() {
     assert!(beat.join().unwrap().is_err());
     wait_until("it is free again", || stat::<i64>(&database, "used") == 0);
     assert_eq!(observer.beat(session), "ok");
+    worker.resume();
 }
 
 #[test]
