@@ -267,6 +267,15 @@ fn changes(client: &mut Client, user: Uuid) -> i64 {
     client.query_one(sql, &[&user]).unwrap().get(0)
 }
 
+/// Returns what memory, feed and tables say of a user.
+fn evidence(client: &mut Client, user: Uuid) -> String {
+    let sql = "SELECT concat_ws(E'\\n', clock_timestamp(), (SELECT s FROM presence.presence_stats s),
+                   (SELECT p FROM presence.user_presence p WHERE p.user_id = $1),
+                   (SELECT string_agg(c::text, E'\\n' ORDER BY c.seq) FROM presence.presence_changes c WHERE c.user_id = $1),
+                   (SELECT string_agg(s::text, E'\\n') FROM presence.user_sessions s WHERE s.user_id = $1))";
+    client.query_one(sql, &[&user]).unwrap().get(0)
+}
+
 /// Long enough that nobody times out meanwhile.
 const LONG_TIMEOUT: &[(&str, &str)] = &[
     ("presence.active_timeout", "10min"),
@@ -284,7 +293,7 @@ fn a_user_resumed_just_before_a_crash_is_not_reported_inactive_after_it() {
     let stranger = Uuid::new_v4();
     service.start(stranger);
     wait_until("a new change is written", || changes(&mut service, stranger) == 1);
-    assert!(service.is_online(user));
+    assert!(service.is_online(user), "{}", evidence(&mut service, user));
     assert_eq!(service.beat(session), "ok");
     assert_eq!(
         changes(&mut service, user),
