@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use super::{
-    atomic::words_uuid,
+    atomic::{uuid_words, words_uuid},
     clock::Now,
     layout::{NONE, Roster, User},
     state::UserFlag,
@@ -88,6 +88,18 @@ impl Writer {
         }
     }
 
+    /// Times out the sessions of a user that are due, if the user is idle by its counts. Where the last session that was not
+    /// idle has ended, the others may be due that the sweep has not reached: nobody has seen such a user idle.
+    fn time_out_idle(&self, user_at: u32, timeout: Micros, now: &Now) {
+        let user = &self.roster.users[user_at as usize];
+        let mut at = user.first.get();
+        while at != NONE && user.counted_status() == Status::Idle {
+            let next = self.roster.slots[at as usize].user_next.get();
+            self.time_out(at, timeout, now);
+            at = next;
+        }
+    }
+
     /// Takes the first user out of the queue, with its status at `now`.
     pub fn take_one_dirty(&self, tenant: usize, timeout: Micros, now: &Now) -> Option<DirtyUser> {
         let roster = self.roster;
@@ -138,10 +150,13 @@ impl Tenant {
             let mut taken = 0;
             let writer = self.roster().write();
             // Within the capacity reserved above: nothing is allocated under the lock.
-            while taken < room
-                && let Some(user) = writer.take_one_dirty(self.index(), timeout, now)
-            {
-                dirty.push(user);
+            while taken < room {
+                let first = self.entry().dirty.head.get();
+                if first == NONE {
+                    break;
+                }
+                writer.time_out_idle(first, timeout, now);
+                dirty.extend(writer.take_one_dirty(self.index(), timeout, now));
                 taken += 1;
             }
             writer.give_way();
@@ -150,6 +165,16 @@ impl Tenant {
             }
         }
         dirty
+    }
+
+    /// Makes the counts of a user who is idle by them what the sweep would make of them.
+    pub fn time_out_idle(&self, user_id: &Uuid, timeout: Micros, now: &Now) {
+        let roster = self.roster();
+        let words = uuid_words(user_id);
+        let writer = roster.write();
+        if let Some(at) = roster.find_user(self.index(), roster.user_bucket(self.index(), words), words) {
+            writer.time_out_idle(at, timeout, now);
+        }
     }
 
     /// Notes that every change that was queued before `at` is written.

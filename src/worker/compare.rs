@@ -15,6 +15,7 @@ use crate::{
 /// Returns an update with the user's status now.
 pub fn current(tenant: Tenant, update: UserUpdate) -> UserUpdate {
     let (now, timeout) = (tenant.now(), settings::active_timeout());
+    tenant.time_out_idle(&update.user.user_id, timeout, &now);
     let mut user = tenant.dirty_user(&update.user.user_id, update.user.reason, &now, timeout);
     user.last_seen = user.last_seen.max(update.user.last_seen);
     user.keyed |= update.user.keyed;

@@ -155,7 +155,13 @@ impl<'w, 'c> Run<'w, 'c> {
         for (n, changes) in self.changes.into_iter().enumerate() {
             let transitions = self.transitions[n];
             if changes > transitions {
-                let text = format!("{changes} changes in the feed of a user who changed {transitions} times");
+                let sql = "SELECT string_agg(concat(reason, ': ', status), ', ' ORDER BY seq)
+                           FROM presence.presence_changes WHERE user_id = $1";
+                let row = self.server.reader.query_one(sql, &[&self.users[n]]).map_err(fail)?;
+                let feed: String = row.get(0);
+                let text = format!(
+                    "{changes} changes in the feed of user {n}, who changed {transitions} times; in all {feed}"
+                );
                 return Err(TestCaseError::fail(text));
             }
             same(
