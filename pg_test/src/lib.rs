@@ -5,14 +5,14 @@
 //! runs beside the others, and waits for conditions, never for a fixed time.
 //!
 //! From the ground up, each module uses only those before it: `wait`, `run_options`, `rng`, `process`, `programs`,
-//! `cluster`, `errors`, `presence`, `listener`, `database`, `paused_worker`, `feed_copy`, `pooler`, `workload`.
+//! `cluster`, `errors`, `presence`, `listener`, `database`, `paused_process`, `feed_copy`, `pooler`, `workload`.
 
 mod cluster;
 mod database;
 mod errors;
 mod feed_copy;
 mod listener;
-mod paused_worker;
+mod paused_process;
 mod pooler;
 mod presence;
 mod process;
@@ -27,7 +27,7 @@ pub use database::{Database, Install};
 pub use errors::{DENIED, assert_denied, assert_refused, error_of, error_text};
 pub use feed_copy::FeedCopy;
 pub use listener::{Change, Listener, Message};
-pub use paused_worker::PausedWorker;
+pub use paused_process::PausedProcess;
 pub use pooler::Pooler;
 pub use presence::{Presence, Session};
 pub use process::{signal, try_signal};

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     pg::{
-        compat, errors,
+        compat, errors, fault_point,
         memory::{self, Reserve},
         text::EncodedText,
     },
@@ -301,6 +301,7 @@ impl PresenceReader {
 
     /// Returns the live sessions of these users that only the table has, as [`PresenceReader::sessions_not_in_roster`].
     fn live_in_table(&self, users: &[Uuid]) -> HashMap<Uuid, LiveSessions> {
+        fault_point::pause("table");
         let users = Value::Uuids(users);
         let [now, timed_out] = self.times();
         let mut found = self.find(&FIND_LIVE_OF_USERS, &[now, timed_out, users]);
@@ -325,17 +326,19 @@ impl PresenceReader {
         statement.with(|statement| statement.read(Snapshot::Latest, values, read))
     }
 
-    /// Adds the users who have no other live session.
+    /// Adds the users who are not there. Of those whom the roster has online, it counts the sessions; it may not have had
+    /// them when it was read.
     fn add_missing(&self, found: &mut HashMap<Uuid, LiveSessions>, others: HashMap<Uuid, LiveSessions>) {
         let in_roster = |user: &Uuid| {
             self.tenant
                 .is_some_and(|tenant| tenant.is_online(user, &self.now, self.timeout))
         };
-        for (user_id, live) in others {
-            if !in_roster(&user_id) {
-                found.make_room(1);
-                found.entry(user_id).or_insert(live);
+        for (user_id, mut live) in others {
+            if in_roster(&user_id) {
+                live.sessions = 0;
             }
+            found.make_room(1);
+            found.entry(user_id).or_insert(live);
         }
     }
 

@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 
 use crate::pg::process_local::ProcessLocal;
 
-/// One of them. Each has one argument.
+/// A function that the fast path may call. Each has one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Callable {
     Heartbeat,

@@ -94,38 +94,38 @@ impl Tenant {
     /// Whether the roster knows a live session of the user.
     #[inline]
     pub fn is_online(&self, user_id: &Uuid, now: &Now, timeout: Micros) -> bool {
-        let roster = self.roster();
-        let words = uuid_words(user_id);
-        let bucket = roster.user_bucket(self.index(), words);
-        let _held = lock::shared(Index::User, bucket);
-        match roster.find_user(self.index(), bucket, words) {
-            Some(at) => {
-                let user = &roster.users[at as usize];
-                self.again_after_standstill(
-                    || roster.any_live(user, timeout, now),
-                    |live| *live || user.live.get() == 0,
-                )
-            }
-            None => false,
-        }
+        self.read_user(
+            user_id,
+            |user| self.roster().any_live(user, timeout, now),
+            |user, live| *live || user.live.get() == 0,
+        )
+        .unwrap_or(false)
     }
 
     /// The status of a user, by the sessions that the roster knows.
     pub fn user_status(&self, user_id: &Uuid, now: &Now, timeout: Micros) -> Status {
+        self.read_user(
+            user_id,
+            |user| self.roster().status(user, timeout, now),
+            |user, status| *status == user.counted_status(),
+        )
+        .unwrap_or(Status::Inactive)
+    }
+
+    /// Reads a user under its lock, as [`Tenant::again_after_standstill`]; `None` where the roster has no entry of it.
+    #[inline]
+    fn read_user<T>(
+        &self,
+        user_id: &Uuid,
+        read: impl Fn(&User) -> T,
+        is_as_left: impl Fn(&User, &T) -> bool,
+    ) -> Option<T> {
         let roster = self.roster();
         let words = uuid_words(user_id);
         let bucket = roster.user_bucket(self.index(), words);
         let _held = lock::shared(Index::User, bucket);
-        match roster.find_user(self.index(), bucket, words) {
-            Some(at) => {
-                let user = &roster.users[at as usize];
-                self.again_after_standstill(
-                    || roster.status(user, timeout, now),
-                    |status| *status == user.counted_status(),
-                )
-            }
-            None => Status::Inactive,
-        }
+        let user = &roster.users[roster.find_user(self.index(), bucket, words)? as usize];
+        Some(self.again_after_standstill(|| read(user), |found| is_as_left(user, found)))
     }
 
     fn is_session_live(&self, slot: &Slot, timeout: Micros, now: &Now) -> bool {

@@ -324,3 +324,25 @@ fn nobody_is_reported_inactive_because_the_table_could_not_be_read_at_first() {
     wait_until("a new change is written", || changes(&mut service, stranger) == 1);
     assert_eq!(changes(&mut service, user), before);
 }
+
+#[test]
+fn a_reader_that_the_load_overtakes_knows_who_had_resumed() {
+    let cluster = Cluster::private(LONG_TIMEOUT);
+    let database = cluster.database();
+    let (_, user) = crash_before_the_table_knows_of_a_return(&database);
+    std::fs::write(cluster.data().join("presence_test.load_error"), "").unwrap();
+    cluster.start();
+    let mut service = database.connect();
+    let mut reader = database.connect();
+    let pid: i32 = reader.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    // It has looked into memory, and not yet into the table.
+    let paused = database.pause_at(pid, "table");
+    let found = std::thread::spawn(move || reader.is_online(user));
+    paused.wait_until_reached();
+    wait_until("the table is loaded", || {
+        let sql = "SELECT is_complete FROM presence.presence_stats";
+        service.query_one(sql, &[]).unwrap().get(0)
+    });
+    paused.resume();
+    assert!(found.join().unwrap());
+}

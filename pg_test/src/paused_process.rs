@@ -1,11 +1,11 @@
-//! A worker that does not go on.
+//! A process of the server that does not go on.
 
 use std::{fs, path::PathBuf};
 
 use crate::{Database, process::signal, wait::wait_until};
 
-/// A worker that waits at a point of its code. It continues when this is dropped, on a panic too.
-pub struct PausedWorker {
+/// A process that waits at a point of its code. It continues when this is dropped, on a panic too.
+pub struct PausedProcess {
     pid: i32,
     asked: PathBuf,
     reached: PathBuf,
@@ -14,17 +14,21 @@ pub struct PausedWorker {
 impl Database<'_> {
     /// Pauses the worker when it has nothing to do and holds no lock. A worker stopped by a signal may hold one, and who
     /// waits for that can be neither cancelled nor terminated.
-    pub fn pause_worker(&self) -> PausedWorker {
+    pub fn pause_worker(&self) -> PausedProcess {
         let worker = self.pause_worker_at("idle");
         worker.wait_until_reached();
         worker
     }
 
     /// Lets the worker run until it reaches this point of its code; see `src/pg/fault_point.rs`.
-    pub fn pause_worker_at(&self, point: &str) -> PausedWorker {
-        let pid = self.worker();
+    pub fn pause_worker_at(&self, point: &str) -> PausedProcess {
+        self.pause_at(self.worker(), point)
+    }
+
+    /// The same, of any process.
+    pub fn pause_at(&self, pid: i32, point: &str) -> PausedProcess {
         let file = |state| self.cluster.data().join(format!("presence_test.{point}_{state}.{pid}"));
-        let paused = PausedWorker {
+        let paused = PausedProcess {
             pid,
             asked: file("pause"),
             reached: file("paused"),
@@ -34,7 +38,7 @@ impl Database<'_> {
     }
 }
 
-impl PausedWorker {
+impl PausedProcess {
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.pid
@@ -42,7 +46,7 @@ impl PausedWorker {
 
     /// Returns once it is where it was to wait.
     pub fn wait_until_reached(&self) {
-        wait_until("the worker to pause", || self.reached.exists());
+        wait_until("the process to pause", || self.reached.exists());
     }
 
     /// Kills it, which makes the server restart.
@@ -54,7 +58,7 @@ impl PausedWorker {
     pub fn resume(self) {}
 }
 
-impl Drop for PausedWorker {
+impl Drop for PausedProcess {
     fn drop(&mut self) {
         // A test may have removed the server.
         let _ = fs::remove_file(&self.asked);
