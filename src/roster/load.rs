@@ -126,8 +126,8 @@ impl Tenant {
         complete
     }
 
-    /// Makes sessions what their rows are, of which nobody has told the roster; ends those without a row that has not
-    /// ended. Those that have been written since they were collected are left as that write has made them. Returns false
+    /// Makes sessions what their rows are, of which nobody has told the roster; ends those whose row has ended or is not
+    /// there. Those that have been written since they were collected are left as that write has made them. Returns false
     /// if the roster is full. Cannot fail.
     pub fn refresh<'a>(
         &self,
@@ -149,9 +149,8 @@ impl Tenant {
             }
             // The slot keeps its stamp. So a write in flight, whose stamp is later, is still applied to it, whether the row
             // has it already or not.
-            let Some(row) = row else {
-                slot.flags.assign(SessionFlag::Deleted, true);
-                writer.set_state(at, SessionState::Ended, Reason::Deleted);
+            let Some(row) = row.filter(|row| !row.ended) else {
+                writer.end(at, row.is_none(), timeout, &now);
                 continue;
             };
             match writer.reserve(self.index(), row) {

@@ -116,15 +116,17 @@ impl Writer {
         if write.image.last_activity != Micros::MAX {
             slot.last_activity.raise(now.activity(write.image.last_activity));
         }
+        self.end(at, write.effect.deleted, timeout, now);
+    }
+
+    /// Ends a session as its row has, or as it is deleted.
+    pub fn end(&self, at: u32, deleted: bool, timeout: Micros, now: &Now) {
         // What ends after its deadline went offline then, whether the worker has come by or not.
         self.time_out(at, timeout, now);
-        slot.flags.assign(SessionFlag::EndUnwritten, false);
-        slot.flags.assign(SessionFlag::Deleted, write.effect.deleted);
-        let reason = if write.effect.deleted {
-            Reason::Deleted
-        } else {
-            Reason::Ended
-        };
+        let flags = &self.roster.slots[at as usize].flags;
+        flags.assign(SessionFlag::EndUnwritten, false);
+        flags.assign(SessionFlag::Deleted, deleted);
+        let reason = if deleted { Reason::Deleted } else { Reason::Ended };
         self.set_state(at, SessionState::Ended, reason);
     }
 

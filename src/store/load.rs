@@ -27,7 +27,8 @@ const BATCH: i64 = 10_000;
 const LIVE: &str = "is_active AND ended_at IS NULL AND expires_at > $1 AND last_activity > $2";
 
 /// What [`row_image`] reads.
-const COLUMNS: &str = "id, user_id, auth_id, session_token, last_activity, expires_at, user_key, is_active";
+const COLUMNS: &str = "id, user_id, auth_id, session_token, last_activity, expires_at, user_key, is_active,
+     ended_at IS NOT NULL";
 
 thread_local! {
     static ACTIVE_SESSIONS: Statement = const { Statement::on_all(
@@ -48,8 +49,8 @@ thread_local! {
         ),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
     ) };
-    static NOT_ENDED: Statement = const { Statement::on_many(
-        |schema| format!("SELECT {COLUMNS} FROM {schema}.user_sessions WHERE id = ANY ($1) AND ended_at IS NULL"),
+    static SESSIONS: Statement = const { Statement::on_many(
+        |schema| format!("SELECT {COLUMNS} FROM {schema}.user_sessions WHERE id = ANY ($1)"),
         &[pg_sys::UUIDARRAYOID],
     ) };
     static ONLINE_USERS: Statement = const { Statement::on_all(
@@ -111,9 +112,9 @@ pub fn sessions_of_users(users: &[Uuid], now: Micros, since: Micros, mut f: impl
     });
 }
 
-/// Returns those of the sessions that are in the table and have not ended there.
-pub fn not_ended(ids: &[Uuid]) -> HashMap<Uuid, RowImage> {
-    NOT_ENDED.with(|statement| {
+/// Returns those of the sessions that are in the table, ended or not.
+pub fn sessions(ids: &[Uuid]) -> HashMap<Uuid, RowImage> {
+    SESSIONS.with(|statement| {
         statement.read(Snapshot::Latest, &[Value::Uuids(ids)], |rows| {
             let images = rows.iter().filter_map(|row| row_image(&row));
             images.map(|session| (session.id, session)).collect()
@@ -131,7 +132,7 @@ fn row_image(row: &Row) -> Option<RowImage> {
         is_active: row.bool(8)?,
         last_activity: row.time(5)?,
         expires_at: row.time(6)?,
-        ended: false,
+        ended: row.bool(9)?,
         keyed: is_keyed(user_id, row.is_not_null(7)),
         idle_since: None,
     })

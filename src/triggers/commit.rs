@@ -35,6 +35,7 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
         XACT_EVENT_COMMIT => {
             fault_point::delay("commit");
             fault_point::reach("commit");
+            fault_point::pause("commit");
             pending::apply(settings::active_timeout());
             roster::clear_inflight();
         }

@@ -263,7 +263,7 @@ fn flush_interval() -> Duration {
 /// Writes rows, and marks in the roster those that the table has now.
 fn write_rows(tenant: Tenant, rows: &[FlushRow], limit: Duration) -> Result<(), Aborted> {
     let updates: Vec<SessionUpdate> = rows.iter().map(SessionUpdate::from).collect();
-    let (written, unwritten) = run_transaction(Some(tenant), Durability::Lazy, Some(limit), |_| {
+    let (written, others) = run_transaction(Some(tenant), Durability::Lazy, Some(limit), |_| {
         let written = flush::write(&updates);
         fault_point::reach("flush");
         let missing: Vec<Uuid> = rows
@@ -271,15 +271,15 @@ fn write_rows(tenant: Tenant, rows: &[FlushRow], limit: Duration) -> Result<(), 
             .map(|row| row.id)
             .filter(|id| !written.contains(id))
             .collect();
-        let unwritten = match missing.is_empty() {
+        let others = match missing.is_empty() {
             true => HashMap::new(),
-            false => load::not_ended(&missing),
+            false => load::sessions(&missing),
         };
-        (written, unwritten)
+        (written, others)
     })?;
     fault_point::reach("flushed");
     tenant.worker().flushed_rows.add(written.len() as u64);
     // A row that is missing from the table or has ended there needs no further write, so it counts as flushed.
-    tenant.mark_flushed(rows.iter().filter(|row| !unwritten.contains_key(&row.id)));
+    tenant.mark_flushed(rows.iter().filter(|row| others.get(&row.id).is_none_or(|row| row.ended)));
     Ok(())
 }

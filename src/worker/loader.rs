@@ -161,7 +161,7 @@ impl Refresh {
         let (mut cursor, now) = (self.cursor, tenant.now());
         let known = tenant.flush_candidates(&mut cursor, SESSIONS_PER_STATEMENT, FlushScope::Known, &now);
         let ids: Vec<Uuid> = known.iter().map(|row| row.id).collect();
-        let rows = run_transaction(Some(tenant), Durability::Lazy, None, |_| store::load::not_ended(&ids))?;
+        let rows = run_transaction(Some(tenant), Durability::Lazy, None, |_| store::load::sessions(&ids))?;
         self.is_full |= !tenant.refresh(known.iter().map(|session| (session, rows.get(&session.id))), timeout);
         self.cursor = cursor;
         Ok(cursor != 0)

@@ -252,6 +252,38 @@ fn a_trigger_that_is_not_fired_by_every_write_is_logged_once() {
 }
 
 #[test]
+fn an_end_that_memory_reads_from_the_table_has_its_reason() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    for (reason, sql, answer) in [
+        ("ended", "SELECT presence.end_session($1)", "ended"),
+        ("deleted", "DELETE FROM presence.user_sessions WHERE id = $1", "unknown"),
+    ] {
+        let user = Uuid::new_v4();
+        let session = service.start(user);
+        service.wait_for_written(user, true);
+        let worker = database.pause_worker();
+        database.run(&BYPASSES[0].join("; "));
+        let mut other = database.connect();
+        let ending = database.pause_at(other.process_id(), "commit");
+        std::thread::scope(|scope| {
+            scope.spawn(|| other.execute(sql, &[&session.id]).unwrap());
+            ending.wait_until_reached();
+            // Committed, and memory has not been told yet.
+            worker.resume();
+            service.wait_for_written(user, false);
+            assert_eq!(service.beat(session.id), answer);
+            ending.resume();
+        });
+        assert_eq!(service.beat(session.id), answer);
+        let sql = "SELECT string_agg(reason, ', ' ORDER BY seq) FROM presence.presence_changes WHERE user_id = $1";
+        let reasons: String = service.query_one(sql, &[&user]).unwrap().get(0);
+        assert_eq!(reasons, format!("started, {reason}"));
+    }
+}
+
+#[test]
 fn a_session_that_is_being_written_does_not_keep_memory_incomplete() {
     let database = Cluster::shared().database();
     database.wait_until_served();

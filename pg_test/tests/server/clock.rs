@@ -324,10 +324,6 @@ fn launcher(client: &mut Client) -> i32 {
     client.query_one(sql, &[]).unwrap().get(0)
 }
 
-fn backend(client: &mut Client) -> i32 {
-    client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0)
-}
-
 /// One user beats after the standstill and another does not.
 fn stands_still(database: &Database, first: impl FnOnce(&mut Client) -> i32, is_reader: bool) {
     let mut service = database.connect();
@@ -362,7 +358,7 @@ fn a_standstill_of_the_server_takes_nobody_offline_whoever_wakes_first() {
     stands_still(&database, launcher, false);
     let worker = database.worker();
     stands_still(&database, |_| worker, false);
-    stands_still(&database, backend, true);
+    stands_still(&database, Client::process_id, true);
 }
 
 #[test]

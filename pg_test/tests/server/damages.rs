@@ -335,7 +335,7 @@ fn assert_blocked_by(database: &Database, lock: &str) {
     database.wait_until_served();
     wait_until("nothing waits", || changes(&mut client).0);
     let mut blocker = database.connect();
-    let pid: i32 = blocker.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let pid = blocker.process_id();
     blocker
         .batch_execute("SET application_name = 'blocker'; BEGIN")
         .unwrap();

@@ -392,7 +392,7 @@ fn a_function_that_beats_for_row_after_row_keeps_no_memory() {
              AS $$ SELECT presence.heartbeat($1); SELECT 'beaten' $$",
         )
         .unwrap();
-    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let pid = client.process_id();
     let peak = || {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM"));

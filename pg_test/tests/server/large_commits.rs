@@ -101,7 +101,7 @@ fn a_large_transaction_that_is_rolled_back_takes_no_place() {
 
 /// Memory that only this server process uses, in kilobytes.
 fn private_memory(client: &mut Client) -> u64 {
-    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let pid = client.process_id();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let number = line.and_then(|line| line.split_whitespace().next());

@@ -10,7 +10,7 @@ const MB: u64 = 1024 * 1024;
 
 /// Allows the connection's process only `bytes` more memory than it has.
 fn limit_memory(client: &mut Client, bytes: u64) {
-    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let pid = client.process_id();
     let pages = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
     let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
     // By the server, as the process belongs to its user.

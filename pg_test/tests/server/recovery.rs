@@ -90,7 +90,7 @@ fn sessions_survive_a_kill_of_the_server() {
 /// Makes the server reinitialize its shared memory, by killing a backend.
 pub fn kill_a_backend(database: &Database) {
     let mut victim = database.connect();
-    let pid: i32 = victim.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let pid = victim.process_id();
     let mut witness = database.connect();
     signal("KILL", pid);
     wait_until("the server notices the crash and closes every connection", || {
@@ -334,7 +334,7 @@ fn a_reader_that_the_load_overtakes_knows_who_had_resumed() {
     cluster.start();
     let mut service = database.connect();
     let mut reader = database.connect();
-    let pid: i32 = reader.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let pid = reader.process_id();
     // It has looked into memory, and not yet into the table.
     let paused = database.pause_at(pid, "table");
     let found = std::thread::spawn(move || reader.is_online(user));

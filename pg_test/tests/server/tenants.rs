@@ -220,7 +220,7 @@ fn a_terminated_heartbeat_keeps_no_place() {
         .unwrap();
     let session: Uuid = session.get(0);
     let mut beating = database.connect();
-    let pid: i32 = beating.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let pid = beating.process_id();
     let beat = std::thread::spawn(move || {
         beating.batch_execute("SET presence_test.read_delay = 600000").unwrap();
         beating

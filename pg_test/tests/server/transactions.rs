@@ -175,7 +175,7 @@ fn a_terminated_backend_leaves_no_session() {
     let database = Cluster::shared().database();
     let (mut service, mut reader) = (database.connect(), database.connect());
     let user = Uuid::new_v4();
-    let pid: i32 = service.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let pid = service.process_id();
     service.batch_execute("BEGIN").unwrap();
     let session = service.start(user);
     reader.execute("SELECT pg_terminate_backend($1)", &[&pid]).unwrap();

@@ -272,7 +272,7 @@ fn a_call_that_waits_for_somebodys_lock_gives_up_and_names_the_process() {
     let user = Uuid::new_v4();
     let session = service.start(user);
     let mut client = database.connect();
-    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let pid = client.process_id();
     let mut transaction = client.transaction().unwrap();
     let lock = "SELECT FROM presence.user_sessions WHERE id = $1 FOR UPDATE";
     transaction.query_one(lock, &[&session.id]).unwrap();
