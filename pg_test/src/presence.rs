@@ -36,9 +36,7 @@ pub trait Presence: GenericClient {
 
     /// The id of the process that serves this connection.
     fn process_id(&mut self) -> i32 {
-        self.query_one("SELECT pg_backend_pid()", &[])
-            .expect("a result")
-            .get(0)
+        self.query_one("SELECT pg_backend_pid()", &[]).expect("a result").get(0)
     }
 
     fn beat(&mut self, session: Uuid) -> String {

@@ -1,5 +1,6 @@
 //! Waiting for conditions. The deadline is when a test gives up, not how fast anything has to be.
 
+use std::fmt::Debug;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,22 @@ pub fn patience() -> Duration {
 /// Returns once `condition` holds; panics with `what` if it does not in [`patience`].
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     wait_for(what, || condition().then_some(()));
+}
+
+/// Returns once `read` returns `expected`; panics with `what` and what it returns instead if it does not in [`patience`].
+pub fn wait_until_equal<T: PartialEq + Debug>(what: &str, expected: &T, mut read: impl FnMut() -> T) {
+    let start = Instant::now();
+    loop {
+        let found = read();
+        if found == *expected {
+            return;
+        }
+        assert!(
+            start.elapsed() < patience(),
+            "timed out waiting: {what} is {found:?} rather than {expected:?}"
+        );
+        sleep(PAUSE);
+    }
 }
 
 /// Returns the first value that `attempt` yields; panics with `what` if there is none in [`patience`].

@@ -39,9 +39,13 @@ pub struct DirtyUser {
 impl Writer {
     /// Queues a user for the worker, which is woken once the lock is released. Does nothing while sessions are loaded.
     pub fn mark_dirty(&self, user_at: u32, reason: Reason) {
-        if self.is_loading() {
-            return;
+        if !self.is_loading() {
+            self.queue(user_at, reason);
         }
+    }
+
+    /// Queues a user, also while sessions are loaded.
+    pub fn queue(&self, user_at: u32, reason: Reason) {
         let user = &self.roster.users[user_at as usize];
         let is_dirty = user.flags.has(UserFlag::Dirty);
         // Why the user has come or gone stays known: between two statuses that are online, these tell the reason.

@@ -85,7 +85,8 @@ impl Tenant {
     }
 
     /// Puts a row of the table into the roster, unless the roster knows the session already. `stamp` is from
-    /// [`Tenant::begin_load`]. No user is queued: a load is followed by a comparison of all users.
+    /// [`Tenant::begin_load`]. A user is queued only if the session is being written right now: a load is followed by a
+    /// comparison of all users.
     ///
     /// `resumed`: the table has the session timed out, but its user was last published as online, so it was heard from
     /// again since, and gets the same grace period as those that are active.
@@ -108,6 +109,10 @@ impl Tenant {
                 }
             };
             writer.fill(&reservation, row, resumed, stamp, timeout, &now);
+            // Its commit, which the load's snapshot sees, is still to be applied, and will find nothing to tell then.
+            if roster.slots[reservation.slot as usize].pins.get() > 1 {
+                writer.queue(reservation.user, Reason::Started);
+            }
             writer.unpin(reservation);
         }
         Ok(())

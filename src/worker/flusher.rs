@@ -280,6 +280,9 @@ fn write_rows(tenant: Tenant, rows: &[FlushRow], limit: Duration) -> Result<(), 
     fault_point::reach("flushed");
     tenant.worker().flushed_rows.add(written.len() as u64);
     // A row that is missing from the table or has ended there needs no further write, so it counts as flushed.
-    tenant.mark_flushed(rows.iter().filter(|row| others.get(&row.id).is_none_or(|row| row.ended)));
+    tenant.mark_flushed(
+        rows.iter()
+            .filter(|row| others.get(&row.id).is_none_or(|row| row.ended)),
+    );
     Ok(())
 }

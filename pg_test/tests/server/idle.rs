@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 
-use pg_presence_test::{Cluster, Database, Presence, Session, Shutdown, wait_until};
+use pg_presence_test::{Cluster, Database, Presence, Session, Shutdown, wait_until, wait_until_equal};
 use postgres::Client;
 use uuid::Uuid;
 
@@ -46,9 +46,7 @@ fn feed(client: &mut Client, user: Uuid) -> String {
 }
 
 fn wait_for_feed(client: &mut Client, user: Uuid, expected: &str) {
-    wait_until(&format!("the feed to be {expected:?}"), || {
-        feed(client, user) == expected
-    });
+    wait_until_equal("the feed", &expected.to_owned(), || feed(client, user));
 }
 
 /// Returns the status of a user, who is online, once every function has said the same.

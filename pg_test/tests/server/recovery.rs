@@ -326,6 +326,29 @@ fn nobody_is_reported_inactive_because_the_table_could_not_be_read_at_first() {
 }
 
 #[test]
+fn who_starts_a_session_while_the_table_is_loaded_has_not_recovered() {
+    let cluster = Cluster::private(LONG_TIMEOUT);
+    let database = cluster.database();
+    database.wait_until_served();
+    cluster.stop(Shutdown::Fast);
+    // The worker tries again some seconds later.
+    std::fs::write(cluster.data().join("presence_test.load_error"), "").unwrap();
+    cluster.start();
+    let (mut service, mut other, user) = (database.connect(), database.connect(), Uuid::new_v4());
+    let starting = database.pause_at(other.process_id(), "commit");
+    std::thread::scope(|scope| {
+        scope.spawn(|| other.start(user));
+        // Committed, and memory has not been told yet.
+        starting.wait_until_reached();
+        service.wait_for_written(user, true);
+        starting.resume();
+    });
+    let sql = "SELECT string_agg(reason, ', ' ORDER BY seq) FROM presence.presence_changes WHERE user_id = $1";
+    let reasons: String = service.query_one(sql, &[&user]).unwrap().get(0);
+    assert_eq!(reasons, "started");
+}
+
+#[test]
 fn a_reader_that_the_load_overtakes_knows_who_had_resumed() {
     let cluster = Cluster::private(LONG_TIMEOUT);
     let database = cluster.database();
