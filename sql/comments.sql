@@ -270,6 +270,8 @@ COMMENT ON FUNCTION @extschema@.release_session_by_token(pg_catalog.text, pg_cat
     IS 'Like release_session(), by the token of the session';
 COMMENT ON FUNCTION @extschema@.release_sessions(pg_catalog.uuid[], pg_catalog.interval)
     IS 'Releases several sessions; returns how many';
+COMMENT ON FUNCTION @extschema@.bind_sessions(pg_catalog.uuid[], pg_catalog.interval)
+    IS 'Keeps sessions live without heartbeats until the connection ends, and then for a grace period; returns the IDs of sessions that are not bound';
 COMMENT ON FUNCTION @extschema@.rotate_session_token(pg_catalog.uuid)
     IS 'Replaces the token of a session at commit; returns the new token';
 

@@ -153,6 +153,7 @@ BEGIN
     EXECUTE format('GRANT USAGE ON TYPE %1$s._service_marker TO %2$s', home, role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION
         %1$s.start_sessions(uuid[], text[], text[], jsonb[]),
+        %1$s.bind_sessions(uuid[], interval),
         %1$s.forget_user(uuid),
         %1$s.cleanup_sessions()
         TO %2$s', home, role);

@@ -134,6 +134,7 @@ mod benches;
         "views",
         "health",
         "metrics",
+        api::bind::bind_sessions,
         api::changes::changes_since,
         api::changes::presence_cursor,
         api::cleanup::cleanup_sessions,

@@ -61,6 +61,7 @@ refused($standby, "SELECT $_", '25006', "refused on a standby: $_") for (
 	"presence.end_session_by_token('the secret token of anna')", "presence.end_sessions(ARRAY[$anna])",
 	"presence.end_user_sessions($anna)", "presence.release_session($anna)",
 	"presence.release_session_by_token('the secret token of anna')", "presence.release_sessions(ARRAY[$anna])",
+	"presence.bind_sessions(ARRAY[$anna])",
 	"presence.rotate_session_token($anna)", "presence.forget_user($anna)", "presence.cleanup_sessions()");
 
 # Several failovers: each new primary gets a standby, and is killed.

@@ -16,9 +16,12 @@ use uuid::Uuid;
 
 use crate::{
     pg::{errors, text::Text},
-    rules::time::Micros,
+    rules::time::{Micros, USECS_PER_SEC},
     triggers::metadata,
 };
+
+/// The longest grace.
+const MAX_GRACE: Micros = 24 * 60 * 60 * USECS_PER_SEC;
 
 /// A `uuid[]` argument of any number of dimensions, without its NULL elements.
 #[derive(Clone, Copy)]
@@ -247,6 +250,18 @@ pub fn positive_micros(interval: Interval, max: Micros) -> Option<Micros> {
     Micros::try_from(interval.as_micros())
         .ok()
         .filter(|&length| 0 < length && length <= max)
+}
+
+/// Returns a grace in microseconds. Errors: 22023 where it is NULL, not positive or longer than a day.
+pub fn grace_micros(grace: Option<Interval>) -> Micros {
+    match grace.and_then(|grace| positive_micros(grace, MAX_GRACE)) {
+        Some(grace) => grace,
+        None => errors::bad_value(
+            "grace must be a positive interval of at most one day",
+            "",
+            "Omit grace for the default of the function.",
+        ),
+    }
 }
 
 /// Returns a uuid of pgrx as one of the crate `uuid`.

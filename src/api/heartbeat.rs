@@ -11,14 +11,16 @@ use pgrx::{
 };
 use uuid::Uuid;
 
-use super::args::{UuidArray, to_uuid};
+use super::{
+    args::{UuidArray, to_uuid},
+    result::Uuids,
+};
 use crate::{
     identity::{self, Callable},
     pg::text::AnyText,
     roster::{Key, Owner},
     rules::token::{self, Digest},
     session::{self, Answer},
-    store::value::Value,
 };
 
 /// Records a heartbeat for a session, at once, whether or not the transaction commits. Returns 'ok', 'ended' (sign in
@@ -82,7 +84,7 @@ fn heartbeat_idle_by_token(session_token: Option<AnyText>) -> Answer {
 
 /// As `heartbeat`, for many sessions. Returns the ids of those that do not count; skips NULLs.
 #[pg_extern(volatile, parallel_unsafe)]
-fn heartbeat_many(session_ids: Option<UuidArray>) -> NotCounted {
+fn heartbeat_many(session_ids: Option<UuidArray>) -> Uuids {
     let ids = session_ids.map_or(&[][..], UuidArray::ids);
     let owner = identity::owner();
     let mut not_counted = Vec::new();
@@ -90,7 +92,7 @@ fn heartbeat_many(session_ids: Option<UuidArray>) -> NotCounted {
         session::heartbeat_many(ids, owner, &mut not_counted);
         check_for_interrupts!();
     }
-    NotCounted(not_counted)
+    Uuids(not_counted)
 }
 
 /// The number of heartbeats between checks for interrupts.
@@ -150,26 +152,4 @@ unsafe impl SqlTranslatable for Answer {
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
     const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Err(ArgumentError::NotValidAsArgument("Answer"));
     const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::As("text")));
-}
-
-/// The ids whose heartbeats do not count, returned as a `uuid[]`.
-struct NotCounted(Vec<Uuid>);
-
-// SAFETY: returns an array in the current memory context, with the type that RETURN_SQL declares.
-unsafe impl BoxRet for NotCounted {
-    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
-        match Value::Uuids(&self.0).datum() {
-            // SAFETY: the function returns uuid[].
-            Some(array) => unsafe { fcinfo.return_raw_datum(array) },
-            None => fcinfo.return_null(),
-        }
-    }
-}
-
-// SAFETY: as above.
-unsafe impl SqlTranslatable for NotCounted {
-    const TYPE_IDENT: &'static str = pgrx_resolved_type!(NotCounted);
-    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
-    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Err(ArgumentError::NotValidAsArgument("NotCounted"));
-    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::As("uuid[]")));
 }

@@ -1,6 +1,7 @@
 //! The SQL functions, one file per noun.
 
 mod args;
+mod bind;
 mod caller;
 mod changes;
 mod cleanup;

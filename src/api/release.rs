@@ -2,19 +2,14 @@
 
 use pgrx::{check_for_interrupts, datum::Interval, default, pg_extern};
 
-use super::args::{self, UuidArray, to_uuid};
+use super::args::{UuidArray, grace_micros, to_uuid};
 use crate::{
     identity,
-    pg::{errors, memory, text::AnyText},
+    pg::{memory, text::AnyText},
     roster::{Key, Owner},
-    rules::{
-        time::{Micros, USECS_PER_SEC},
-        token::{self, Digest},
-    },
+    rules::token::{self, Digest},
     session,
 };
-
-const MAX_GRACE: Micros = 24 * 60 * 60 * USECS_PER_SEC;
 
 /// Makes a session time out after `grace` unless it beats before, in shared memory only. Returns whether there is such
 /// a session of the caller's that has not ended. Errors: 22023 where `grace` is not positive or exceeds a day, 25006 on
@@ -48,16 +43,4 @@ fn release_sessions(session_ids: Option<UuidArray>, grace: default!(Option<Inter
             session::release(Key::Id(id), owner, grace)
         })
         .count() as i32
-}
-
-/// Returns the grace in microseconds. Errors: 22023 where it is NULL, not positive or longer than a day.
-fn grace_micros(grace: Option<Interval>) -> Micros {
-    match grace.and_then(|grace| args::positive_micros(grace, MAX_GRACE)) {
-        Some(grace) => grace,
-        None => errors::bad_value(
-            "grace must be a positive interval of at most one day",
-            "",
-            "Omit grace for the default of 10 seconds.",
-        ),
-    }
 }

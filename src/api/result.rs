@@ -1,4 +1,4 @@
-//! Results of functions: one row as a composite, or many as a set.
+//! Results of functions: an array of ids, one row as a composite, or many as a set.
 
 use pgrx::{
     callconv::{Arg, ArgAbi, BoxRet, FcInfo},
@@ -8,6 +8,7 @@ use pgrx::{
         ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
     },
 };
+use uuid::Uuid;
 
 use crate::store::{rows::Row, value::Value};
 
@@ -15,6 +16,28 @@ use crate::store::{rows::Row, value::Value};
 pub trait ToRow {
     /// Passes the row's values, in the order of its columns, to `take`.
     fn with_row<R>(&self, take: impl FnOnce(&[Value]) -> R) -> R;
+}
+
+/// Ids, for a function that returns a `uuid[]`.
+pub struct Uuids(pub Vec<Uuid>);
+
+// SAFETY: returns an array in the current memory context, with the type that RETURN_SQL declares.
+unsafe impl BoxRet for Uuids {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        match Value::Uuids(&self.0).datum() {
+            // SAFETY: the function returns uuid[].
+            Some(array) => unsafe { fcinfo.return_raw_datum(array) },
+            None => fcinfo.return_null(),
+        }
+    }
+}
+
+// SAFETY: as above.
+unsafe impl SqlTranslatable for Uuids {
+    const TYPE_IDENT: &'static str = pgrx_resolved_type!(Uuids);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Err(ArgumentError::NotValidAsArgument("Uuids"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::As("uuid[]")));
 }
 
 /// One row, for a function that returns a composite type.

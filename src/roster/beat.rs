@@ -29,7 +29,7 @@ pub enum Beat {
 }
 
 /// A session as a beat finds it.
-enum Found {
+pub(super) enum Found {
     Live(u32),
     TimedOut(u32),
     Ended,
@@ -39,7 +39,7 @@ enum Found {
 impl Tenant {
     /// Finds a session and returns it with its id partition share-locked, so that its state cannot change.
     #[inline(always)]
-    fn find(&self, key: &Key, owner: &Owner, now: &Now) -> (Found, Held) {
+    pub(super) fn find(&self, key: &Key, owner: &Owner, now: &Now) -> (Found, Held) {
         let roster = self.roster();
         let (at, held) = match key {
             Key::Id(id) => {
@@ -164,31 +164,6 @@ impl Tenant {
         }
         beat
     }
-
-    /// Makes a live session time out after `grace`, unless it beats first.
-    pub fn release(&self, key: &Key, owner: &Owner, grace: Micros, now: &Now, timeout: Micros) -> Beat {
-        let roster = self.roster();
-        // A release and a beat of the same session exclude each other: the one writes what the other clears.
-        let _writer = roster.write();
-        let (found, held) = self.find(key, owner, now);
-        drop(held);
-        match found {
-            Found::Live(at) => {
-                let slot = &roster.slots[at as usize];
-                let bucket = roster.id_bucket(self.index(), slot.id.get());
-                let _held = lock::exclusive(Index::Id, bucket);
-                let until = now.steady.plus(grace);
-                slot.release_at
-                    .set(slot.release_at.some().map_or(until, |before| until.min(before)));
-                roster.schedule_sweep(at, timeout, now);
-                Beat::Counted
-            }
-            // Silent already: there is nothing to shorten.
-            Found::TimedOut(_) => Beat::Counted,
-            Found::Ended => Beat::Ended,
-            Found::Missing => Beat::Missing,
-        }
-    }
 }
 
 impl Roster {
@@ -196,7 +171,7 @@ impl Roster {
     /// caller holds the session's id partition or the writers' lock. Leaves `seen` alone: the sweep may visit too early and
     /// will re-check the slot.
     #[inline]
-    fn touch(&self, at: u32, now: SteadyTime) -> bool {
+    pub(super) fn touch(&self, at: u32, now: SteadyTime) -> bool {
         let slot = &self.slots[at as usize];
         slot.last_activity.raise(now);
         if slot.release_at.some().is_some() {

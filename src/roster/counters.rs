@@ -61,6 +61,11 @@ impl Tenant {
         (beats, rejected)
     }
 
+    /// Counts a heartbeat.
+    pub fn count_beat(&self) {
+        self.counters().count_beat();
+    }
+
     /// Counts a heartbeat of a session that does not exist, or has ended.
     pub fn count_rejected(&self) {
         self.counters().count_rejected();

@@ -20,6 +20,9 @@ use crate::{
 /// The instant from which a session is no longer live, if it is not heard from before.
 #[inline]
 pub fn deadline(slot: &Slot, tenant: &TenantEntry, timeout: Micros, now: &Now) -> SteadyTime {
+    if slot.is_bound() {
+        return now.to_steady(slot.expires_at.get());
+    }
     let (stood_from, grace_until) = (tenant.stood_from.get(), tenant.grace_until.get());
     let mut end = slot.last_activity.get().plus(timeout);
     if slot.flags.has(SessionFlag::Recovered) || end > stood_from {

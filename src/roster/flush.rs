@@ -38,7 +38,7 @@ pub enum FlushScope {
     Known,
 }
 
-fn is_candidate(slot: &Slot, scope: FlushScope, origin: SteadyTime) -> bool {
+fn is_candidate(slot: &Slot, scope: FlushScope, origin: SteadyTime, now: SteadyTime) -> bool {
     if scope == FlushScope::Known {
         return matches!(slot.state.get(), SessionState::Live | SessionState::TimedOut);
     }
@@ -47,7 +47,7 @@ fn is_candidate(slot: &Slot, scope: FlushScope, origin: SteadyTime) -> bool {
         SessionState::Live if !table_active => true,
         SessionState::TimedOut if table_active => true,
         SessionState::Live | SessionState::TimedOut => {
-            scope == FlushScope::All && sweep_clock::ceil(slot.last_activity.get(), origin) > slot.flushed.get()
+            scope == FlushScope::All && sweep_clock::ceil(slot.activity(now), origin) > slot.flushed.get()
         }
         SessionState::Ended => slot.flags.has(SessionFlag::EndUnwritten),
         SessionState::Empty => false,
@@ -70,21 +70,21 @@ impl Tenant {
             }
             let slot = &roster.slots[at as usize];
             // Checked first without the lock, which is taken only where there is something to write.
-            if slot.tenant.get() as usize == self.index() && is_candidate(slot, scope, origin) {
+            if slot.tenant.get() as usize == self.index() && is_candidate(slot, scope, origin, now.steady) {
                 let writer = roster.write();
                 if slot.tenant.get() as usize == self.index()
                     && writer.in_use(at)
                     && roster.survives_truncate(slot)
-                    && is_candidate(slot, scope, origin)
+                    && is_candidate(slot, scope, origin, now.steady)
                 {
-                    let state = slot.state.get();
+                    let (state, activity) = (slot.state.get(), slot.activity(now.steady));
                     // Within the capacity reserved above: nothing is allocated under the lock.
                     rows.push(FlushRow {
                         slot: at,
                         stamp: slot.stamp.get(),
                         id: words_uuid(slot.id.get()),
-                        activity: slot.last_activity.get(),
-                        last_activity: now.to_wall(slot.last_activity.get()),
+                        activity,
+                        last_activity: now.to_wall(activity),
                         is_active: state == SessionState::Live,
                         ended_at: (state == SessionState::Ended).then(|| slot.expires_at.get()),
                     });
@@ -128,15 +128,15 @@ impl Tenant {
     /// The oldest activity that the table does not have yet, if any.
     pub fn oldest_unflushed(&self) -> Option<SteadyTime> {
         let roster = self.roster();
-        let origin = roster.header.origin.get();
+        let (origin, now) = (roster.header.origin.get(), self.now().steady);
         let slots = roster.slot_blocks.entries_of(self.index(), 0);
         slots
             .map(|at| &roster.slots[at as usize])
             .filter(|slot| slot.tenant.get() as usize == self.index())
-            .filter(|slot| is_candidate(slot, FlushScope::All, origin))
+            .filter(|slot| is_candidate(slot, FlushScope::All, origin, now))
             // What is written again after the clock was set, the table has.
             .filter(|slot| slot.flushed.get() != 0)
-            .map(|slot| slot.last_activity.get())
+            .map(|slot| slot.activity(now))
             .min()
     }
 }

@@ -3,12 +3,12 @@
 //! One block, sized at server start from `presence.max_sessions`:
 //!
 //! ```text
-//! Header │ locks │ Tenant × MAX_TENANTS │ in-flight stamps │ counters │ 3 × buckets │ seen │ active_at │ blocks │
-//! Slot × N │ User × M
+//! Header │ locks │ Tenant × MAX_TENANTS │ in-flight stamps │ counters │ 3 × buckets │ seen │ active_at │ bindings │
+//! blocks │ Slot × N │ User × M
 //! ```
 //!
 //! `seen` is apart from the slots so that the sweep reads four bytes a session, sequentially; `active_at`, as only unattended
-//! sessions have it. [`super::blocks`] says which slots and users are in use, and by which tenants.
+//! sessions have it, and `bindings`, as only those of gateways have one. [`super::blocks`] says which slots and users are in use, and by which tenants.
 
 use std::{cell::UnsafeCell, sync::atomic::AtomicPtr};
 
@@ -262,6 +262,7 @@ pub struct Plan {
     pub by_user_at: usize,
     pub seen_at: usize,
     pub active_at: usize,
+    pub bindings_at: usize,
     pub slot_blocks: BlocksPlan,
     pub user_blocks: BlocksPlan,
     pub slots_at: usize,
@@ -289,6 +290,7 @@ impl Plan {
         let by_user_at = place(BUCKETS * users * 4);
         let seen_at = place(slots * 4);
         let active_at = place(slots * size_of::<SharedSteadyTime>());
+        let bindings_at = place(slots * size_of::<SharedU64>());
         let slot_blocks = BlocksPlan::new(slots, MAX_TENANTS, &mut place);
         let user_blocks = BlocksPlan::new(users, MAX_TENANTS, &mut place);
         let slots_at = place(slots * size_of::<Slot>());
@@ -306,6 +308,7 @@ impl Plan {
             by_user_at,
             seen_at,
             active_at,
+            bindings_at,
             slot_blocks,
             user_blocks,
             slots_at,
@@ -328,6 +331,8 @@ pub struct Roster {
     pub seen: &'static [SharedU32],
     /// When somebody was last at an unattended session.
     pub active_at: &'static [SharedSteadyTime],
+    /// See [`super::binding`].
+    pub bindings: &'static [SharedU64],
     pub slot_blocks: Blocks,
     pub user_blocks: Blocks,
     pub inflight: &'static [InFlight],
@@ -370,6 +375,7 @@ impl Roster {
                 by_user: array(base, plan.by_user_at, BUCKETS * plan.users),
                 seen: array(base, plan.seen_at, plan.slots),
                 active_at: array(base, plan.active_at, plan.slots),
+                bindings: array(base, plan.bindings_at, plan.slots),
                 slots: array(base, plan.slots_at, plan.slots),
                 users: array(base, plan.users_at, plan.users),
             }

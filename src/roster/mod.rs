@@ -5,6 +5,7 @@
 
 mod atomic;
 mod beat;
+mod binding;
 mod blocks;
 mod clock;
 mod counters;
@@ -39,6 +40,7 @@ mod write;
 mod writer;
 
 pub use beat::Beat;
+pub use binding::end_connection;
 pub use clock::{Now, SMALL_STEP};
 pub use dirty::DirtyUser;
 pub use flush::{FlushRow, FlushScope};

@@ -79,7 +79,7 @@ impl Tenant {
             live: self.is_session_live(slot, timeout, now),
             ended: slot.state.get() == SessionState::Ended || now.wall() >= slot.expires_at.get(),
             expires_at: slot.expires_at.get(),
-            last_activity: now.to_wall(slot.last_activity.get()),
+            last_activity: now.to_wall(slot.activity(now.steady)),
         })
     }
 

@@ -55,6 +55,9 @@ pub enum SessionFlag {
     Unattended = 16,
     /// A live session that is counted as idle. Changed under the writers' lock.
     Idle = 32,
+    /// A live session that is bound to a connection; see [`super::binding`]. Changed under the writers' lock and the
+    /// session's id partition.
+    Bound = 64,
 }
 
 impl Flag for SessionFlag {
@@ -103,8 +106,8 @@ mod tests {
 
     #[test]
     fn no_two_flags_share_a_bit() {
-        use SessionFlag::{Deleted, EndUnwritten, Idle, Recovered, TableInactive, Unattended};
-        let masks = [Recovered, TableInactive, EndUnwritten, Deleted, Unattended, Idle].map(Flag::mask);
+        use SessionFlag::{Bound, Deleted, EndUnwritten, Idle, Recovered, TableInactive, Unattended};
+        let masks = [Recovered, TableInactive, EndUnwritten, Deleted, Unattended, Idle, Bound].map(Flag::mask);
         assert_eq!(masks.iter().fold(0, |all, mask| all | mask), masks.iter().sum::<u8>());
         assert_eq!(UserFlag::Dirty.mask() & UserFlag::Keyed.mask(), 0);
     }

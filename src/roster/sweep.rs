@@ -36,6 +36,7 @@ impl Writer {
                 roster.schedule_sweep(at, timeout, now);
                 return;
             }
+            self.unbind_locked(at, now);
             let (new, reason) = outcome(slot, roster.tenant_of(slot), timeout, now);
             self.set_state_locked(at, new);
             if new == SessionState::Ended {

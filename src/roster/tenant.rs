@@ -51,15 +51,13 @@ pub fn known_tenant() -> Option<Tenant> {
 }
 
 /// All tenants, for launcher and workers to find those whose database or table is gone.
-pub fn tenants() -> Vec<Tenant> {
-    let Some(roster) = Roster::attached() else {
-        return Vec::new();
-    };
-    let ever = roster.header.free_lists.tenants_ever.get().min(MAX_TENANTS as u32) as u16;
-    (0..ever)
-        .map(|index| Tenant { roster, index })
-        .filter(|tenant| tenant.entry().state.get() == IN_USE)
-        .collect()
+pub fn tenants() -> impl Iterator<Item = Tenant> {
+    Roster::attached().into_iter().flat_map(|roster| {
+        let ever = roster.header.free_lists.tenants_ever.get().min(MAX_TENANTS as u32) as u16;
+        (0..ever)
+            .map(move |index| Tenant { roster, index })
+            .filter(|tenant| tenant.entry().state.get() == IN_USE)
+    })
 }
 
 impl TenantEntry {

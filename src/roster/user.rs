@@ -55,7 +55,7 @@ impl Roster {
         while at != NONE {
             let slot = &self.slots[at as usize];
             if slot.state.get() != SessionState::Empty && self.survives_truncate(slot) {
-                last = last.max(slot.last_activity.get());
+                last = last.max(slot.activity(now.steady));
                 if is_live(slot, tenant, timeout, now) {
                     live += 1;
                     idle += u32::from(now.steady >= self.idle_from(at));

@@ -123,6 +123,7 @@ impl Writer {
     pub fn end(&self, at: u32, deleted: bool, timeout: Micros, now: &Now) {
         // What ends after its deadline went offline then, whether the worker has come by or not.
         self.time_out(at, timeout, now);
+        self.unbind(at, now);
         let flags = &self.roster.slots[at as usize].flags;
         flags.assign(SessionFlag::EndUnwritten, false);
         flags.assign(SessionFlag::Deleted, deleted);
@@ -199,6 +200,7 @@ impl Writer {
             self.update_idle(at, now);
             roster.schedule_sweep(at, timeout, now);
         } else {
+            self.unbind(at, now);
             self.set_state(at, SessionState::TimedOut, Reason::TimedOut);
         }
     }
@@ -220,7 +222,10 @@ impl Writer {
         let slot = &self.roster.slots[at as usize];
         if slot.user.get() != reservation.user {
             if slot.state.get() == SessionState::Live {
+                let is_bound = slot.is_bound();
                 self.set_state(at, SessionState::TimedOut, Reason::Deleted);
+                // It becomes live again, or is unbound, under the same hold of the lock.
+                slot.flags.assign(SessionFlag::Bound, is_bound);
             }
             self.unlink_user(at);
             self.link_user(at, reservation.user);

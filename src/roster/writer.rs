@@ -118,6 +118,9 @@ impl Writer {
         let old = slot.state.get();
         if old != new {
             slot.state.set(new);
+            if new != SessionState::Live && slot.is_bound() {
+                slot.flags.assign(SessionFlag::Bound, false);
+            }
             match new {
                 SessionState::Ended => self.roster.seen[at as usize].set(sweep_clock::TOMBSTONE),
                 SessionState::Live => {}

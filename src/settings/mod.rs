@@ -67,7 +67,7 @@ static USER_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(0);
 /// The maximum time by which the table lags behind shared memory, in seconds.
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(90);
 /// The minimum time between two batches of notifications, in milliseconds.
-static NOTIFY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10);
+static NOTIFY_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(2);
 /// The maximum number of changes that are notified individually.
 static NOTIFY_MAX: GucSetting<i32> = GucSetting::<i32>::new(1000);
 /// The contents of notifications.

@@ -13,7 +13,7 @@ use super::write_index::WriteIndex;
 use crate::{
     pg::{errors, fault_point, process_local::ProcessLocal},
     roster::{self, Effect, Key, Reservation, Tenant, Write},
-    rules::token::Digest,
+    rules::{time::Micros, token::Digest},
 };
 
 /// A write that is not yet applied to the roster.
@@ -25,6 +25,8 @@ pub enum PendingWrite {
     Truncate(u64),
     /// What the roster knows of the last activity of this user is to be forgotten.
     Forget(Uuid),
+    /// A session that the transaction has started is to be bound to this connection, with this grace.
+    Bind(Uuid, Micros),
     /// `user_presence` was written by somebody else: all users are to be compared with it.
     Compare,
     /// Rows that the roster has no room for, and of which there are too many to keep: it has to be loaded again.
@@ -242,7 +244,7 @@ pub fn discard_from(from: pg_sys::SubTransactionId) {
 }
 
 /// Applies all writes to the roster, in order. `timeout` is `presence.active_timeout` in microseconds. Cannot fail.
-pub fn apply(timeout: i64) {
+pub fn apply(timeout: Micros) {
     let mut pending = PENDING.borrow_mut();
     let same_tenant = |a: &Entry, b: &Entry| a.tenant.index() == b.tenant.index();
     // A comparison separates no rows, as they are to be seen together.
@@ -266,6 +268,9 @@ pub fn apply(timeout: i64) {
                 PendingWrite::Row(..) => {}
                 PendingWrite::Truncate(stamp) => entry.tenant.truncate(stamp),
                 PendingWrite::Forget(user_id) => entry.tenant.forget_user(&user_id),
+                PendingWrite::Bind(id, grace) => {
+                    entry.tenant.bind(&id, grace, &entry.tenant.now(), timeout);
+                }
                 PendingWrite::Compare => entry.tenant.request_compare(),
                 PendingWrite::Overflow => entry.tenant.set_overflow(),
             }

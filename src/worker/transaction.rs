@@ -156,6 +156,8 @@ pub fn run_transaction<R>(
 /// in any database; after `wait` it gives up.
 pub fn run_notify<R>(wait: Duration, f: impl FnOnce() -> R) -> Result<R, Aborted> {
     run_catching(None, || {
+        // What it tells of is on disk, and a crash takes the listeners with it. Others wait for this commit.
+        set_local(c"synchronous_commit", c"off");
         set_lock_timeout(wait);
         Ok(f())
     })

@@ -5,6 +5,7 @@ use crate::{env::Env, results::Results};
 mod alternatives;
 mod batch;
 mod concurrency;
+mod gateway;
 mod heartbeat;
 mod interference;
 mod latency;
@@ -26,6 +27,7 @@ pub const ALL: &[Scenario] = &[
     ("concurrency", concurrency::run),
     ("interference", interference::run),
     ("worker", worker::run),
+    ("gateway", gateway::run),
     ("neighbors", neighbors::run),
     ("wal", wal::run),
     ("latency", latency::run),

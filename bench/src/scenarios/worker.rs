@@ -203,7 +203,7 @@ fn mass_timeout(server: &Server) -> MassTimeout {
 }
 
 /// Waits for the notification of a change; returns how many seconds after `since` it arrived.
-fn notified(listener: &mut Connection, seq: i64, since: Instant) -> f64 {
+pub fn notified(listener: &mut Connection, seq: i64, since: Instant) -> f64 {
     let began = Instant::now();
     loop {
         for payload in &listener.payloads {

@@ -42,6 +42,10 @@ impl Run<'_, '_> {
                 reference.roll_back(connection);
                 "ROLLBACK"
             }
+            Action::Reconnect => {
+                reference.reconnect(connection);
+                return self.server.reconnect(connection);
+            }
             _ => return self.run_in_transaction(connection, action),
         };
         self.server.connections[connection].batch_execute(command).map_err(fail)
@@ -58,6 +62,7 @@ impl Run<'_, '_> {
             | Action::BeatIdle { session, .. }
             | Action::End { session, .. }
             | Action::Release { session, .. }
+            | Action::Bind { session, .. }
             | Action::Rotate { session }
             | Action::Update { session, .. }
             | Action::Delete { session }
@@ -95,9 +100,18 @@ impl Run<'_, '_> {
                 let released: bool = self.query(connection, sql, &[&id, &half_hours(grace)])?;
                 let expected = beat_result(seen) == "ok";
                 if expected {
-                    self.reference.release(number, grace);
+                    self.reference.release(connection, number, grace);
                 }
                 same("the result of a release", released, expected)
+            }
+            Action::Bind { half_hours: grace, .. } => {
+                let sql = "SELECT presence.bind_sessions(ARRAY[$1::uuid], $2::text::interval) = '{}'";
+                let bound: bool = self.query(connection, sql, &[&id, &half_hours(grace)])?;
+                let expected = beat_result(seen) == "ok";
+                if expected {
+                    self.reference.bind(connection, number, grace);
+                }
+                same("whether a session is bound", bound, expected)
             }
             // It would wait for the other transaction.
             _ if is_locked => Ok(()),

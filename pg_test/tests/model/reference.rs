@@ -34,6 +34,8 @@ struct Session {
     release_at: Option<Time>,
     /// When somebody was last there, if the last heartbeat said that nobody is.
     active_at: Option<Time>,
+    /// The connection that the session is bound to, and the grace after its end.
+    bound_to: Option<(usize, Time)>,
 }
 
 /// A session to insert.
@@ -53,6 +55,8 @@ pub enum Write {
     End,
     Delete,
     Move(usize),
+    /// bind_sessions(), of a session that the transaction has started: the connection, and the grace.
+    Bind(usize, Time),
     /// A row written without a change to its presence.
     Touch,
 }
@@ -202,6 +206,7 @@ impl Reference {
                 expires_at: new.expires_at,
                 release_at: None,
                 active_at: None,
+                bound_to: None,
             };
             self.sessions.insert(number, session);
         }
@@ -213,6 +218,7 @@ impl Reference {
             match write {
                 Write::Beat(at) => session.record_activity(at),
                 Write::End => session.state = State::Ended,
+                Write::Bind(connection, grace) if now < session.expires_at => session.bind(connection, grace, now),
                 _ => {}
             }
             if session.state == State::Open && !session.is_live(now, timeout) {
@@ -246,10 +252,37 @@ impl Reference {
         }
     }
 
-    pub fn release(&mut self, number: Number, grace: Time) {
-        let until = self.now + grace;
+    pub fn release(&mut self, connection: usize, number: Number, grace: Time) {
+        let now = self.now;
         if let Some(session) = self.open(number) {
-            session.release_at = Some(session.release_at.unwrap_or(until).min(until));
+            match session.bound_to {
+                Some((other, _)) if other != connection => {}
+                _ => session.release(grace, now),
+            }
+        }
+    }
+
+    /// Binds a session to a connection: at once, or at the commit that starts it.
+    pub fn bind(&mut self, connection: usize, number: Number, grace: Time) {
+        let now = self.now;
+        if !self.sessions.contains_key(&number) {
+            self.write(connection, number, Write::Bind(connection, grace));
+        } else if let Some(session) = self.open(number) {
+            session.bind(connection, grace, now);
+        }
+    }
+
+    /// A connection ends, and another takes its place.
+    pub fn reconnect(&mut self, connection: usize) {
+        self.roll_back(connection);
+        let now = self.now;
+        for session in self.sessions.values_mut() {
+            if let Some((to, grace)) = session.bound_to
+                && to == connection
+                && now < session.expires_at
+            {
+                session.release(grace, now);
+            }
         }
     }
 
@@ -314,8 +347,23 @@ impl Session {
     fn is_live(&self, now: Time, timeout: Time) -> bool {
         self.state == State::Open
             && now < self.expires_at
-            && now < self.last_activity + timeout
-            && self.release_at.is_none_or(|at| now < at)
+            && (self.bound_to.is_some()
+                || now < self.last_activity + timeout && self.release_at.is_none_or(|at| now < at))
+    }
+
+    fn bind(&mut self, connection: usize, grace: Time, now: Time) {
+        let active_at = self.active_at;
+        self.record_activity(now);
+        self.active_at = active_at;
+        self.bound_to = Some((connection, grace));
+    }
+
+    fn release(&mut self, grace: Time, now: Time) {
+        let until = now + grace;
+        self.release_at = Some(self.release_at.unwrap_or(until).min(until));
+        if self.bound_to.take().is_some() {
+            self.last_activity = now;
+        }
     }
 
     fn record_activity(&mut self, at: Time) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pg_presence_test::{Cluster, Database, patience};
+use pg_presence_test::{Cluster, Database, Presence, patience};
 use proptest::test_runner::TestCaseError;
 
 use crate::{
@@ -51,6 +51,17 @@ impl<'c> ServerUnderTest<'c> {
             self.set_timeout(SHORT_TIMEOUT)?;
         }
         outcome
+    }
+
+    /// Ends a connection, waits until its process has exited, and makes another in its place.
+    pub fn reconnect(&mut self, connection: usize) -> Result {
+        let pid = self.connections[connection].process_id();
+        self.connections[connection] = Connection::new(self.database.connect());
+        eventually(|| {
+            let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
+            let left: i64 = self.reader.query_one(sql, &[&pid]).map_err(fail)?.get(0);
+            Ok(left == 0)
+        })
     }
 
     fn clear(&mut self) -> Result {

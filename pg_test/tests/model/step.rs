@@ -74,6 +74,13 @@ pub enum Action {
         session: usize,
         half_hours: i64,
     },
+    /// bind_sessions(), with a grace period of this many half hours.
+    Bind {
+        session: usize,
+        half_hours: i64,
+    },
+    /// The connection ends, and another takes its place.
+    Reconnect,
     Rotate {
         session: usize,
     },
@@ -143,8 +150,11 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::BeatAll),
         5 => (session.clone(), by).prop_map(|(session, by)| Action::End { session, by }),
         1 => user.clone().prop_map(|user| Action::EndUser { user }),
-        4 => (session.clone(), half_hours)
+        4 => (session.clone(), half_hours.clone())
             .prop_map(|(session, half_hours)| Action::Release { session, half_hours }),
+        5 => (session.clone(), half_hours)
+            .prop_map(|(session, half_hours)| Action::Bind { session, half_hours }),
+        2 => Just(Action::Reconnect),
         1 => session.clone().prop_map(|session| Action::Rotate { session }),
         4 => (user, 0..4_i64, any::<bool>())
             .prop_map(|(user, hours, is_active)| Action::Insert { user, hours, is_active }),

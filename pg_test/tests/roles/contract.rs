@@ -20,6 +20,7 @@ pub const CALLS: &[(&str, &str, [&str; 4], &str)] = &[
     ("end_user_sessions('{user}')", "--o-aa-", ["1", "1", "0", "0"], DENIED),
     ("release_session('{id}')", "--o-aa-", ["true", "true", "false", "false"], "false"),
     ("release_sessions('{{id}}')", "--o-aa-", ["1", "1", "0", "0"], "0"),
+    ("bind_sessions('{{id}}')", "----a--", ["{}", "{}", "{{id}}", "{{id}}"], ""),
     ("release_session_by_token('{token}')", "-a--a--", ["true", "true", "false", "false"], ""),
     ("rotate_session_token('{id}') IS NULL", "--o-aa-", ["false", "false", "true", "true"], "true"),
     ("start_session('{user}') IS NULL", "--o-aa-", ["false"; 4], DENIED),

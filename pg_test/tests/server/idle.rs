@@ -1,53 +1,10 @@
 //! The status 'idle': sessions that are connected, but that nobody is at.
-//!
-//! The clock of the server is moved by hours, so that nothing depends on how long a step takes.
 
-use std::cell::Cell;
-
-use pg_presence_test::{Cluster, Database, Presence, Session, Shutdown, wait_until, wait_until_equal};
+use pg_presence_test::{Database, Presence, Session, Shutdown, wait_until};
 use postgres::Client;
 use uuid::Uuid;
 
-const HOUR: i64 = 3_600_000_000;
-
-/// A server whose sessions are idle after one hour, and whose clock is some hours ahead.
-struct Server {
-    cluster: Cluster,
-    hours: Cell<i64>,
-}
-
-impl Server {
-    /// A session times out after `active_timeout`.
-    fn new(active_timeout: &str) -> Server {
-        Server::with(&[("presence.active_timeout", active_timeout)])
-    }
-
-    fn with(settings: &[(&str, &str)]) -> Server {
-        // SQL's own clock, by which changes are dated, stays behind.
-        let defaults = [("presence.idle_timeout", "1h"), ("presence.feed_retention", "3650d")];
-        let settings = [&defaults[..], settings].concat();
-        Server {
-            cluster: Cluster::private(&settings),
-            hours: Cell::new(0),
-        }
-    }
-
-    fn pass(&self, hours: i64) {
-        self.hours.set(self.hours.get() + hours);
-        self.cluster.set_clock("clock", self.hours.get() * HOUR);
-    }
-}
-
-/// The reason, the previous status and the status of each of a user's changes, in one line.
-fn feed(client: &mut Client, user: Uuid) -> String {
-    let sql = "SELECT coalesce(string_agg(format('%s: %s, %s', reason, previous, status), '; ' ORDER BY seq), '')
-               FROM presence.presence_changes WHERE user_id = $1";
-    client.query_one(sql, &[&user]).unwrap().get(0)
-}
-
-fn wait_for_feed(client: &mut Client, user: Uuid, expected: &str) {
-    wait_until_equal("the feed", &expected.to_owned(), || feed(client, user));
-}
+use crate::hours::{HOUR, Server, feed, wait_for_feed};
 
 /// Returns the status of a user, who is online, once every function has said the same.
 fn status(client: &mut Client, user: Uuid) -> String {

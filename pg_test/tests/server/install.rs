@@ -119,6 +119,7 @@ fn without_preload_every_function_fails_with_a_hint_and_the_connection_survives(
         format!("release_session('{}')", session.id),
         format!("release_session_by_token('{}')", session.token),
         format!("release_sessions(ARRAY['{id}'::uuid])"),
+        format!("bind_sessions(ARRAY['{id}'::uuid])"),
         format!("end_user_sessions('{id}')"),
         format!("rotate_session_token('{}')", session.id),
         format!("user_status('{id}')"),

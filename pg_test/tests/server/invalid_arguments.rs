@@ -49,6 +49,8 @@ fn null_and_empty_arguments_return_the_documented_answers() {
         ("release_session_by_token(NULL)", Some("false")),
         ("release_sessions(NULL)", Some("0")),
         ("release_sessions('{NULL}')", Some("0")),
+        ("bind_sessions(NULL)", Some("{}")),
+        ("bind_sessions('{NULL}')", Some("{}")),
         ("rotate_session_token(NULL)", None),
         ("user_status(NULL)", Some("inactive")),
         ("is_online(NULL)", Some("false")),
@@ -102,6 +104,7 @@ fn a_missing_required_argument_is_refused() {
         "end_user_sessions(NULL)",
         "release_session(gen_random_uuid(), NULL)",
         "release_sessions('{}', NULL)",
+        "bind_sessions('{}', NULL)",
         "release_session_by_token('x', NULL)",
     ] {
         refuse(&mut service, call, &SqlState::INVALID_PARAMETER_VALUE);
@@ -125,6 +128,7 @@ fn an_invalid_interval_is_refused() {
             format!("release_session(gen_random_uuid(), '{interval}')"),
             format!("release_session_by_token('unknown', '{interval}')"),
             format!("release_sessions(NULL, '{interval}')"),
+            format!("bind_sessions(NULL, '{interval}')"),
         ] {
             refuse(&mut service, &call, &SqlState::INVALID_PARAMETER_VALUE);
         }
@@ -134,6 +138,7 @@ fn an_invalid_interval_is_refused() {
         "start_session(gen_random_uuid(), lifetime => '2147483647 months 2147483647 days')",
         "start_session(gen_random_uuid(), lifetime => '11 years')",
         "release_session(gen_random_uuid(), '2 days')",
+        "bind_sessions(NULL, '2 days')",
         "release_session(gen_random_uuid(), '178000000 years')",
     ] {
         refuse(&mut service, call, &SqlState::INVALID_PARAMETER_VALUE);

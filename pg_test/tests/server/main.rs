@@ -3,6 +3,7 @@
 mod architecture;
 mod batches;
 mod before_write;
+mod bindings;
 mod blocked_worker;
 mod bypasses;
 mod careless_grants;
@@ -23,6 +24,7 @@ mod forgetting;
 mod harness;
 mod health;
 mod heartbeats;
+mod hours;
 mod huge_pages;
 mod identity;
 mod idle;

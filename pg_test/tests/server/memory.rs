@@ -68,6 +68,7 @@ fn a_call_for_which_there_is_no_memory_fails_alone() {
         ),
         ("SELECT presence.end_sessions(ids) FROM many", &[12][..]),
         ("SELECT presence.release_sessions(ids) FROM many", &[12][..]),
+        ("SELECT presence.bind_sessions(ids) FROM many", &[12][..]),
         (
             "SELECT presence.start_session(user_key => repeat('x', 100000000))",
             &[150, 250][..],

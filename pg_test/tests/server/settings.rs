@@ -17,7 +17,7 @@ const SETTINGS: [(&str, &str, &str, &str, &str, &str); 19] = [
     ("idle_timeout", "300", "s", "0", "86400", "sighup"),
     ("max_sessions", "100000", "", "64", "50000000", "postmaster"),
     ("max_sessions_per_user", "1000", "", "1", "1000000", "sighup"),
-    ("notify_interval", "10", "ms", "0", "60000", "sighup"),
+    ("notify_interval", "2", "ms", "0", "60000", "sighup"),
     ("notify_max", "1000", "", "1", "100000", "sighup"),
     ("notify_payload", "changes", "", "", "", "sighup"),
     ("retention", "86400", "s", "1", "315532800", "sighup"),

@@ -230,6 +230,7 @@ fn a_standby_answers_reads_and_refuses_writes() {
         "release_session($1)",
         "release_session_by_token($1::uuid::text)",
         "release_sessions(ARRAY[$1::uuid])",
+        "bind_sessions(ARRAY[$1::uuid])",
         "rotate_session_token($1)",
         "forget_user($1)",
         "cleanup_sessions()",
