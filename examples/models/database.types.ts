@@ -146,6 +146,7 @@ export type Database = {
       release_session: { Args: { session_id: string; grace?: string }; Returns: boolean }
       release_session_by_token: { Args: { session_token: string; grace?: string }; Returns: boolean }
       release_sessions: { Args: { session_ids: string[]; grace?: string }; Returns: number }
+      bind_sessions: { Args: { session_ids: string[]; grace?: string }; Returns: string[] }
       rotate_session_token: { Args: { session_id: string }; Returns: string | null }
       is_online: { Args: { user_id: string }; Returns: boolean }
       user_status: { Args: { user_id: string }; Returns: Status }

@@ -90,7 +90,8 @@ fn however_a_connection_ends_its_sessions_have_the_grace() {
         }),
         ("idle for too long", |service, mut gateway| {
             let pid = gateway.process_id();
-            gateway.batch_execute("SET idle_session_timeout = 1").unwrap();
+            // It may be answered by the end of the connection already.
+            let _ = gateway.batch_execute("SET idle_session_timeout = 1");
             wait_until_gone(service, pid);
         }),
     ];
