@@ -20,7 +20,6 @@ fn _start_worker() {
 /// A worker that serves this database is that of an install which this one follows, and leaves.
 fn warn_without_room(database: pg_sys::Oid) {
     let serving: Vec<u32> = roster::tenants()
-        .into_iter()
         .filter(|tenant| tenant.database() != database)
         .map(|tenant| tenant.worker_pid())
         .collect();

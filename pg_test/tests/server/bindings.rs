@@ -81,7 +81,8 @@ fn however_a_connection_ends_its_sessions_have_the_grace() {
     let server = Server::new("5h");
     let database = server.cluster.database();
     let mut service = database.connect();
-    let ends: [(&str, fn(&mut Client, Client)); 3] = [
+    type End = fn(&mut Client, Client);
+    let ends: [(&str, End); 3] = [
         ("closed", end_of_connection),
         ("terminated", |service, mut gateway| {
             let pid = gateway.process_id();
