@@ -145,7 +145,8 @@ impl Tenant {
                     let slot = &roster.slots[at as usize];
                     let bucket = roster.id_bucket(self.index(), slot.id.get());
                     let _held = lock::exclusive(Index::Id, bucket);
-                    writer.set_unattended_locked(at, slot.last_activity.get());
+                    // Of a bound session, somebody was there until now.
+                    writer.set_unattended_locked(at, slot.activity(now.steady));
                 }
                 roster.touch(at, now.steady);
                 writer.set_state(at, SessionState::Live, Reason::Resumed);

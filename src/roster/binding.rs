@@ -1,8 +1,8 @@
 //! Sessions bound to a connection: live without heartbeats while it is open, released when it ends.
 //!
 //! [`Roster::bindings`] has the process that a session is bound to, which counts while the session has the flag `Bound`; only
-//! a live session has it. Both change under the writers' lock, the flag also under the session's id partition. Readers hold
-//! another lock: whoever clears the flag stores before what a reader needs that does not see it any more.
+//! a live session has it. Both change under the writers' lock. Readers hold another lock: whoever clears the flag stores
+//! before what a reader needs that does not see it any more.
 
 use std::sync::atomic::{
     Ordering::{Acquire, Release},
@@ -91,6 +91,7 @@ impl Writer {
             slot.last_activity.raise(now.steady);
             fence(Release);
             slot.flags.assign(SessionFlag::Bound, false);
+            self.roster.bindings[at as usize].set(0);
         }
     }
 
@@ -121,9 +122,10 @@ impl Writer {
 impl Tenant {
     /// Binds a session to this process, which is a heartbeat that does not say whether somebody is at it. Whatever it was
     /// bound to before does not count any more. Cannot fail.
-    pub fn bind(&self, id: &Uuid, grace: Micros, now: &Now, timeout: Micros) -> Beat {
+    pub fn bind(&self, id: &Uuid, grace: Micros, timeout: Micros) -> Beat {
         let roster = self.roster();
         let writer = roster.write();
+        let now = &roster.now();
         let (found, held) = self.find(&Key::Id(*id), &Owner::Any, now);
         drop(held);
         let beat = match found {
@@ -149,10 +151,11 @@ impl Tenant {
 
     /// Makes a live session time out after `grace`, unless it beats first. Where it is bound to another connection, a release
     /// does not count.
-    pub fn release(&self, key: &Key, owner: &Owner, grace: Micros, now: &Now, timeout: Micros) -> Beat {
+    pub fn release(&self, key: &Key, owner: &Owner, grace: Micros, timeout: Micros) -> Beat {
         let roster = self.roster();
         // A release and a beat of the same session exclude each other: the one writes what the other clears.
         let writer = roster.write();
+        let now = &roster.now();
         let (found, held) = self.find(key, owner, now);
         drop(held);
         match found {
@@ -177,8 +180,8 @@ impl Tenant {
         let mut found = [0; BATCH];
         let mut n = 0;
         let release = |found: &[u32]| {
-            let now = roster.now();
             let writer = roster.write();
+            let now = roster.now();
             for &at in found {
                 if roster.slots[at as usize].tenant.get() as usize == self.index()
                     && let Some(grace) = roster.grace_of_bound(at, process)

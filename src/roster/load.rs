@@ -110,7 +110,8 @@ impl Tenant {
             };
             writer.fill(&reservation, row, resumed, stamp, timeout, &now);
             // Its commit, which the load's snapshot sees, is still to be applied, and will find nothing to tell then.
-            if roster.slots[reservation.slot as usize].pins.get() > 1 {
+            let slot = &roster.slots[reservation.slot as usize];
+            if slot.pins.get() > 1 && slot.state.get() == SessionState::Live {
                 writer.queue(reservation.user, Reason::Started);
             }
             writer.unpin(reservation);

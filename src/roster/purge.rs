@@ -37,12 +37,13 @@ pub fn purge(tenant: Tenant) -> bool {
 impl Tenant {
     /// Ends every session that a TRUNCATE has removed. Returns how many. For the worker.
     pub fn reap_truncated(&self) -> usize {
-        let floor = self.entry().floor.get();
+        let (floor, now) = (self.entry().floor.get(), self.now());
         let reaped = self.for_each_slot(|writer, at| {
             let slot = &writer.roster.slots[at as usize];
             let is_removed = !matches!(slot.state.get(), SessionState::Empty | SessionState::Ended)
                 && !writer.roster.survives_truncate(slot);
             if is_removed {
+                writer.unbind(at, &now);
                 writer.set_state(at, SessionState::Ended, Reason::Deleted);
                 slot.flags.assign(SessionFlag::EndUnwritten, false);
             }

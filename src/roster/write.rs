@@ -140,6 +140,7 @@ impl Writer {
             return;
         }
         if !roster.survives_truncate(slot) && slot.state.get() != SessionState::Empty {
+            self.unbind(at, now);
             self.set_state(at, SessionState::Ended, Reason::Deleted);
         }
         slot.stamp.set(write.stamp);
@@ -157,6 +158,10 @@ impl Writer {
         if fresh {
             slot.last_activity.set(SteadyTime::PAST);
             slot.flags.clear();
+        }
+        if slot.is_bound() {
+            // As the flush has written: what the row shows is no news, and the user that it leaves was there until now.
+            slot.last_activity.raise(now.steady);
         }
         // A write that is committed, but still to be applied, will be ignored then, as its stamp is older. So what the row
         // shows counts, not only what this write has changed of it.

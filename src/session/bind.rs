@@ -10,7 +10,7 @@ use super::{
     read_through::{ReadThrough, read_through},
 };
 use crate::{
-    pg::{compat, errors, process_local::ProcessLocal},
+    pg::{compat, process_local::ProcessLocal},
     roster::{self, Beat, Key, Owner},
     rules::time::Micros,
     settings,
@@ -32,8 +32,8 @@ pub fn bind(id: Uuid, grace: Micros) -> bool {
         return false;
     }
     // Retry once: the slot may be evicted between fill and binding.
-    for _ in 0..2 {
-        match tenant.bind(&id, grace, &tenant.now(), settings::active_timeout()) {
+    for attempt in 0..3 {
+        match tenant.bind(&id, grace, settings::active_timeout()) {
             Beat::Counted => {
                 tenant.count_beat();
                 return true;
@@ -46,13 +46,11 @@ pub fn bind(id: Uuid, grace: Micros) -> bool {
             Beat::Missing if pending.is_some() => {
                 let has_slot = tenant.knows(&id);
                 if has_slot {
-                    if !pending::ensure_capacity() {
-                        errors::no_memory();
-                    }
-                    pending::push(tenant, 0, PendingWrite::Bind(id, grace));
+                    pending::at_commit(tenant, PendingWrite::Bind(id, grace));
                 }
                 return has_slot;
             }
+            Beat::Missing if attempt == 2 => {}
             Beat::Missing => match read_through(tenant, &key, &Owner::Any, false) {
                 ReadThrough::Filled => {}
                 ReadThrough::BeatWritten | ReadThrough::Ended | ReadThrough::Unknown => return false,

@@ -8,11 +8,12 @@ use crate::{
     roster::{self, Beat, Key, Owner},
     rules::time::Micros,
     settings,
+    triggers::pending::{self, PendingWrite},
 };
 
 /// Makes a session time out after `grace`, unless it beats first. Returns whether the session exists, has not ended and
-/// is the owner's. A session that the roster has no room for times out as usual. Errors: 25006 on a standby, 55000
-/// where the library is not preloaded.
+/// is the owner's. A session that the roster has no room for times out as usual. Errors: 25006 on a standby, 53200
+/// where there is no memory, 55000 where the library is not preloaded.
 pub fn release(key: Key, owner: Owner, grace: Micros) -> bool {
     let tenant = roster::tenant();
     let pending = answer_from_pending(&key, &owner);
@@ -20,13 +21,18 @@ pub fn release(key: Key, owner: Owner, grace: Micros) -> bool {
         return false;
     }
     // Retry once: the slot may be evicted between fill and release.
-    for _ in 0..2 {
-        let timeout = settings::active_timeout();
-        match tenant.release(&key, &owner, grace, &tenant.now(), timeout) {
+    for attempt in 0..3 {
+        match tenant.release(&key, &owner, grace, settings::active_timeout()) {
             Beat::Counted => return true,
             Beat::Ended => return false,
-            // This transaction has written the row, which nobody else may see before the commit.
-            Beat::Missing if pending.is_some() => return true,
+            // This transaction has started the session, which nobody else may see before the commit.
+            Beat::Missing if pending.is_some() => {
+                if let Some(write) = pending::last_write(&key) {
+                    pending::at_commit(tenant, PendingWrite::Release(write.image.id, grace));
+                }
+                return true;
+            }
+            Beat::Missing if attempt == 2 => {}
             Beat::Missing => match read_through(tenant, &key, &owner, false) {
                 ReadThrough::Filled => {}
                 ReadThrough::BeatWritten => return true,

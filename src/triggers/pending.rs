@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::write_index::WriteIndex;
 use crate::{
     pg::{errors, fault_point, process_local::ProcessLocal},
-    roster::{self, Effect, Key, Reservation, Tenant, Write},
+    roster::{self, Effect, Key, Owner, Reservation, Tenant, Write},
     rules::{time::Micros, token::Digest},
 };
 
@@ -27,6 +27,8 @@ pub enum PendingWrite {
     Forget(Uuid),
     /// A session that the transaction has started is to be bound to this connection, with this grace.
     Bind(Uuid, Micros),
+    /// One that it has started is to be released, with this grace.
+    Release(Uuid, Micros),
     /// `user_presence` was written by somebody else: all users are to be compared with it.
     Compare,
     /// Rows that the roster has no room for, and of which there are too many to keep: it has to be loaded again.
@@ -168,6 +170,14 @@ pub fn push(tenant: Tenant, command: pg_sys::CommandId, write: PendingWrite) {
     pending.push(entry);
 }
 
+/// Adds what is to happen at the commit. Errors: 53200 where there is no memory to keep it.
+pub fn at_commit(tenant: Tenant, write: PendingWrite) {
+    if !ensure_capacity() {
+        errors::no_memory();
+    }
+    push(tenant, 0, write);
+}
+
 /// Returns this transaction's last write of a session. Errors: 53200 where there is no memory to look it up.
 pub fn last_write(key: &Key) -> Option<Write> {
     let pending = PENDING.borrow();
@@ -247,8 +257,8 @@ pub fn discard_from(from: pg_sys::SubTransactionId) {
 pub fn apply(timeout: Micros) {
     let mut pending = PENDING.borrow_mut();
     let same_tenant = |a: &Entry, b: &Entry| a.tenant.index() == b.tenant.index();
-    // A comparison separates no rows, as they are to be seen together.
-    let is_among_rows = |entry: &Entry| entry.row().is_some() || entry.is_comparison();
+    // What neither truncates nor forgets separates no rows, as they are to be seen together.
+    let is_among_rows = |entry: &Entry| !matches!(entry.write, PendingWrite::Truncate(_) | PendingWrite::Forget(_));
     let belong_together = |a: &Entry, b: &Entry| same_tenant(a, b) && is_among_rows(a) == is_among_rows(b);
     let is_large = pending.len() > SMALL_COMMIT;
     if is_large {
@@ -269,7 +279,10 @@ pub fn apply(timeout: Micros) {
                 PendingWrite::Truncate(stamp) => entry.tenant.truncate(stamp),
                 PendingWrite::Forget(user_id) => entry.tenant.forget_user(&user_id),
                 PendingWrite::Bind(id, grace) => {
-                    entry.tenant.bind(&id, grace, &entry.tenant.now(), timeout);
+                    entry.tenant.bind(&id, grace, timeout);
+                }
+                PendingWrite::Release(id, grace) => {
+                    entry.tenant.release(&Key::Id(id), &Owner::Any, grace, timeout);
                 }
                 PendingWrite::Compare => entry.tenant.request_compare(),
                 PendingWrite::Overflow => entry.tenant.set_overflow(),

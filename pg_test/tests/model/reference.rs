@@ -57,6 +57,8 @@ pub enum Write {
     Move(usize),
     /// bind_sessions(), of a session that the transaction has started: the connection, and the grace.
     Bind(usize, Time),
+    /// release_session(), of such a session, by this connection.
+    Release(usize, Time),
     /// A row written without a change to its presence.
     Touch,
 }
@@ -219,6 +221,9 @@ impl Reference {
                 Write::Beat(at) => session.record_activity(at),
                 Write::End => session.state = State::Ended,
                 Write::Bind(connection, grace) if now < session.expires_at => session.bind(connection, grace, now),
+                Write::Release(connection, grace) if now < session.expires_at => {
+                    session.release_by(connection, grace, now)
+                }
                 _ => {}
             }
             if session.state == State::Open && !session.is_live(now, timeout) {
@@ -246,7 +251,11 @@ impl Reference {
     pub fn beat_idle(&mut self, number: Number) {
         let now = self.now;
         if let Some(session) = self.open(number) {
-            let active_at = session.active_at.unwrap_or(session.last_activity);
+            let last_there = match session.bound_to {
+                Some(_) => now,
+                None => session.last_activity,
+            };
+            let active_at = session.active_at.unwrap_or(last_there);
             session.record_activity(now);
             session.active_at = Some(active_at);
         }
@@ -254,11 +263,10 @@ impl Reference {
 
     pub fn release(&mut self, connection: usize, number: Number, grace: Time) {
         let now = self.now;
-        if let Some(session) = self.open(number) {
-            match session.bound_to {
-                Some((other, _)) if other != connection => {}
-                _ => session.release(grace, now),
-            }
+        if !self.sessions.contains_key(&number) {
+            self.write(connection, number, Write::Release(connection, grace));
+        } else if let Some(session) = self.open(number) {
+            session.release_by(connection, grace, now);
         }
     }
 
@@ -356,6 +364,13 @@ impl Session {
         self.record_activity(now);
         self.active_at = active_at;
         self.bound_to = Some((connection, grace));
+    }
+
+    fn release_by(&mut self, connection: usize, grace: Time, now: Time) {
+        match self.bound_to {
+            Some((other, _)) if other != connection => {}
+            _ => self.release(grace, now),
+        }
     }
 
     fn release(&mut self, grace: Time, now: Time) {

@@ -208,10 +208,12 @@ fn a_bound_session_stays_bound_though_it_moves_to_another_user() {
     let server = Server::new("5h");
     let database = server.cluster.database();
     let (mut service, mut gateway) = (database.connect(), database.connect());
-    let ((_, session), other) = (started(&database), Uuid::new_v4());
+    let ((former, session), other) = (started(&database), Uuid::new_v4());
     assert!(bind(&mut gateway, session.id, "1 h"));
     let_pass(&server, &database, 6);
+    let before = last_seen(&mut service, former);
     service.update_session(&format!("user_id = '{other}'"), session.id);
+    assert!(last_seen(&mut service, former) >= before, "it was there until now");
     assert!(service.is_online(other));
     let_pass(&server, &database, 6);
     assert!(service.is_online(other));
@@ -277,6 +279,10 @@ fn a_binding_counts_though_its_transaction_rolls_back_unless_that_has_started_th
     let other = Uuid::new_v4();
     let other_session = transaction.start(other);
     assert!(bind(&mut transaction, other_session.id, "1 h"));
+    let left = Uuid::new_v4();
+    let left_session = transaction.start(left);
+    assert!(bind(&mut transaction, left_session.id, "1 h"));
+    assert!(transaction.release(left_session.id, "2 h"));
     let ended = transaction.start(Uuid::new_v4());
     assert!(bind(&mut transaction, ended.id, "1 h"));
     assert!(transaction.end(ended.id));
@@ -284,6 +290,8 @@ fn a_binding_counts_though_its_transaction_rolls_back_unless_that_has_started_th
     transaction.commit().unwrap();
     assert_eq!(service.beat(ended.id), "ended");
 
+    server.pass(3);
+    assert!(!service.is_online(left), "released by the transaction itself");
     let_pass(&server, &database, 6);
     assert!(service.is_online(user) && service.is_online(other));
     assert!(!service.is_online(own), "its binding was rolled back");
@@ -301,12 +309,20 @@ fn a_bound_session_is_idle_or_active_by_its_heartbeats() {
     assert!(bind(&mut gateway, session.id, "1 h"));
     let_pass(&server, &database, 6);
     assert_eq!(service.user_status(user), "active");
-    assert_eq!(service.beat(session.id), "ok");
+    // Somebody was there until now.
     assert_eq!(service.beat_idle(session.id), "ok");
+    assert_eq!(service.user_status(user), "active");
     server.pass(2);
     assert_eq!(service.user_status(user), "idle");
     let idle = format!("{STARTED}; idle: active, idle");
     wait_for_feed(&mut service, user, &idle);
+    // What the worker flushes is no news.
+    wait_until("the table has the activity", || {
+        let sql = "SELECT last_activity > created_at + interval '7 hours' FROM presence.user_sessions WHERE id = $1";
+        service.query_one(sql, &[&session.id]).unwrap().get(0)
+    });
+    service.update_session("metadata = '{}'", session.id);
+    assert_eq!(service.user_status(user), "idle");
     // Who is bound elsewhere stays idle.
     assert!(bind(&mut new, session.id, "1 h"));
     end_of_connection(&mut service, gateway);
