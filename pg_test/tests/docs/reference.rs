@@ -9,8 +9,8 @@ use crate::world::World;
 
 /// The functions of the extension that are not internal: name, signature, comment.
 const FUNCTIONS: &str = r"
-    SELECT p.proname, format('%s(%s) → %s', p.proname, replace(replace(regexp_replace(
-               pg_get_function_arguments(p.oid), '::[a-z ]+(\[\])?', '', 'g'), ' DEFAULT ', ' = '), '00:00:10', '10 s'),
+    SELECT p.proname, format('%s(%s) → %s', p.proname, regexp_replace(replace(regexp_replace(
+               pg_get_function_arguments(p.oid), '::[a-z ]+(\[\])?', '', 'g'), ' DEFAULT ', ' = '), '00:00:(\d\d)', '\1 s'),
                pg_get_function_result(p.oid)),
            obj_description(p.oid, 'pg_proc'), p.oid::regprocedure::text
       FROM pg_depend d
