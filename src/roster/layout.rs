@@ -8,7 +8,8 @@
 //! ```
 //!
 //! `seen` is apart from the slots so that the sweep reads four bytes a session, sequentially; `active_at`, as only unattended
-//! sessions have it, and `bindings`, as only those of gateways have one. [`super::blocks`] says which slots and users are in use, and by which tenants.
+//! sessions have it, and `bindings`, as only those of gateways have one. [`super::blocks`] says which slots and users are in
+//! use, and by which tenants.
 
 use std::{cell::UnsafeCell, sync::atomic::AtomicPtr};
 

@@ -55,8 +55,7 @@ pub enum SessionFlag {
     Unattended = 16,
     /// A live session that is counted as idle. Changed under the writers' lock.
     Idle = 32,
-    /// A live session that is bound to a connection; see [`super::binding`]. Changed under the writers'
-    /// lock.
+    /// A live session that is bound to a connection; see [`super::binding`]. Changed under the writers' lock.
     Bound = 64,
 }
 
