@@ -34,6 +34,8 @@ pub struct DirtyUser {
     pub reason: Reason,
     /// Has a key that cannot be derived from its id.
     pub keyed: bool,
+    /// Whether a write of one of its sessions is still to be applied: one that is in the table already, or may never be.
+    pub is_being_written: bool,
 }
 
 impl Writer {
@@ -140,6 +142,7 @@ impl Roster {
             idle_since: (status == Status::Idle).then(|| now.to_wall(summary.active_at.unwrap_or(now.steady))),
             reason,
             keyed: user.flags.has(UserFlag::Keyed),
+            is_being_written: user.pins.get() > 0,
         }
     }
 }

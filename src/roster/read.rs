@@ -260,6 +260,7 @@ impl Tenant {
                 idle_since: None,
                 reason,
                 keyed: true,
+                is_being_written: false,
             },
         }
     }

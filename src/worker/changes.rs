@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Instant};
 use uuid::Uuid;
 
 use super::{
-    compare::{check_table, current},
+    compare::{check_table, current, split_off_unapplied},
     set_aside::{MAX_TABLE_PAUSE, Pause, SetAside},
     transaction::{Aborted, Durability, Failure, RETRY_AFTER, run_transaction, write_limit},
     trouble::{self, Work},
@@ -186,15 +186,18 @@ impl ChangeWriter {
         fault_point::pause("taken");
         let takes_all = source == Source::Queue && updates.len() < self.batch_size;
         let skip_locked = self.skip_locked || source != Source::Queue;
-        let mut locked = Vec::new();
+        let (mut withheld, mut some_locked) = (Vec::new(), false);
         let limit = Some(write_limit(updates.len()));
         let mut attempt = || {
             run_transaction(Some(tenant), Durability::Flushed, limit, |_| {
-                if !tenant.is_complete() {
-                    check_table(tenant, &mut updates);
+                match tenant.is_complete() {
+                    true => withheld.extend(split_off_unapplied(tenant, &mut updates)),
+                    false => check_table(tenant, &mut updates),
                 }
                 if skip_locked {
-                    locked.extend(feed::split_off_locked(&mut updates));
+                    let locked = feed::split_off_locked(&mut updates);
+                    some_locked |= !locked.is_empty();
+                    withheld.extend(locked);
                 }
                 let written = feed::write(state, &updates);
                 fault_point::reach("write");
@@ -217,16 +220,16 @@ impl ChangeWriter {
         match result {
             Ok(Written::Changes(changes)) => {
                 if source == Source::Queue {
-                    self.skip_locked = !locked.is_empty();
+                    self.skip_locked = some_locked;
                 }
                 self.batch_size = (self.batch_size * 2).min(BATCH);
                 if source == Source::SetAside {
-                    self.written_after_all(updates.iter().chain(&locked), !changes.is_empty());
+                    self.written_after_all(updates.iter().chain(&withheld), !changes.is_empty());
                 }
                 if !changes.is_empty() {
                     self.single_failures = 0;
                 }
-                self.defer(locked);
+                self.defer(withheld);
                 if takes_all && !self.holds_back() {
                     tenant.set_written(taken_at);
                 }
@@ -238,18 +241,18 @@ impl ChangeWriter {
                 Batch::Written(changes)
             }
             Ok(Written::StateChanged) => {
-                updates.extend(locked);
+                updates.extend(withheld);
                 self.defer(updates);
                 Batch::StateChanged
             }
             Err(Aborted::Failed(failure)) if skip_locked || !failure.is_lock_conflict() => {
-                updates.extend(locked);
+                updates.extend(withheld);
                 self.failed(tenant, state, source, updates, &failure)
             }
             Err(Aborted::Dropped) => Batch::Dropped,
             Err(_) => {
                 self.skip_locked = true;
-                updates.extend(locked);
+                updates.extend(withheld);
                 self.defer(updates);
                 Batch::Blocked
             }

@@ -1,5 +1,7 @@
 //! The users' status in the roster, compared with what is in the tables.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use crate::{
@@ -28,21 +30,7 @@ pub fn current(tenant: Tenant, update: UserUpdate) -> UserUpdate {
 /// While the roster is incomplete, a user it calls inactive or idle may still have a live session in the table, one that
 /// is not idle: gives such users the status that this makes.
 pub fn check_table(tenant: Tenant, updates: &mut [UserUpdate]) {
-    let not_active: Vec<Uuid> = updates
-        .iter()
-        .filter(|update| update.user.status != Status::Active)
-        .map(|update| update.user.user_id)
-        .collect();
-    if not_active.is_empty() {
-        return;
-    }
-    tenant.note_standstill();
-    let live = load::users_live_only_in_table(
-        tenant,
-        Some(&not_active),
-        &tenant.synchronize_clock(),
-        settings::active_timeout(),
-    );
+    let live = more_active_in_table(tenant, updates, |_| true);
     for update in updates {
         if let Some(idle_since) = live.get(&update.user.user_id) {
             if !update.user.status.is_online() {
@@ -52,6 +40,36 @@ pub fn check_table(tenant: Tenant, updates: &mut [UserUpdate]) {
             add_session(&mut update.user, *idle_since);
         }
     }
+}
+
+/// Removes the users from `updates` who are less active by the roster than by a commit that is still to be applied to it, and
+/// returns them. Others may see that commit, and it may have been written as their status while the roster was incomplete.
+pub fn split_off_unapplied(tenant: Tenant, updates: &mut Vec<UserUpdate>) -> Vec<UserUpdate> {
+    let live = more_active_in_table(tenant, updates, |user| user.is_being_written);
+    updates
+        .extract_if(.., |update| live.contains_key(&update.user.user_id))
+        .collect()
+}
+
+/// Returns those of the selected users who are not active by the roster, but have a live session that only the table knows,
+/// and since when they are idle by the tables.
+fn more_active_in_table(
+    tenant: Tenant,
+    updates: &[UserUpdate],
+    is_selected: impl Fn(&DirtyUser) -> bool,
+) -> HashMap<Uuid, Option<Micros>> {
+    let users: Vec<Uuid> = updates
+        .iter()
+        .map(|update| &update.user)
+        .filter(|user| user.status != Status::Active && is_selected(user))
+        .map(|user| user.user_id)
+        .collect();
+    if users.is_empty() {
+        return HashMap::new();
+    }
+    tenant.note_standstill();
+    let (now, timeout) = (tenant.synchronize_clock(), settings::active_timeout());
+    load::users_live_only_in_table(tenant, Some(&users), &now, timeout)
 }
 
 /// Makes a user what one more live session makes of it, which is idle since then, or active.

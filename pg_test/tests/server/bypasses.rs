@@ -284,6 +284,45 @@ fn an_end_that_memory_reads_from_the_table_has_its_reason() {
 }
 
 #[test]
+fn who_is_active_by_a_commit_that_memory_has_not_been_told_of_stays_active_when_the_table_is_loaded() {
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database();
+    database.wait_until_served();
+    let (mut service, mut other, user) = (database.connect(), database.connect(), Uuid::new_v4());
+    let session = service.start(user);
+    service.wait_for_written(user, true);
+    service.execute("DELETE FROM presence.user_sessions", &[]).unwrap();
+    service.wait_for_written(user, false);
+    let worker = database.pause_worker();
+    // Memory is incomplete for some seconds: until the worker tries again to load the table.
+    database.run(&BYPASSES[0].join("; "));
+    std::fs::write(cluster.data().join("presence_test.load_error"), "").unwrap();
+    let restoring = database.pause_at(other.process_id(), "commit");
+    std::thread::scope(|scope| {
+        let insert = "INSERT INTO presence.user_sessions (id, user_id) VALUES ($1, $2)";
+        scope.spawn(|| other.execute(insert, &[&session.id, &user]).unwrap());
+        restoring.wait_until_reached();
+        // Committed, and all that memory knows of the session is that it was deleted.
+        worker.resume();
+        service.wait_for_written(user, true);
+        database.wait_until_served();
+        // The second is written after the comparison that follows the load.
+        for latecomer in [Uuid::new_v4(), Uuid::new_v4()] {
+            service.start(latecomer);
+            service.wait_for_written(latecomer, true);
+        }
+        restoring.resume();
+    });
+    assert_eq!(service.beat(session.id), "ok");
+    let last = Uuid::new_v4();
+    service.start(last);
+    service.wait_for_written(last, true);
+    let sql = "SELECT string_agg(reason, ', ' ORDER BY seq) FROM presence.presence_changes WHERE user_id = $1";
+    let reasons: String = service.query_one(sql, &[&user]).unwrap().get(0);
+    assert_eq!(reasons, "started, deleted, started");
+}
+
+#[test]
 fn a_session_that_is_being_written_does_not_keep_memory_incomplete() {
     let database = Cluster::shared().database();
     database.wait_until_served();
