@@ -2,7 +2,7 @@
 
 -- Types
 
-COMMENT ON TYPE @extschema@.presence_status IS 'Status of a user; busy is reserved';
+COMMENT ON TYPE @extschema@.presence_status IS 'Status of a user; all but inactive are online';
 
 COMMENT ON TYPE @extschema@.presence_session IS 'Started session, as returned by start_session()';
 COMMENT ON COLUMN @extschema@.presence_session.session_id IS 'ID of the session';
@@ -22,7 +22,20 @@ COMMENT ON COLUMN @extschema@.presence_user.is_online IS 'Whether the user has a
 COMMENT ON COLUMN @extschema@.presence_user.last_seen IS 'Time of the last activity; null if the user is unknown';
 COMMENT ON COLUMN @extschema@.presence_user.session_count IS 'Number of live sessions';
 COMMENT ON COLUMN @extschema@.presence_user.idle_since
-    IS 'Time at which somebody was last at one of the sessions, if the status is idle';
+    IS 'Time at which somebody was last at one of the sessions, if all are idle';
+COMMENT ON COLUMN @extschema@.presence_user.status_text IS 'Text that is declared of the user';
+COMMENT ON COLUMN @extschema@.presence_user.emoji IS 'Emoji that is declared of the user';
+COMMENT ON COLUMN @extschema@.presence_user.status_expires_at
+    IS 'Time at which the first of the status, text and emoji that are declared ends; null if none ends by itself';
+
+COMMENT ON TYPE @extschema@.presence_declared_status IS 'Declared status as stored, as returned by set_status()';
+COMMENT ON COLUMN @extschema@.presence_declared_status.user_id IS 'ID of the user';
+COMMENT ON COLUMN @extschema@.presence_declared_status.source IS 'Who declares it';
+COMMENT ON COLUMN @extschema@.presence_declared_status.status IS 'busy, away or available; null for a text or emoji alone';
+COMMENT ON COLUMN @extschema@.presence_declared_status.status_text IS 'Text';
+COMMENT ON COLUMN @extschema@.presence_declared_status.emoji IS 'Emoji';
+COMMENT ON COLUMN @extschema@.presence_declared_status.set_at IS 'Time at which it was set';
+COMMENT ON COLUMN @extschema@.presence_declared_status.expires_at IS 'Time from which it is not valid; null: until it is cleared';
 
 COMMENT ON TYPE @extschema@.presence_feed_cursor IS 'Position in the feed, as returned by presence_cursor()';
 COMMENT ON COLUMN @extschema@.presence_feed_cursor.epoch IS 'Epoch of the feed';
@@ -145,7 +158,7 @@ COMMENT ON POLICY own_or_service_delete ON @extschema@.user_sessions
 
 -- Table user_presence
 
-COMMENT ON TABLE @extschema@.user_presence IS 'Presence of users, one row each, written when the status changes';
+COMMENT ON TABLE @extschema@.user_presence IS 'Presence of users, one row each, written when the status or what is declared changes';
 COMMENT ON COLUMN @extschema@.user_presence.user_id IS 'ID of the user';
 COMMENT ON COLUMN @extschema@.user_presence.user_key IS 'The application''s ID of the user, if it is not a UUID';
 COMMENT ON COLUMN @extschema@.user_presence.status IS 'Status as of the last change';
@@ -155,7 +168,11 @@ COMMENT ON COLUMN @extschema@.user_presence.last_seen
 COMMENT ON COLUMN @extschema@.user_presence.changed_at IS 'Time of the last change';
 COMMENT ON COLUMN @extschema@.user_presence.seq IS 'Sequence number of the last change';
 COMMENT ON COLUMN @extschema@.user_presence.idle_since
-    IS 'Time at which somebody was last at one of the sessions, if the status is idle';
+    IS 'Time at which somebody was last at one of the sessions, if all are idle';
+COMMENT ON COLUMN @extschema@.user_presence.status_text IS 'Text that is declared of the user';
+COMMENT ON COLUMN @extschema@.user_presence.emoji IS 'Emoji that is declared of the user';
+COMMENT ON COLUMN @extschema@.user_presence.status_expires_at
+    IS 'Time at which the first of the status, text and emoji that are declared ends; null if none ends by itself';
 COMMENT ON CONSTRAINT user_presence_pkey ON @extschema@.user_presence IS 'Each user has one row';
 COMMENT ON INDEX @extschema@.user_presence_pkey IS 'Finds a user by ID';
 COMMENT ON INDEX @extschema@.user_presence_user_key_idx IS 'Finds a user by the application''s ID';
@@ -167,7 +184,7 @@ COMMENT ON POLICY readers_select ON @extschema@.user_presence IS 'Readers can se
 
 -- Table presence_changes
 
-COMMENT ON TABLE @extschema@.presence_changes IS 'Change feed: the changes of status, kept for presence.feed_retention';
+COMMENT ON TABLE @extschema@.presence_changes IS 'Change feed: the changes of status, text and emoji, kept for presence.feed_retention';
 COMMENT ON COLUMN @extschema@.presence_changes.seq
     IS 'Sequence number of the change; within an epoch, without gaps and in commit order';
 COMMENT ON COLUMN @extschema@.presence_changes.user_id
@@ -178,7 +195,9 @@ COMMENT ON COLUMN @extschema@.presence_changes.previous IS 'Status before the ch
 COMMENT ON COLUMN @extschema@.presence_changes.changed_at IS 'Time at which the change was detected';
 COMMENT ON COLUMN @extschema@.presence_changes.last_seen IS 'Time of the last activity as of the change';
 COMMENT ON COLUMN @extschema@.presence_changes.reason
-    IS 'Reason of the change: started, resumed, ended, released, timed_out, expired, deleted, recovered, idle or returned';
+    IS 'Reason of the change: started, resumed, ended, released, timed_out, expired, deleted, recovered, idle, returned or declared';
+COMMENT ON COLUMN @extschema@.presence_changes.details
+    IS 'Whether the user has a text or emoji to read in user_presence';
 COMMENT ON CONSTRAINT presence_changes_pkey ON @extschema@.presence_changes IS 'Sequence numbers are unique';
 COMMENT ON INDEX @extschema@.presence_changes_pkey IS 'Finds the changes after a sequence number';
 COMMENT ON POLICY readers_select ON @extschema@.presence_changes IS 'Readers can select all rows';
@@ -191,6 +210,46 @@ COMMENT ON COLUMN @extschema@._feed_state.seq IS 'Sequence number of the last ch
 COMMENT ON COLUMN @extschema@._feed_state.oldest_seq
     IS 'Sequence number of the oldest change that is kept, or else of the next one';
 COMMENT ON COLUMN @extschema@._feed_state.origin IS 'Server, timeline and table that the epoch belongs to';
+
+-- Table declared_statuses
+
+COMMENT ON TABLE @extschema@.declared_statuses
+    IS 'What is declared of users: one row for each source, valid until it expires or is deleted';
+COMMENT ON COLUMN @extschema@.declared_statuses.user_id IS 'ID of the user';
+COMMENT ON COLUMN @extschema@.declared_statuses.source
+    IS 'Who declares it: manual (the user, before all others), text (a text of the user''s apart from that), or any other name';
+COMMENT ON COLUMN @extschema@.declared_statuses.status
+    IS 'busy, away, or available (nothing, whatever other sources say); null for a text or emoji alone';
+COMMENT ON COLUMN @extschema@.declared_statuses.status_text IS 'Text, of at most 140 characters';
+COMMENT ON COLUMN @extschema@.declared_statuses.emoji IS 'Emoji, of at most 64 bytes';
+COMMENT ON COLUMN @extschema@.declared_statuses.set_at
+    IS 'Time at which it was set; setting the same again does not change it';
+COMMENT ON COLUMN @extschema@.declared_statuses.expires_at IS 'Time from which it is not valid; null: until it is cleared';
+COMMENT ON CONSTRAINT declared_statuses_pkey ON @extschema@.declared_statuses IS 'Each source declares one thing of a user';
+COMMENT ON CONSTRAINT declared_statuses_source_check ON @extschema@.declared_statuses IS 'A source is 1 to 63 bytes long';
+COMMENT ON CONSTRAINT declared_statuses_status_check ON @extschema@.declared_statuses IS 'A status is a known word';
+COMMENT ON CONSTRAINT declared_statuses_status_text_check ON @extschema@.declared_statuses
+    IS 'A text is 1 to 140 characters long';
+COMMENT ON CONSTRAINT declared_statuses_emoji_check ON @extschema@.declared_statuses IS 'An emoji is 1 to 64 bytes long';
+COMMENT ON CONSTRAINT declared_statuses_check ON @extschema@.declared_statuses IS 'A row declares something';
+COMMENT ON INDEX @extschema@.declared_statuses_pkey IS 'Finds what is declared of a user';
+COMMENT ON INDEX @extschema@.declared_statuses_expires_at_idx IS 'Finds what expires next';
+COMMENT ON TRIGGER presence_before_write ON @extschema@.declared_statuses
+    IS 'Checks and completes rows before they are written';
+COMMENT ON TRIGGER presence_capture ON @extschema@.declared_statuses
+    IS 'Has the worker look at users at commit; must be ENABLE ALWAYS';
+COMMENT ON TRIGGER presence_capture_truncate ON @extschema@.declared_statuses
+    IS 'Has the worker compare all users at commit; must be ENABLE ALWAYS';
+COMMENT ON TRIGGER presence_before_truncate ON @extschema@.declared_statuses
+    IS 'Lets only the owner and services truncate the table';
+COMMENT ON POLICY own_or_service_select ON @extschema@.declared_statuses
+    IS 'Clients can select their own rows, services all rows';
+COMMENT ON POLICY service_insert ON @extschema@.declared_statuses
+    IS 'Services can insert rows; clients call set_status()';
+COMMENT ON POLICY service_update ON @extschema@.declared_statuses
+    IS 'Services can update rows; clients call set_status()';
+COMMENT ON POLICY service_delete ON @extschema@.declared_statuses
+    IS 'Services can delete rows; clients call clear_status()';
 
 -- View presence_stats
 
@@ -291,6 +350,13 @@ COMMENT ON FUNCTION @extschema@.presence_cursor()
 COMMENT ON FUNCTION @extschema@.changes_since(pg_catalog.int8, pg_catalog.text, pg_catalog.int4)
     IS 'Returns the changes after a position, in order; fails if they are no longer kept or the epoch differs';
 
+-- Functions: declared statuses
+
+COMMENT ON FUNCTION @extschema@.set_status(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.interval, pg_catalog.text, pg_catalog.uuid)
+    IS 'Declares a status, text and emoji of a user, in place of what the same source has declared; returns the row';
+COMMENT ON FUNCTION @extschema@.clear_status(pg_catalog.text, pg_catalog.uuid)
+    IS 'Takes back what a source has declared of a user; returns whether it was still valid';
+
 -- Functions: identity and tokens
 
 COMMENT ON FUNCTION @extschema@.is_service() IS 'Returns whether the caller is a service';
@@ -315,7 +381,7 @@ COMMENT ON FUNCTION @extschema@.grant_reader(pg_catalog.regrole)
 COMMENT ON FUNCTION @extschema@.grant_service(pg_catalog.regrole)
     IS 'Makes a role a service, which can act for every user';
 COMMENT ON FUNCTION @extschema@.forget_user(pg_catalog.uuid)
-    IS 'Erases the sessions and the presence of a user, and the user from the feed';
+    IS 'Erases the sessions, presence and declared statuses of a user, and the user from the feed';
 COMMENT ON FUNCTION @extschema@.cleanup_sessions()
     IS 'Marks timed-out sessions as not active and deletes old ones, as the worker does';
 COMMENT ON FUNCTION @extschema@.renew_epoch()
@@ -341,6 +407,9 @@ COMMENT ON FUNCTION @extschema@._grant_service(pg_catalog.regrole)
 COMMENT ON FUNCTION @extschema@._start_worker() IS 'Requests a worker at commit, for the install';
 COMMENT ON FUNCTION @extschema@._before_truncate() IS 'Trigger function of presence_before_truncate';
 COMMENT ON FUNCTION @extschema@._before_write() IS 'Trigger function of presence_before_write';
+COMMENT ON FUNCTION @extschema@._before_declare() IS 'Trigger function of presence_before_write on declared_statuses';
+COMMENT ON FUNCTION @extschema@._capture_declared()
+    IS 'Trigger function of presence_capture and presence_capture_truncate on declared_statuses';
 COMMENT ON FUNCTION @extschema@._capture() IS 'Trigger function of presence_capture and presence_capture_truncate';
 COMMENT ON FUNCTION @extschema@._compare() IS 'Trigger function of presence_compare';
 COMMENT ON FUNCTION @extschema@._restore() IS 'Trigger function of presence_restore';

@@ -111,8 +111,11 @@ BEGIN
         %1$s.rotate_session_token(uuid),
         %1$s.user_status(uuid),
         %1$s.is_online(uuid),
-        %1$s.last_seen(uuid)
+        %1$s.last_seen(uuid),
+        %1$s.set_status(text, text, text, interval, text, uuid),
+        %1$s.clear_status(text, uuid)
         TO %2$s', home, role);
+    EXECUTE format('GRANT SELECT ON TABLE %1$s.declared_statuses TO %2$s', home, role);
     EXECUTE format('GRANT SELECT, INSERT,
         UPDATE (id, user_id, auth_id, session_token, is_active, last_activity, created_at, expires_at, metadata,
                 ended_at, user_key)
@@ -159,6 +162,6 @@ BEGIN
         TO %2$s', home, role);
     EXECUTE format('SELECT %s._grant_health(%L)', home, role);
     EXECUTE format('GRANT SELECT ON TABLE %1$s.presence_stats TO %2$s', home, role);
-    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %1$s.user_sessions TO %2$s', home, role);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %1$s.user_sessions, %1$s.declared_statuses TO %2$s', home, role);
 END
 $function$;

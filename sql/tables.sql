@@ -1,4 +1,4 @@
--- The four tables. Privileges are in grants.sql and closing.sql, triggers in triggers.sql, policies in policies.sql.
+-- The five tables. Privileges are in grants.sql and closing.sql, triggers in triggers.sql, policies in policies.sql.
 
 -- One row per session.
 --
@@ -48,7 +48,7 @@ CREATE INDEX user_sessions_session_token_idx ON @extschema@.user_sessions USING 
 CREATE INDEX user_sessions_user_id_idx ON @extschema@.user_sessions (user_id, ended_at);
 CREATE INDEX user_sessions_auth_id_idx ON @extschema@.user_sessions (auth_id);
 
--- One row per user, written when the status changes. is_online is not a generated column, as logical replication omits
+-- One row per user, written when the status changes, or what is declared and shows. is_online is not a generated column, as logical replication omits
 -- generated columns.
 CREATE TABLE @extschema@.user_presence (
     user_id pg_catalog.uuid NOT NULL,
@@ -59,6 +59,9 @@ CREATE TABLE @extschema@.user_presence (
     changed_at pg_catalog.timestamptz NOT NULL,
     seq pg_catalog.int8 NOT NULL,
     idle_since pg_catalog.timestamptz,
+    status_text pg_catalog.text,
+    emoji pg_catalog.text,
+    status_expires_at pg_catalog.timestamptz,
     CONSTRAINT user_presence_pkey PRIMARY KEY (user_id)
 ) WITH (
     fillfactor = 70,
@@ -80,6 +83,7 @@ CREATE TABLE @extschema@.presence_changes (
     changed_at pg_catalog.timestamptz NOT NULL,
     last_seen pg_catalog.timestamptz,
     reason pg_catalog.text NOT NULL,
+    details pg_catalog.bool NOT NULL DEFAULT false,
     CONSTRAINT presence_changes_pkey PRIMARY KEY (seq)
 ) WITH (
     autovacuum_vacuum_scale_factor = 0.05,
@@ -105,6 +109,42 @@ ALTER TABLE @extschema@._feed_state REPLICA IDENTITY FULL;
 INSERT INTO @extschema@._feed_state (epoch, seq, oldest_seq)
 VALUES (pg_catalog.gen_random_uuid()::pg_catalog.text, 0, 1);
 
+-- What is declared of users: small claims, at most one of each source. What shows is computed from those that are valid.
+-- A trigger checks them first, with better messages, but not those that are replicated.
+CREATE TABLE @extschema@.declared_statuses (
+    user_id pg_catalog.uuid NOT NULL DEFAULT
+        CASE WHEN NOT @extschema@.is_service() THEN @extschema@.presence_user_id() END,
+    source pg_catalog.text NOT NULL DEFAULT 'manual',
+    status pg_catalog.text,
+    status_text pg_catalog.text,
+    emoji pg_catalog.text,
+    set_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    expires_at pg_catalog.timestamptz,
+    CONSTRAINT declared_statuses_pkey PRIMARY KEY (user_id, source),
+    CONSTRAINT declared_statuses_source_check
+        CHECK (pg_catalog.octet_length(source) OPERATOR(pg_catalog.>=) 1
+               AND pg_catalog.octet_length(source) OPERATOR(pg_catalog.<=) 63),
+    CONSTRAINT declared_statuses_status_check
+        CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['busy', 'away', 'available'])),
+    CONSTRAINT declared_statuses_status_text_check
+        CHECK (pg_catalog.char_length(status_text) OPERATOR(pg_catalog.>=) 1
+               AND pg_catalog.char_length(status_text) OPERATOR(pg_catalog.<=) 140),
+    CONSTRAINT declared_statuses_emoji_check
+        CHECK (pg_catalog.octet_length(emoji) OPERATOR(pg_catalog.>=) 1
+               AND pg_catalog.octet_length(emoji) OPERATOR(pg_catalog.<=) 64),
+    CONSTRAINT declared_statuses_check
+        CHECK (status IS NOT NULL OR status_text IS NOT NULL OR emoji IS NOT NULL)
+) WITH (
+    fillfactor = 80,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+-- The worker reports what expires.
+CREATE INDEX declared_statuses_expires_at_idx ON @extschema@.declared_statuses (expires_at) WHERE expires_at IS NOT NULL;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.declared_statuses', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.user_sessions', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.user_presence', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@._feed_state', '');

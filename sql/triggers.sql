@@ -17,6 +17,22 @@ CREATE TRIGGER presence_capture_truncate
 ALTER TABLE @extschema@.user_sessions ENABLE ALWAYS TRIGGER presence_capture;
 ALTER TABLE @extschema@.user_sessions ENABLE ALWAYS TRIGGER presence_capture_truncate;
 
+-- The same of what is declared.
+CREATE TRIGGER presence_before_write
+    BEFORE INSERT OR UPDATE ON @extschema@.declared_statuses
+    FOR EACH ROW EXECUTE FUNCTION @extschema@._before_declare();
+
+CREATE TRIGGER presence_capture
+    AFTER INSERT OR UPDATE OR DELETE ON @extschema@.declared_statuses
+    FOR EACH ROW EXECUTE FUNCTION @extschema@._capture_declared();
+
+CREATE TRIGGER presence_capture_truncate
+    AFTER TRUNCATE ON @extschema@.declared_statuses
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@._capture_declared();
+
+ALTER TABLE @extschema@.declared_statuses ENABLE ALWAYS TRIGGER presence_capture;
+ALTER TABLE @extschema@.declared_statuses ENABLE ALWAYS TRIGGER presence_capture_truncate;
+
 -- Row-level security does not apply to TRUNCATE, so these check who truncates.
 CREATE TRIGGER presence_before_truncate BEFORE TRUNCATE ON @extschema@.user_sessions
     FOR EACH STATEMENT EXECUTE FUNCTION @extschema@._before_truncate();
@@ -25,6 +41,8 @@ CREATE TRIGGER presence_before_truncate BEFORE TRUNCATE ON @extschema@.user_pres
 CREATE TRIGGER presence_before_truncate BEFORE TRUNCATE ON @extschema@.presence_changes
     FOR EACH STATEMENT EXECUTE FUNCTION @extschema@._before_truncate();
 CREATE TRIGGER presence_before_truncate BEFORE TRUNCATE ON @extschema@._feed_state
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@._before_truncate();
+CREATE TRIGGER presence_before_truncate BEFORE TRUNCATE ON @extschema@.declared_statuses
     FOR EACH STATEMENT EXECUTE FUNCTION @extschema@._before_truncate();
 
 -- Skips the dumped row of a user if, by the time it is restored, the worker has written a newer one.
@@ -50,3 +68,7 @@ ALTER TRIGGER presence_before_truncate ON @extschema@.user_sessions DEPENDS ON E
 ALTER TRIGGER presence_before_truncate ON @extschema@.user_presence DEPENDS ON EXTENSION pg_presence;
 ALTER TRIGGER presence_before_truncate ON @extschema@.presence_changes DEPENDS ON EXTENSION pg_presence;
 ALTER TRIGGER presence_before_truncate ON @extschema@._feed_state DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_before_truncate ON @extschema@.declared_statuses DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_before_write ON @extschema@.declared_statuses DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_capture ON @extschema@.declared_statuses DEPENDS ON EXTENSION pg_presence;
+ALTER TRIGGER presence_capture_truncate ON @extschema@.declared_statuses DEPENDS ON EXTENSION pg_presence;

@@ -1,6 +1,5 @@
 -- Types: the status, and the row types of functions.
 
--- 'busy' is reserved.
 CREATE TYPE @extschema@.presence_status AS ENUM ('active', 'idle', 'busy', 'inactive');
 
 -- Returned by start_session().
@@ -21,7 +20,21 @@ CREATE TYPE @extschema@.presence_user AS (
     is_online pg_catalog.bool,
     last_seen pg_catalog.timestamptz,
     session_count pg_catalog.int4,
-    idle_since pg_catalog.timestamptz
+    idle_since pg_catalog.timestamptz,
+    status_text pg_catalog.text,
+    emoji pg_catalog.text,
+    status_expires_at pg_catalog.timestamptz
+);
+
+-- Returned by set_status().
+CREATE TYPE @extschema@.presence_declared_status AS (
+    user_id pg_catalog.uuid,
+    source pg_catalog.text,
+    status pg_catalog.text,
+    status_text pg_catalog.text,
+    emoji pg_catalog.text,
+    set_at pg_catalog.timestamptz,
+    expires_at pg_catalog.timestamptz
 );
 
 -- Returned by presence_cursor().

@@ -55,17 +55,24 @@ mod benches;
     name = "triggers",
     requires = [
         "tables",
+        triggers::before_declare::_before_declare,
         triggers::before_truncate::_before_truncate,
         triggers::before_write::_before_write,
         triggers::restore::_restore,
         triggers::capture::_capture,
+        triggers::capture_declared::_capture_declared,
         triggers::compare::_compare
     ]
 );
 ::pgrx::extension_sql_file!(
     "../sql/policies.sql",
     name = "policies",
-    requires = ["tables", api::identity::is_service, api::identity::presence_auth_id]
+    requires = [
+        "tables",
+        api::identity::is_service,
+        api::identity::presence_user_id,
+        api::identity::presence_auth_id
+    ]
 );
 ::pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["tables"]);
 ::pgrx::extension_sql_file!(
@@ -138,6 +145,8 @@ mod benches;
         api::changes::changes_since,
         api::changes::presence_cursor,
         api::cleanup::cleanup_sessions,
+        api::declared::clear_status,
+        api::declared::set_status,
         api::epoch::renew_epoch,
         api::end::end_session,
         api::end::end_session_by_token,

@@ -21,6 +21,9 @@ type User = {
   last_seen: string | null
   session_count: number
   idle_since: string | null
+  status_text: string | null
+  emoji: string | null
+  status_expires_at: string | null
 }
 
 type Session = {
@@ -45,7 +48,18 @@ type Change = {
   previous: Status
   changed_at: string
   last_seen: string | null
-  reason: 'started' | 'resumed' | 'ended' | 'released' | 'timed_out' | 'expired' | 'deleted' | 'recovered' | 'idle' | 'returned'
+  reason: 'started' | 'resumed' | 'ended' | 'released' | 'timed_out' | 'expired' | 'deleted' | 'recovered' | 'idle' | 'returned' | 'declared'
+  details: boolean
+}
+
+type DeclaredStatus = {
+  user_id: string
+  source: string
+  status: 'busy' | 'away' | 'available' | null
+  status_text: string | null
+  emoji: string | null
+  set_at: string
+  expires_at: string | null
 }
 
 export type Database = {
@@ -62,12 +76,21 @@ export type Database = {
           changed_at: string
           seq: number
           idle_since: string | null
+          status_text: string | null
+          emoji: string | null
+          status_expires_at: string | null
         }
         Insert: never
         Update: never
         Relationships: []
       }
       presence_changes: { Row: Change; Insert: never; Update: never; Relationships: [] }
+      declared_statuses: {
+        Row: DeclaredStatus
+        Insert: Partial<DeclaredStatus>
+        Update: Partial<DeclaredStatus>
+        Relationships: []
+      }
     }
     Views: {
       presence_stats: {
@@ -138,6 +161,18 @@ export type Database = {
       heartbeat_by_token: { Args: { session_token: string }; Returns: 'ok' | 'ended' | 'unknown' }
       heartbeat_idle: { Args: { session_id: string }; Returns: 'ok' | 'ended' | 'unknown' }
       heartbeat_idle_by_token: { Args: { session_token: string }; Returns: 'ok' | 'ended' | 'unknown' }
+      set_status: {
+        Args: {
+          status?: 'busy' | 'dnd' | 'away' | 'available'
+          status_text?: string
+          emoji?: string
+          expires_in?: string
+          source?: string
+          user_id?: string
+        }
+        Returns: DeclaredStatus
+      }
+      clear_status: { Args: { source?: string; user_id?: string }; Returns: boolean }
       heartbeat_many: { Args: { session_ids: string[] }; Returns: string[] }
       end_session: { Args: { session_id: string }; Returns: boolean }
       end_session_by_token: { Args: { session_token: string }; Returns: boolean }

@@ -39,6 +39,9 @@ class UserPresence(models.Model):
     changed_at = models.DateTimeField()
     seq = models.BigIntegerField()
     idle_since = models.DateTimeField(null=True)
+    status_text = models.TextField(null=True)
+    emoji = models.TextField(null=True)
+    status_expires_at = models.DateTimeField(null=True)
 
     class Meta:
         managed = False
@@ -54,6 +57,7 @@ class PresenceChange(models.Model):
     changed_at = models.DateTimeField()
     last_seen = models.DateTimeField(null=True)
     reason = models.TextField()
+    details = models.BooleanField()
 
     class Meta:
         managed = False

@@ -35,6 +35,9 @@ export const userPresence = presence.table('user_presence', {
   changedAt: time('changed_at').notNull(),
   seq: bigint('seq', { mode: 'number' }).notNull(),
   idleSince: time('idle_since'),
+  statusText: text('status_text'),
+  emoji: text('emoji'),
+  statusExpiresAt: time('status_expires_at'),
 })
 
 export const presenceChanges = presence.table('presence_changes', {
@@ -46,4 +49,5 @@ export const presenceChanges = presence.table('presence_changes', {
   changedAt: time('changed_at').notNull(),
   lastSeen: time('last_seen'),
   reason: text('reason').notNull(),
+  details: boolean('details').notNull(),
 })

@@ -46,6 +46,9 @@ class UserPresence(Presence):
     changed_at: Mapped[datetime]
     seq: Mapped[int]
     idle_since: Mapped[Optional[datetime]]
+    status_text: Mapped[Optional[str]]
+    emoji: Mapped[Optional[str]]
+    status_expires_at: Mapped[Optional[datetime]]
 
 
 class PresenceChange(Presence):
@@ -59,3 +62,4 @@ class PresenceChange(Presence):
     changed_at: Mapped[datetime]
     last_seen: Mapped[Optional[datetime]]
     reason: Mapped[str]
+    details: Mapped[bool]

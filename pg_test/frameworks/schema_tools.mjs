@@ -53,7 +53,7 @@ const tools = {
       export const users = pgTable('app_user', { id: uuid('id').primaryKey(), email: text('email') })
       ${inPublic ? "export const status = pgEnum('presence_status', ['active', 'idle', 'busy', 'inactive'])" : ''}
     `)
-    const ours = ['!user_sessions', '!user_presence', '!presence_changes', '!_feed_state', '!presence_stats']
+    const ours = ['!user_sessions', '!user_presence', '!presence_changes', '!_feed_state', '!declared_statuses', '!presence_stats']
     const credentials = { host: connection.host, user: connection.username, database: connection.database, ssl: false }
     const config = { dialect: 'postgresql', schema: './schema.ts', dbCredentials: credentials }
     writeFileSync('drizzle.config.json', JSON.stringify({ ...config, tablesFilter: inPublic ? ours : undefined }))

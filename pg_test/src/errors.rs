@@ -3,6 +3,7 @@
 use postgres::error::{DbError, SqlState};
 
 /// Returns the error that the server reported; panics if there is none.
+#[track_caller]
 pub fn error_of<T>(result: Result<T, postgres::Error>) -> DbError {
     match result {
         Ok(_) => panic!("should have been refused"),
@@ -14,6 +15,7 @@ pub fn error_of<T>(result: Result<T, postgres::Error>) -> DbError {
 }
 
 /// Asserts that the server refused with this SQLSTATE and a detail or hint.
+#[track_caller]
 pub fn assert_refused<T>(result: Result<T, postgres::Error>, state: &SqlState) -> DbError {
     let error = error_of(result);
     assert_eq!(error.code(), state, "{error:?}");
@@ -28,6 +30,7 @@ pub fn assert_refused<T>(result: Result<T, postgres::Error>, state: &SqlState) -
 pub const DENIED: &SqlState = &SqlState::INSUFFICIENT_PRIVILEGE;
 
 /// Asserts that the server denied it. PostgreSQL's own denials come without a hint.
+#[track_caller]
 pub fn assert_denied<T>(result: Result<T, postgres::Error>) -> DbError {
     let error = error_of(result);
     assert_eq!(error.code(), DENIED, "{error:?}");

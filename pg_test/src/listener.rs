@@ -31,6 +31,8 @@ pub struct Change {
     pub status: String,
     pub at: DateTime<Utc>,
     pub last_seen: Option<DateTime<Utc>>,
+    #[serde(default)]
+    pub details: bool,
 }
 
 /// A client that has committed a LISTEN, and what it has received since. It reads the feed wherever the protocol requires
@@ -106,7 +108,7 @@ impl Listener {
         if epoch != self.epoch {
             (self.epoch, self.seq) = (epoch, 0);
         }
-        let sql = "SELECT seq, user_id, user_key, status::text, changed_at, last_seen
+        let sql = "SELECT seq, user_id, user_key, status::text, changed_at, last_seen, details
                    FROM presence.changes_since($1, $2, 1000000) WHERE user_id IS NOT NULL";
         let rows = self.reader.query(sql, &[&self.seq, &self.epoch]).expect("the feed");
         for row in rows {
@@ -117,6 +119,7 @@ impl Listener {
                 status: row.get(3),
                 at: row.get(4),
                 last_seen: row.get(5),
+                details: row.get(6),
             });
         }
     }

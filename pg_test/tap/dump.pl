@@ -23,13 +23,17 @@ sql($node, q{UPDATE presence.user_sessions SET metadata = '{"device": "phone", "
 logout($node, 'bert');
 sql($node, "SELECT presence.release_session(presence.presence_id('cleo'), '10 ms')");
 eventually($node, "NOT is_active FROM presence.user_sessions WHERE user_key = 'cleo'", 'there are a live, an ended and a timed-out session');
+sql($node, q{SELECT presence.set_status('busy', 'in a meeting', user_id => presence.presence_id('anna')),
+	presence.set_status(status_text => 'back on Monday', expires_in => '1 week', source => 'calendar', user_id => presence.presence_id('bert'))});
+eventually($node, "count(*) = 2 FROM presence.user_presence WHERE status_text IS NOT NULL", 'what is declared is written');
 settled($node);
 
 # What has to be the same in the restored database.
 my %same = (
 	sessions => 'SELECT id, user_id, auth_id, session_token, is_active, created_at, expires_at, metadata, ended_at, user_key
 		FROM presence.user_sessions ORDER BY id',
-	statuses => "SELECT user_id, user_key, status, is_online FROM presence.user_presence WHERE user_key IS NOT NULL ORDER BY user_id",
+	statuses => "SELECT user_id, user_key, status, is_online, status_text, status_expires_at FROM presence.user_presence WHERE user_key IS NOT NULL ORDER BY user_id",
+	declared => 'SELECT * FROM presence.declared_statuses ORDER BY user_id, source',
 	catalog => catalog());
 my %before = map { $_ => sql($node, $same{$_}) } keys %same;
 cmp_ok(length $before{catalog}, '>', 10_000, 'there is a catalog to compare');
@@ -50,6 +54,7 @@ for (@formats)
 	settled($node, $format);
 	is(sql($node, $same{$_}, $format), $before{$_}, "$format: the same $_") for sort keys %same;
 	is(online($node, $format), 'anna', "$format: online users are online");
+	is(sql($node, "SELECT presence.user_status(presence.presence_id('anna'))", $format), 'busy', "$format: what is declared shows");
 	is(sql($node, "SELECT presence.heartbeat_by_token('the secret token of anna')", $format), 'ok', "$format: tokens work");
 	is(beat($node, 'bert', $format), 'ended', "$format: ended sessions stay ended");
 	is(beat($node, 'cleo', $format), 'ok', "$format: timed-out sessions can resume");

@@ -19,7 +19,7 @@ for my $node ($east, $west, $hub)
 }
 for my $edge ($east, $west)
 {
-	sql($edge, 'CREATE PUBLICATION presence FOR TABLE presence.user_sessions');
+	sql($edge, 'CREATE PUBLICATION presence FOR TABLE presence.user_sessions, presence.declared_statuses');
 	sql($hub, sprintf(q{CREATE SUBSCRIPTION %s CONNECTION '%s' PUBLICATION presence}, $edge->name, $edge->connstr . ' dbname=postgres'));
 }
 $hub->wait_for_subscription_sync($_, $_->name) for $east, $west;
@@ -132,6 +132,11 @@ crash($hub);
 login($west, 'emil');
 $hub->start;
 eventually($hub, "presence.is_online(presence.presence_id('emil'))", 'a hub that crashed catches up');
+sql($west, "SELECT presence.set_status('busy', 'in a meeting', user_id => presence.presence_id('emil'))");
+eventually($hub, "presence.user_status(presence.presence_id('emil')) = 'busy'", 'what is declared on an edge shows on the hub');
+eventually($hub, "(status, status_text) = ('busy', 'in a meeting') FROM presence.user_presence WHERE user_key = 'emil'", 'and is reported');
+sql($west, "SELECT presence.clear_status(user_id => presence.presence_id('emil'))");
+eventually($hub, "status = 'active' FROM presence.user_presence WHERE user_key = 'emil'", 'as is its end');
 is(sql($hub, "SELECT count(*) = max(seq) - min(seq) + 1 FROM presence.presence_changes"), 't', 'its numbers have no gap');
 sql($east, "SELECT presence.forget_user(presence.presence_id('cleo'))");
 eventually($hub, "NOT EXISTS (SELECT FROM presence.user_sessions WHERE user_key = 'cleo')", 'a user forgotten on an edge is deleted on the hub');

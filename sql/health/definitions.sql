@@ -1,6 +1,6 @@
 -- What the install script has created, as the catalogs describe it, for presence_health() to compare.
 --
--- {schema} stands for the name of the schema, which may have been renamed, and {own} for the condition of a policy. The
+-- {schema} stands for the name of the schema, which may have been renamed, and {own}, {own_user} and {service} for the conditions of policies. The
 -- texts are those of pg_get_expr() and its kin under the search path pg_catalog, without line breaks.
 
 -- `relid` is the table of that name or, if it was renamed or moved to another schema, the member of the extension that was
@@ -22,7 +22,8 @@ AS $function$
                           AND d.classid = 'pg_class'::regclass
           JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'r'
     ), relation (name, place) AS (
-        VALUES ('user_sessions', 1), ('user_presence', 2), ('presence_changes', 3), ('_feed_state', 4)
+        VALUES ('user_sessions', 1), ('user_presence', 2), ('presence_changes', 3), ('_feed_state', 4),
+               ('declared_statuses', 5)
     ), found AS (
         SELECT r.name,
                COALESCE(
@@ -37,6 +38,7 @@ AS $function$
         ('table', 'user_presence', 'user_presence', 2, 'DEFAULT', true, NULL),
         ('table', 'presence_changes', 'presence_changes', 3, 'DEFAULT', true, NULL),
         ('table', '_feed_state', '_feed_state', 4, 'FULL', true, NULL),
+        ('table', 'declared_statuses', 'declared_statuses', 5, 'DEFAULT', true, NULL),
 
         -- Columns: the type, whether it is NOT NULL, and the default.
         ('column', 'user_sessions', 'id', 1, 'uuid', true, 'gen_random_uuid()'),
@@ -63,6 +65,9 @@ AS $function$
         ('column', 'user_presence', 'changed_at', 6, 'timestamp with time zone', true, NULL),
         ('column', 'user_presence', 'seq', 7, 'bigint', true, NULL),
         ('column', 'user_presence', 'idle_since', 8, 'timestamp with time zone', false, NULL),
+        ('column', 'user_presence', 'status_text', 9, 'text', false, NULL),
+        ('column', 'user_presence', 'emoji', 10, 'text', false, NULL),
+        ('column', 'user_presence', 'status_expires_at', 11, 'timestamp with time zone', false, NULL),
         ('column', 'presence_changes', 'seq', 1, 'bigint', true, NULL),
         ('column', 'presence_changes', 'user_id', 2, 'uuid', false, NULL),
         ('column', 'presence_changes', 'user_key', 3, 'text', false, NULL),
@@ -71,10 +76,19 @@ AS $function$
         ('column', 'presence_changes', 'changed_at', 6, 'timestamp with time zone', true, NULL),
         ('column', 'presence_changes', 'last_seen', 7, 'timestamp with time zone', false, NULL),
         ('column', 'presence_changes', 'reason', 8, 'text', true, NULL),
+        ('column', 'presence_changes', 'details', 9, 'boolean', true, 'false'),
         ('column', '_feed_state', 'epoch', 1, 'text', true, NULL),
         ('column', '_feed_state', 'seq', 2, 'bigint', true, NULL),
         ('column', '_feed_state', 'oldest_seq', 3, 'bigint', true, NULL),
         ('column', '_feed_state', 'origin', 4, 'text', false, NULL),
+        ('column', 'declared_statuses', 'user_id', 1, 'uuid', true,
+            'CASE WHEN (NOT {schema}.is_service()) THEN {schema}.presence_user_id() ELSE NULL::uuid END'),
+        ('column', 'declared_statuses', 'source', 2, 'text', true, '''manual''::text'),
+        ('column', 'declared_statuses', 'status', 3, 'text', false, NULL),
+        ('column', 'declared_statuses', 'status_text', 4, 'text', false, NULL),
+        ('column', 'declared_statuses', 'emoji', 5, 'text', false, NULL),
+        ('column', 'declared_statuses', 'set_at', 6, 'timestamp with time zone', true, 'clock_timestamp()'),
+        ('column', 'declared_statuses', 'expires_at', 7, 'timestamp with time zone', false, NULL),
 
         ('constraint', 'user_sessions', 'user_sessions_pkey', 1, 'PRIMARY KEY (id)', true, NULL),
         ('constraint', 'user_sessions', 'user_sessions_session_token_check', 2,
@@ -85,6 +99,17 @@ AS $function$
             'CHECK (((jsonb_typeof(metadata) = ''object''::text) AND (pg_column_size(metadata) <= 8192)))', true, NULL),
         ('constraint', 'user_presence', 'user_presence_pkey', 4, 'PRIMARY KEY (user_id)', true, NULL),
         ('constraint', 'presence_changes', 'presence_changes_pkey', 5, 'PRIMARY KEY (seq)', true, NULL),
+        ('constraint', 'declared_statuses', 'declared_statuses_pkey', 6, 'PRIMARY KEY (user_id, source)', true, NULL),
+        ('constraint', 'declared_statuses', 'declared_statuses_source_check', 7,
+            'CHECK (((octet_length(source) >= 1) AND (octet_length(source) <= 63)))', true, NULL),
+        ('constraint', 'declared_statuses', 'declared_statuses_status_check', 8,
+            'CHECK ((status = ANY (ARRAY[''busy''::text, ''away''::text, ''available''::text])))', true, NULL),
+        ('constraint', 'declared_statuses', 'declared_statuses_status_text_check', 9,
+            'CHECK (((char_length(status_text) >= 1) AND (char_length(status_text) <= 140)))', true, NULL),
+        ('constraint', 'declared_statuses', 'declared_statuses_emoji_check', 10,
+            'CHECK (((octet_length(emoji) >= 1) AND (octet_length(emoji) <= 64)))', true, NULL),
+        ('constraint', 'declared_statuses', 'declared_statuses_check', 11,
+            'CHECK (((status IS NOT NULL) OR (status_text IS NOT NULL) OR (emoji IS NOT NULL)))', true, NULL),
 
         -- Indexes: what follows the name of the table, and whether it is unique.
         ('index', 'user_sessions', 'user_sessions_session_token_key', 1,
@@ -93,6 +118,8 @@ AS $function$
         ('index', 'user_sessions', 'user_sessions_user_id_idx', 3, 'USING btree (user_id, ended_at)', false, NULL),
         ('index', 'user_sessions', 'user_sessions_auth_id_idx', 4, 'USING btree (auth_id)', false, NULL),
         ('index', 'user_presence', 'user_presence_user_key_idx', 5, 'USING hash (user_key)', false, NULL),
+        ('index', 'declared_statuses', 'declared_statuses_expires_at_idx', 6,
+            'USING btree (expires_at) WHERE (expires_at IS NOT NULL)', false, NULL),
 
         -- Triggers: when they fire, whether ALWAYS, and the function.
         ('trigger', 'user_sessions', 'presence_before_write', 1, 'BEFORE INSERT OR UPDATE ON {schema}.user_sessions FOR EACH ROW',
@@ -113,23 +140,38 @@ AS $function$
             'BEFORE TRUNCATE ON {schema}.presence_changes FOR EACH STATEMENT', false, '_before_truncate'),
         ('trigger', '_feed_state', 'presence_before_truncate', 9,
             'BEFORE TRUNCATE ON {schema}._feed_state FOR EACH STATEMENT', false, '_before_truncate'),
+        ('trigger', 'declared_statuses', 'presence_before_truncate', 10,
+            'BEFORE TRUNCATE ON {schema}.declared_statuses FOR EACH STATEMENT', false, '_before_truncate'),
+        ('trigger', 'declared_statuses', 'presence_before_write', 11,
+            'BEFORE INSERT OR UPDATE ON {schema}.declared_statuses FOR EACH ROW', false, '_before_declare'),
+        ('trigger', 'declared_statuses', 'presence_capture', 12,
+            'AFTER INSERT OR DELETE OR UPDATE ON {schema}.declared_statuses FOR EACH ROW', true, '_capture_declared'),
+        ('trigger', 'declared_statuses', 'presence_capture_truncate', 13,
+            'AFTER TRUNCATE ON {schema}.declared_statuses FOR EACH STATEMENT', true, '_capture_declared'),
 
         ('policy', 'user_sessions', 'own_or_service_select', 1, 'FOR SELECT USING ({own})', true, NULL),
         ('policy', 'user_sessions', 'own_or_service_insert', 2, 'FOR INSERT WITH CHECK ({own})', true, NULL),
         ('policy', 'user_sessions', 'own_or_service_update', 3, 'FOR UPDATE USING ({own}) WITH CHECK ({own})', true, NULL),
         ('policy', 'user_sessions', 'own_or_service_delete', 4, 'FOR DELETE USING ({own})', true, NULL),
         ('policy', 'user_presence', 'readers_select', 5, 'FOR SELECT USING (true)', true, NULL),
-        ('policy', 'presence_changes', 'readers_select', 6, 'FOR SELECT USING (true)', true, NULL)
+        ('policy', 'presence_changes', 'readers_select', 6, 'FOR SELECT USING (true)', true, NULL),
+        ('policy', 'declared_statuses', 'own_or_service_select', 7, 'FOR SELECT USING ({own_user})', true, NULL),
+        ('policy', 'declared_statuses', 'service_insert', 8, 'FOR INSERT WITH CHECK ({service})', true, NULL),
+        ('policy', 'declared_statuses', 'service_update', 9, 'FOR UPDATE USING ({service}) WITH CHECK ({service})', true, NULL),
+        ('policy', 'declared_statuses', 'service_delete', 10, 'FOR DELETE USING ({service})', true, NULL)
     )
     SELECT d.relation, f.oid, d.name, d.place,
-           replace(replace(d.definition, '{own}', '(( SELECT {schema}.is_service() AS is_service) OR '
-               '(auth_id = ( SELECT {schema}.presence_auth_id() AS presence_auth_id)))'), '{schema}', e.home),
+           replace(replace(replace(replace(d.definition,
+               '{own}', '({service} OR (auth_id = ( SELECT {schema}.presence_auth_id() AS presence_auth_id)))'),
+               '{own_user}', '({service} OR (user_id = ( SELECT {schema}.presence_user_id() AS presence_user_id)))'),
+               '{service}', '( SELECT {schema}.is_service() AS is_service)'), '{schema}', e.home),
            d.required, replace(d.fallback, '{schema}', e.home)
       FROM definition d
       JOIN found f ON f.name = d.relation,
            extension e
      WHERE d.kind = wanted
-     ORDER BY array_position(ARRAY['user_sessions', 'user_presence', 'presence_changes', '_feed_state'], d.relation),
+     ORDER BY array_position(ARRAY['user_sessions', 'user_presence', 'presence_changes', '_feed_state',
+                                        'declared_statuses'], d.relation),
               d.place
 $function$;
 

@@ -39,7 +39,7 @@ BEGIN
         SELECT p.polname, d.relation
           FROM %s._definitions('table') d
           JOIN pg_policy p ON p.polrelid = d.relid
-         WHERE d.relation IN ('user_sessions', '_feed_state') AND p.polpermissive AND p.oid <> ALL ($1)
+         WHERE d.relation IN ('user_sessions', '_feed_state', 'declared_statuses') AND p.polpermissive AND p.oid <> ALL ($1)
     $query$, home) USING ours LOOP
         problems := problems || format('%I on %s lets more rows through', found.polname, found.relation);
         statements := statements || format('DROP POLICY %I ON %s.%I;', found.polname, home, found.relation);

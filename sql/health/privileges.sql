@@ -36,11 +36,13 @@ BEGIN
                                          'token_digest')
                            OR l.name = 'service'
                               AND f.proname IN ('start_session', 'start_sessions', 'presence_of', 'forget_user',
-                                                'heartbeat_by_token', 'heartbeat_idle', 'heartbeat_idle_by_token')))
+                                                'heartbeat_by_token', 'heartbeat_idle', 'heartbeat_idle_by_token',
+                                                'set_status', 'clear_status')))
         OR l.name IN ('client', 'service')
            AND NOT (has_table_privilege(l.grantee, home || '.user_sessions', 'SELECT')
                     AND has_table_privilege(l.grantee, home || '.user_sessions', 'INSERT')
-                    AND has_any_column_privilege(l.grantee, home || '.user_sessions', 'UPDATE'))
+                    AND has_any_column_privilege(l.grantee, home || '.user_sessions', 'UPDATE')
+                    AND has_table_privilege(l.grantee, home || '.declared_statuses', 'SELECT'))
         OR l.name IN ('reader', 'service')
            AND NOT has_table_privilege(l.grantee, home || '.user_presence', 'SELECT');
     ok := found IS NULL;
@@ -112,13 +114,14 @@ BEGIN
                      a.grantor, c.relowner AS owner
                 FROM pg_class c, LATERAL aclexplode(c.relacl) a
                WHERE c.relnamespace = home
-                 AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state')
+                 AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state', 'declared_statuses')
                  AND a.grantee <> c.relowner
                  AND (a.grantee = 0
                       OR c.relname = '_feed_state'
                       OR a.privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER', 'MAINTAIN')
-                      OR (c.relname <> 'user_sessions' AND a.privilege_type <> 'SELECT')
-                      OR (a.privilege_type IN ('UPDATE', 'DELETE')
+                      OR (c.relname NOT IN ('user_sessions', 'declared_statuses') AND a.privilege_type <> 'SELECT')
+                      OR ((a.privilege_type IN ('UPDATE', 'DELETE')
+                           OR c.relname = 'declared_statuses' AND a.privilege_type = 'INSERT')
                           AND NOT services @> ARRAY[a.grantee]))
               UNION ALL
               SELECT format('%s (%I)', a.privilege_type, x.attname), 'TABLE', c.oid::regclass::text, a.grantee,
@@ -127,7 +130,7 @@ BEGIN
                 JOIN pg_attribute x ON x.attrelid = c.oid AND NOT x.attisdropped,
                      LATERAL aclexplode(x.attacl) a
                WHERE c.relnamespace = home
-                 AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state')
+                 AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state', 'declared_statuses')
                  AND a.grantee <> c.relowner
                  AND (a.grantee = 0
                       OR c.relname = '_feed_state'

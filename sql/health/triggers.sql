@@ -92,7 +92,7 @@ BEGIN
                       WHERE x.classid = 'pg_trigger'::regclass AND x.objid = t.oid) AS owners
           FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
          WHERE c.relnamespace = home AND NOT t.tgisinternal
-           AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state')
+           AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state', 'declared_statuses')
     ), judged AS (
         SELECT name, on_table, is_ours,
                is_marked AND NOT EXISTS (SELECT FROM unnest(owners) o WHERE NOT pg_has_role(o, owner, 'USAGE')) AS is_trusted
@@ -101,7 +101,7 @@ BEGIN
         SELECT k.conname AS name, k.conrelid AS on_table, pg_has_role(f.relowner, c.relowner, 'USAGE') AS is_trusted
           FROM pg_constraint k JOIN pg_class c ON c.oid = k.confrelid JOIN pg_class f ON f.oid = k.conrelid
          WHERE k.contype = 'f' AND c.relnamespace = home AND k.conparentid = 0
-           AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state')
+           AND c.relname IN ('user_sessions', 'user_presence', 'presence_changes', '_feed_state', 'declared_statuses')
     )
     SELECT string_agg(format('%s on %s%s', name, on_table::regclass, CASE WHEN is_trusted THEN '' ELSE ' (not fired)' END),
                       ', ' ORDER BY name),

@@ -5,6 +5,7 @@ mod bind;
 mod caller;
 mod changes;
 mod cleanup;
+mod declared;
 mod end;
 mod epoch;
 pub mod fast_path;

@@ -17,11 +17,12 @@ use crate::{
         text::{EncodedText, Text},
     },
     rules::{
+        declared::{Shown, shown},
         presence_id::{integer_of, presence_id_text},
         status::Status,
         time::Micros,
     },
-    store::value::Value,
+    store::{declared::Declared, value::Value},
 };
 
 /// Returns the presence of each of these users, one row per distinct user, in order: first the ids, then the keys.
@@ -59,11 +60,15 @@ fn presence_of(user_ids: Option<UuidArray>, user_keys: Option<ArrayArg<Text>>, m
     let incomplete = users.iter().zip(&live).filter(|(_, live)| needs_tables(live.as_ref()));
     let incomplete = memory::collect(incomplete.map(|(&id, _)| id));
     let mut stored = reader.stored(&incomplete).into_iter();
+    let mut declared = reader.declared_of(&users);
     for (id, live) in users.into_iter().zip(live) {
         check_for_interrupts!();
         let stored = needs_tables(live.as_ref()).then(|| stored.next()).flatten();
         let given_key = keys_by_id.get(&id).map(|key| EncodedText::encode(key));
-        push_user(&mut rows, id, given_key, live, stored, || reader.last_activity(id));
+        let declared = declared.remove(&id).unwrap_or_default();
+        push_user(&mut rows, id, given_key, live, stored, declared, || {
+            reader.last_activity(id)
+        });
     }
     rows
 }
@@ -89,10 +94,15 @@ fn online_users(mut rows: ResultSet) -> ResultSet {
     let incomplete = online.iter().filter(|(_, live)| needs_tables(Some(live)));
     let incomplete = memory::collect(incomplete.map(|&(id, _)| id));
     let mut stored = reader.stored(&incomplete).into_iter();
+    let mut declared = match reader.may_have_declared() {
+        true => reader.declared_of(&memory::collect(online.iter().map(|&(id, _)| id))),
+        false => HashMap::new(),
+    };
     for (id, live) in online {
         check_for_interrupts!();
         let stored = needs_tables(Some(&live)).then(|| stored.next()).flatten();
-        push_user(&mut rows, id, None, Some(live), stored, || None);
+        let declared = declared.remove(&id).unwrap_or_default();
+        push_user(&mut rows, id, None, Some(live), stored, declared, || None);
     }
     rows
 }
@@ -110,9 +120,16 @@ fn push_user(
     given_key: Option<EncodedText>,
     live: Option<LiveSessions>,
     stored: Option<StoredPresence>,
+    declared: Declared,
     last_activity: impl FnOnce() -> Option<Micros>,
 ) {
-    let status = live.as_ref().map_or(Status::Inactive, LiveSessions::status);
+    let by_sessions = live.as_ref().map_or(Status::Inactive, LiveSessions::status);
+    let Shown {
+        status,
+        text,
+        emoji,
+        expires_at,
+    } = shown(by_sessions, declared);
     let live = live.unwrap_or_default();
     let (stored_key, stored_last_seen) = stored.map_or((None, None), |stored| (stored.user_key, stored.last_seen));
     let user_key = live
@@ -133,5 +150,8 @@ fn push_user(
         last_seen.map_or(Value::Null, Value::Time),
         Value::Int(live.sessions as i32),
         live.idle_since.map_or(Value::Null, Value::Time),
+        text.as_ref().into(),
+        emoji.as_ref().into(),
+        expires_at.map_or(Value::Null, Value::Time),
     ]);
 }

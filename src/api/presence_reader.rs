@@ -4,7 +4,7 @@
 //! that it does not know are read from the table, unless the roster was complete when the reader began. A standby has
 //! no roster and reads the table alone. The table of sessions does not say who is idle: of users whose sessions are read
 //! there, `user_presence` does, unless the roster is in overflow, when somebody may have been heard from of whom only the
-//! table was told.
+//! table was told. What is declared of users is in its own table alone; [`shown`] decides what shows.
 
 use std::{collections::HashMap, thread::LocalKey};
 
@@ -18,15 +18,19 @@ use crate::{
         text::EncodedText,
     },
     roster::{self, Key, Now, Tenant, UserView},
-    rules::{status::Status, time::Micros},
+    rules::{declared::shown, status::Status, time::Micros},
     settings,
     store::{
+        declared::{self, Declared},
         load,
         rows::{Row, Rows},
         statement::{Snapshot, Statement},
         value::Value,
     },
 };
+
+/// What is declared of more users than these is read as a whole.
+const MAX_BY_KEY: usize = 10_000;
 
 /// The live sessions of one user.
 #[derive(Default)]
@@ -53,7 +57,7 @@ impl LiveSessions {
         })
     }
 
-    /// Returns the status of the user, who is online.
+    /// Returns what the sessions make of the user, who is online.
     pub fn status(&self) -> Status {
         match self.idle_since {
             Some(_) => Status::Idle,
@@ -200,12 +204,36 @@ impl PresenceReader {
     /// Returns a user's status.
     #[inline]
     pub fn status(&self, user_id: Uuid) -> Status {
-        match self.tenant {
+        let by_sessions = match self.tenant {
             Some(tenant) if self.complete => tenant.user_status(&user_id, &self.now, self.timeout),
             _ => self
                 .live(user_id)
                 .map_or(Status::Inactive, |live: LiveSessions| live.status()),
+        };
+        // Of who is offline, nothing that is declared changes the status.
+        if !by_sessions.is_online() || !self.may_have_declared() {
+            return by_sessions;
         }
+        let declared = self.declared_of(&[user_id]).remove(&user_id);
+        shown(by_sessions, declared.unwrap_or_default()).status
+    }
+
+    /// Returns what is declared of these users; nobody is in it of whom nothing is.
+    pub fn declared_of(&self, users: &[Uuid]) -> HashMap<Uuid, Declared> {
+        if users.is_empty() || !self.may_have_declared() {
+            return HashMap::new();
+        }
+        // The table has the time of day.
+        let now = roster::synchronize_clock().wall();
+        match users.len() <= MAX_BY_KEY {
+            true => declared::of_users(users, now),
+            false => declared::of_all(now),
+        }
+    }
+
+    /// Whether anything may be declared of anybody. Where nobody declares anything, no reader looks for it.
+    pub fn may_have_declared(&self) -> bool {
+        self.tenant.is_none_or(|tenant| tenant.may_have_declared())
     }
 
     /// Returns the live sessions of one user; `None` where there are none.

@@ -100,6 +100,7 @@ impl ToRow for StartedSession {
     }
 }
 
+/// Ten years.
 const MAX_LIFETIME: Micros = 3_660 * 24 * 60 * 60 * USECS_PER_SEC;
 
 /// Returns when a session of this lifetime expires. The default is `presence.session_lifetime`, which also limits
@@ -109,8 +110,7 @@ pub fn expiry(now: Micros, lifetime: Option<Interval>, by_service: bool) -> Micr
     let Some(lifetime) = lifetime else {
         return default;
     };
-    let expires_at = args::positive_micros(lifetime, MAX_LIFETIME).map(|_| add_interval(now, lifetime));
-    let expires_at = match expires_at.filter(|&at| at > now) {
+    let expires_at = match later(now, lifetime) {
         Some(at) => at,
         None => errors::bad_value(
             "lifetime must be a positive interval of at most ten years",
@@ -123,6 +123,13 @@ pub fn expiry(now: Micros, lifetime: Option<Interval>, by_service: bool) -> Micr
     } else {
         expires_at.min(default)
     }
+}
+
+/// Returns a time that is later than now by an interval; `None` where that is not positive or exceeds ten years.
+pub fn later(now: Micros, interval: Interval) -> Option<Micros> {
+    args::positive_micros(interval, MAX_LIFETIME)
+        .map(|_| add_interval(now, interval))
+        .filter(|&at| at > now)
 }
 
 /// Returns `at + interval` by the calendar, as SQL does.

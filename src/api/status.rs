@@ -10,7 +10,7 @@ use crate::{
     rules::status::Status,
 };
 
-/// Returns a user's status, 'active', 'idle' or 'inactive'; 'inactive' for an unknown user and for NULL. Errors: 42501
+/// Returns a user's status, 'active', 'idle', 'busy' or 'inactive'; 'inactive' for an unknown user and for NULL. Errors: 42501
 /// where a client names another user, 55000 where the library is not preloaded.
 #[pg_extern(stable, parallel_safe, requires = ["types"])]
 fn user_status(user_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> StatusLabel {

@@ -26,6 +26,7 @@ struct LabelCache {
     sessions: pg_sys::Oid,
     active: pg_sys::Oid,
     idle: pg_sys::Oid,
+    busy: pg_sys::Oid,
     inactive: pg_sys::Oid,
 }
 
@@ -44,6 +45,7 @@ pub fn label_oid(status: Status) -> pg_sys::Oid {
     match status {
         Status::Active => labels.active,
         Status::Idle => labels.idle,
+        Status::Busy => labels.busy,
         Status::Inactive => labels.inactive,
     }
 }
@@ -69,6 +71,7 @@ fn look_up(sessions: pg_sys::Oid) -> LabelCache {
         sessions,
         active: label(&name(Status::Active)),
         idle: label(&name(Status::Idle)),
+        busy: label(&name(Status::Busy)),
         inactive: label(&name(Status::Inactive)),
     };
     CACHE.set(Some(labels));

@@ -48,6 +48,13 @@ pub fn now() -> Micros {
     now + super::fault_point::clock_offset() + super::fault_point::clock_step()
 }
 
+/// Returns how many characters a text in the encoding of the database has, as `char_length()` does.
+pub fn count_characters(text: &[u8]) -> usize {
+    // SAFETY: reads the bytes of a text of this database, at most 1 GB.
+    let count = unsafe { pg_sys::pg_mbstrlen_with_len(text.as_ptr().cast(), text.len() as i32) };
+    count as usize
+}
+
 /// Returns the encoding of the database, a `pg_enc`.
 #[inline]
 pub fn database_encoding() -> i32 {

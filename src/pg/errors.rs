@@ -78,7 +78,7 @@ pub fn out_of_memory() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
         "out of memory",
-        "Changes to user_sessions are kept in memory until the transaction commits.",
+        "Changes to user_sessions and declared_statuses are kept in memory until the transaction commits.",
         "Change fewer rows in one transaction.",
     )
 }
@@ -229,6 +229,71 @@ pub fn too_many_sessions() -> ! {
     )
 }
 
+/// 53400: there are as many declared statuses of a user as there may be.
+pub fn too_many_declarations() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        "too many declared statuses for this user",
+        "There may be 16 that have not expired, each of another source.",
+        "Use the same source for the same purpose, and take back what no longer applies with clear_status().",
+    )
+}
+
+/// 22023: a status is no word that can be declared.
+pub fn unknown_status() -> ! {
+    bad_value(
+        "status must be 'busy', 'away' or 'available'",
+        "'dnd' is accepted for 'busy'. Whether a user is active or idle is decided by heartbeats.",
+        "Pass NULL to declare a text or emoji alone.",
+    )
+}
+
+/// 22023: neither status, text nor emoji.
+pub fn nothing_declared() -> ! {
+    bad_value(
+        "status, status_text or emoji must be specified",
+        "",
+        "To take back what a source has declared, call clear_status().",
+    )
+}
+
+/// 22023: the text of a declared status is too long.
+pub fn long_status_text() -> ! {
+    bad_value(
+        "status_text must be at most 140 characters long",
+        "",
+        "Shorten the text.",
+    )
+}
+
+/// 22023: the emoji of a declared status is too long.
+pub fn long_emoji() -> ! {
+    bad_value(
+        "emoji must be at most 64 bytes long",
+        "",
+        "Pass one emoji, or its name in the application.",
+    )
+}
+
+/// 22023: the source of a declared status has no name, too long a name, or one that is reserved.
+pub fn bad_source() -> ! {
+    bad_value(
+        "source must be 1 to 63 bytes long, and not 'visibility', which is reserved",
+        "",
+        "Omit source for the user's own word, or pass a name such as 'calendar'.",
+    )
+}
+
+/// 42501: a client declares something as another source.
+pub fn foreign_source() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "permission denied for this source",
+        "A client can declare its own status as the sources 'manual' and 'text', a service as any.",
+        "Omit source.",
+    )
+}
+
 /// 40001: other transactions kept changing the same session.
 pub fn try_again() -> ! {
     raise(
@@ -278,13 +343,13 @@ pub fn on_standby() -> ! {
     )
 }
 
-/// 0A000: PREPARE TRANSACTION after a change to user_sessions.
+/// 0A000: PREPARE TRANSACTION after a change to user_sessions or declared_statuses.
 pub fn prepare_refused() -> ! {
     raise(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        "cannot PREPARE a transaction that has changed user_sessions",
+        "cannot PREPARE a transaction that has changed user_sessions or declared_statuses",
         "Changes of presence take effect when this connection commits, as those of LISTEN and NOTIFY do.",
-        "Start and end sessions in a separate transaction.",
+        "Start and end sessions, and declare statuses, in a separate transaction.",
     )
 }
 

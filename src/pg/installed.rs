@@ -1,7 +1,7 @@
 //! The catalog entries of the extension in this database: its schema, its tables and their owner.
 //!
 //! They are cached in each backend, so that a hit costs no catalog access. Whatever changes them (CREATE or DROP
-//! EXTENSION, their rollback, ALTER TABLE … OWNER or RENAME) sends a relcache invalidation for one of the four tables,
+//! EXTENSION, their rollback, ALTER TABLE … OWNER or RENAME) sends a relcache invalidation for one of the five tables,
 //! to this backend at once and to others at commit; only such a message empties the cache. "Not installed" is never
 //! cached, as there is no table whose invalidation could end it.
 
@@ -28,6 +28,8 @@ pub struct Installed {
     pub changes: pg_sys::Oid,
     /// Table `_feed_state`.
     pub state: pg_sys::Oid,
+    /// Table `declared_statuses`.
+    pub declared: pg_sys::Oid,
     /// The role that owns `user_sessions`.
     pub owner: pg_sys::Oid,
     /// Type `_service_marker`: a role with the USAGE privilege on it is a service. Invalid if it is missing.
@@ -35,14 +37,14 @@ pub struct Installed {
 }
 
 impl Installed {
-    /// Returns the four tables.
-    pub fn tables(&self) -> [pg_sys::Oid; 4] {
-        [self.sessions, self.presence, self.changes, self.state]
+    /// Returns the five tables.
+    pub fn tables(&self) -> [pg_sys::Oid; 5] {
+        [self.sessions, self.presence, self.changes, self.state, self.declared]
     }
 }
 
 static CACHE: ProcessLocal<Cell<Option<Installed>>> = ProcessLocal::new(Cell::new(None));
-/// Counts invalidations of the four tables.
+/// Counts invalidations of the five tables.
 static CHANGES: ProcessLocal<Cell<u32>> = ProcessLocal::new(Cell::new(0));
 /// Counts invalidations, so that a lookup during which one arrives is not cached.
 static GENERATION: ProcessLocal<Cell<u64>> = ProcessLocal::new(Cell::new(0));
@@ -134,8 +136,7 @@ fn register_callback() {
 unsafe extern "C-unwind" fn on_relcache(_arg: pg_sys::Datum, relid: pg_sys::Oid) {
     GENERATION.set(GENERATION.get().wrapping_add(1));
     if let Some(cached) = CACHE.get()
-        && (relid == pg_sys::InvalidOid
-            || [cached.sessions, cached.presence, cached.changes, cached.state].contains(&relid))
+        && (relid == pg_sys::InvalidOid || cached.tables().contains(&relid))
     {
         CACHE.set(None);
         CHANGES.set(CHANGES.get().wrapping_add(1));
@@ -148,8 +149,14 @@ pub fn changes() -> u32 {
     CHANGES.get()
 }
 
-/// The four tables, in the order in which the install script creates them.
-const TABLES: [&CStr; 4] = [c"user_sessions", c"user_presence", c"presence_changes", c"_feed_state"];
+/// The five tables, in the order in which the install script creates them.
+const TABLES: [&CStr; 5] = [
+    c"user_sessions",
+    c"user_presence",
+    c"presence_changes",
+    c"_feed_state",
+    c"declared_statuses",
+];
 
 fn find() -> Option<Installed> {
     let (extension, schema) = extension_row()?;
@@ -161,7 +168,7 @@ fn find() -> Option<Installed> {
     if tables.contains(&pg_sys::InvalidOid) {
         return None;
     }
-    let [sessions, presence, changes, state] = tables;
+    let [sessions, presence, changes, state, declared] = tables;
     Some(Installed {
         extension,
         schema,
@@ -169,6 +176,7 @@ fn find() -> Option<Installed> {
         presence,
         changes,
         state,
+        declared,
         owner: owner_of(sessions)?,
         marker: type_named(c"_service_marker", schema).unwrap_or(pg_sys::InvalidOid),
     })
@@ -176,7 +184,7 @@ fn find() -> Option<Installed> {
 
 /// Fills in tables that were renamed, or moved to another schema, so that what needs only memory goes on. They belong to
 /// the extension all the same, and their OIDs are in the order of their creation.
-fn find_renamed(extension: pg_sys::Oid, tables: &mut [pg_sys::Oid; 4]) {
+fn find_renamed(extension: pg_sys::Oid, tables: &mut [pg_sys::Oid; 5]) {
     let members = members::tables(extension);
     if members.len() < tables.len() {
         return;

@@ -108,7 +108,7 @@ unsafe impl SqlTranslatable for AnyText<'_> {
 }
 
 /// A text in the encoding of the database that is passed through without being decoded, so it may contain any bytes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedText(Box<[u8]>);
 
 impl EncodedText {
@@ -120,6 +120,11 @@ impl EncodedText {
     /// Converts from UTF-8. Errors like [`encode`].
     pub fn encode(text: &str) -> EncodedText {
         EncodedText::copy(encode(text))
+    }
+
+    /// Returns the bytes, in the encoding of the database.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// Returns the text as a datum in the current memory context.

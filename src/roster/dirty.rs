@@ -94,12 +94,13 @@ impl Writer {
         }
     }
 
-    /// Times out the sessions of a user that are due, if the user is idle by its counts. Where the last session that was not
-    /// idle has ended, the others may be due that the sweep has not reached: nobody has seen such a user idle.
-    fn time_out_idle(&self, user_at: u32, timeout: Micros, now: &Now) {
+    /// Times out the sessions of a user that are due, if the user is idle by its counts, or `all`. Where the last session that
+    /// was not idle has ended, the others may be due that the sweep has not reached: nobody has seen such a user idle. Where
+    /// something else is declared, what shows may be what the sessions make of the user, which readers see by the clock.
+    fn time_out_due(&self, user_at: u32, all: bool, timeout: Micros, now: &Now) {
         let user = &self.roster.users[user_at as usize];
         let mut at = user.first.get();
-        while at != NONE && user.counted_status() == Status::Idle {
+        while at != NONE && (all || user.counted_status() == Status::Idle) {
             let next = self.roster.slots[at as usize].user_next.get();
             self.time_out(at, timeout, now);
             at = next;
@@ -162,7 +163,9 @@ impl Tenant {
                 if first == NONE {
                     break;
                 }
-                writer.time_out_idle(first, timeout, now);
+                let reason = self.roster().users[first as usize].reason.get();
+                let all = Reason::from_repr(reason).is_some_and(Reason::is_while_online);
+                writer.time_out_due(first, all, timeout, now);
                 dirty.extend(writer.take_one_dirty(self.index(), timeout, now));
                 taken += 1;
             }
@@ -174,13 +177,13 @@ impl Tenant {
         dirty
     }
 
-    /// Makes the counts of a user who is idle by them what the sweep would make of them.
-    pub fn time_out_idle(&self, user_id: &Uuid, timeout: Micros, now: &Now) {
+    /// Makes the counts of a user who is idle by them, or of any if `all`, what the sweep would make of them.
+    pub fn time_out_due(&self, user_id: &Uuid, all: bool, timeout: Micros, now: &Now) {
         let roster = self.roster();
         let words = uuid_words(user_id);
         let writer = roster.write();
         if let Some(at) = roster.find_user(self.index(), roster.user_bucket(self.index(), words), words) {
-            writer.time_out_idle(at, timeout, now);
+            writer.time_out_due(at, all, timeout, now);
         }
     }
 

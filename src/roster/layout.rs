@@ -98,7 +98,9 @@ pub struct TenantEntry {
     pub database: SharedU32,
     pub relation: SharedU32,
     pub state: SharedU32,
-    pub complete: SharedU32,
+    pub complete: SharedU16,
+    /// 1: `declared_statuses` is empty; see [`super::declared`].
+    pub nothing_declared: SharedU16,
     /// The stamp of the last TRUNCATE: older sessions are gone.
     pub floor: SharedU64,
     /// The floor up to which the counts are adjusted.

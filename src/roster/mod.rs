@@ -10,6 +10,7 @@ mod blocks;
 mod clock;
 mod counters;
 mod deadline;
+mod declared;
 mod dirty;
 mod flush;
 mod free_list;

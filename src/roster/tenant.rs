@@ -76,6 +76,7 @@ impl TenantEntry {
         self.database.set(database);
         self.relation.set(relation);
         self.complete.set(0);
+        self.nothing_declared.set(0);
         self.floor.set(0);
         self.reaped.set(0);
         self.grace_until.set(grace_until);

@@ -1,6 +1,7 @@
 //! The rules of presence in plain Rust, without PostgreSQL, shared memory or a clock.
 
 pub mod claims;
+pub mod declared;
 mod fast_json;
 mod full_json;
 pub mod intervals;

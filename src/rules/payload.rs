@@ -27,6 +27,9 @@ pub struct Change {
     pub at: Micros,
     #[serde(serialize_with = "as_optional_time", skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Micros>,
+    /// Whether the user has a text or emoji to read, which no message contains.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub details: bool,
 }
 
 /// The characters that a message may contain. Others are escaped as in JSON.
@@ -220,6 +223,7 @@ mod tests {
             status: Status::Active,
             at: 848_761_200_123_456,
             last_seen: Some(848_761_200_000_000),
+            details: false,
         }
     }
 
@@ -252,6 +256,14 @@ mod tests {
         let message: Value = serde_json::from_str(&pack("e", 0, &[unseen], Unicode)[0]).unwrap();
         let fields: Vec<_> = message["changes"][0].as_object().unwrap().keys().cloned().collect();
         assert_eq!(fields, ["at", "seq", "status", "user_id"]);
+    }
+
+    #[test]
+    fn a_text_or_emoji_is_announced_and_never_sent() {
+        let mut with_details = change(1, None);
+        with_details.details = true;
+        let message = &pack("e", 0, &[with_details], Unicode)[0];
+        assert!(message.ends_with(r#""last_seen":"2026-11-23T15:00:00.000000Z","details":true}]}"#));
     }
 
     #[test]

@@ -2,18 +2,21 @@
 
 use super::time::{Micros, SteadyTime};
 
-/// The status of a user, `presence_status` in SQL. The SQL type has one more label, 'busy', which is reserved.
+/// The status of a user, `presence_status` in SQL. Sessions make a user active, idle or inactive; what is declared may
+/// make one who is online busy or idle, see [`declared`](super::declared).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     Inactive,
-    /// Every live session is idle.
+    /// Every live session is idle, or the user is away by declaration.
     Idle,
+    /// By declaration only.
+    Busy,
     Active,
 }
 
 impl Status {
     /// Every status.
-    const ALL: [Status; 3] = [Status::Inactive, Status::Idle, Status::Active];
+    pub(super) const ALL: [Status; 4] = [Status::Inactive, Status::Idle, Status::Busy, Status::Active];
 
     /// Returns the status of a user with this many live sessions, of which this many are idle. One that is not idle is
     /// enough, so that a second device does not make the status flicker.
@@ -36,6 +39,7 @@ impl Status {
         match self {
             Status::Active => "active",
             Status::Idle => "idle",
+            Status::Busy => "busy",
             Status::Inactive => "inactive",
         }
     }
@@ -111,6 +115,8 @@ reasons! {
     Idle = 8 => "idle",
     /// After all live sessions were idle, somebody is at one.
     Returned = 9 => "returned",
+    /// What is declared of the user began, changed or ended.
+    Declared = 10 => "declared",
 }
 
 impl Reason {
@@ -126,7 +132,7 @@ impl Reason {
 
     /// Returns whether a user with this reason neither comes nor goes.
     pub const fn is_while_online(self) -> bool {
-        matches!(self, Reason::Idle | Reason::Returned)
+        matches!(self, Reason::Idle | Reason::Returned | Reason::Declared)
     }
 }
 
@@ -137,7 +143,7 @@ mod tests {
 
     #[test]
     fn only_the_inactive_are_offline() {
-        assert_eq!(Status::ALL.map(Status::is_online), [false, true, true]);
+        assert_eq!(Status::ALL.map(Status::is_online), [false, true, true, true]);
     }
 
     #[test]
@@ -145,7 +151,7 @@ mod tests {
         for status in Status::ALL {
             assert_eq!(Status::from_label(status.as_str()), Some(status));
         }
-        assert_eq!(Status::from_label("busy"), None);
+        assert_eq!(Status::from_label("away"), None);
     }
 
     #[test]

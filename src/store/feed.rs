@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use super::{
+    declared::Shown,
     feed_state::FeedState,
     rows::Row,
     statement::Statement,
@@ -22,7 +23,7 @@ use crate::{
     },
 };
 
-/// A user's current status, to be written where it differs from what was last written.
+/// What a user's sessions make of it now. What is shown of it is to be written where that differs from what was last written.
 #[derive(Clone, Copy, Debug)]
 pub struct UserUpdate {
     pub user: DirtyUser,
@@ -41,7 +42,7 @@ impl From<DirtyUser> for UserUpdate {
 
 /// The outcome of a batch.
 pub enum Written {
-    /// The changes, in order of `seq`; empty if no status differed.
+    /// The changes, in order of `seq`; empty if nothing differed.
     Changes(Vec<Change>),
     /// `_feed_state` is not what the worker expects; nothing was written.
     StateChanged,
@@ -60,6 +61,9 @@ thread_local! {
             pg_sys::TEXTOID,
             pg_sys::INT8OID,
             pg_sys::TIMESTAMPTZOID,
+            pg_sys::TIMESTAMPTZARRAYOID,
+            pg_sys::TEXTARRAYOID,
+            pg_sys::TEXTARRAYOID,
             pg_sys::TIMESTAMPTZARRAYOID,
         ],
     ) };
@@ -109,10 +113,11 @@ thread_local! {
     ) };
 }
 
-/// The statement that compares users with `user_presence`, numbers those whose status differs, and writes them.
+/// The statement that compares users with `user_presence`, numbers those of whom something else is shown, and writes them.
 ///
 /// A user who was active and then inactive again since the last comparison has no change, but its last activity is
-/// kept. Between two statuses that are online, the statuses are the reason, whatever has happened in between.
+/// kept. Between two statuses that are online, the statuses and since when the user is idle are the reason, whatever has
+/// happened in between. Of a user without a row, nothing is written for what is declared alone.
 fn write_changes_sql(schema: &str) -> String {
     format!(
         "-- The feed state, if it is the expected one. Everything below starts from it: no row here, nothing written.
@@ -129,41 +134,47 @@ fn write_changes_sql(schema: &str) -> String {
                  CASE WHEN p.user_id IS NOT NULL OR (
                      SELECT true FROM {schema}.user_sessions s WHERE s.user_id = u.user_id LIMIT 1
                  ) THEN u.status ELSE 'inactive' END::{schema}.presence_status AS status, u.idle_since,
+                 u.status_text, u.emoji, u.status_expires_at,
                  p.user_id IS NOT NULL AS known, p.user_key AS known_key, coalesce(p.status, 'inactive') AS previous,
-                 p.last_seen AS previous_last_seen,
+                 p.last_seen AS previous_last_seen, p.idle_since AS previous_idle_since,
+                 (p.status_text, p.emoji, p.status_expires_at)
+                     IS DISTINCT FROM (u.status_text, u.emoji, u.status_expires_at) AS details_differ,
                  coalesce(
                      u.last_seen,
                      (SELECT max(s.last_activity) FROM {schema}.user_sessions s WHERE s.user_id = u.user_id)
                  ) AS last_seen
-             FROM state, unnest($1, $2, $3, $4, $5, $6, $10) WITH ORDINALITY
-                 AS u (user_id, status, last_seen, reason, key, has_key, idle_since, ordinal)
+             FROM state, unnest($1, $2, $3, $4, $5, $6, $10, $11, $12, $13) WITH ORDINALITY
+                 AS u (user_id, status, last_seen, reason, key, has_key, idle_since, status_text, emoji,
+                       status_expires_at, ordinal)
                  LEFT JOIN (
                      SELECT * FROM {schema}.user_presence WHERE user_id = ANY ($1)
                  ) p ON p.user_id = u.user_id
          ),
          -- The same, apart from numbered, which refers to these by name, also in a window function.
          compared AS (
-             SELECT *, status <> 'inactive' AS online FROM found
+             SELECT *, status <> 'inactive' AS online, status <> previous OR known AND details_differ AS changed FROM found
          ),
          -- The same users, with the values to write: those that changed get the next sequence numbers, without gaps,
          -- and a reason. All that follows reads it; MATERIALIZED makes the subqueries run once per user.
          numbered AS MATERIALIZED (
-             SELECT user_id, online, previous, status, known, previous_last_seen,
-                 CASE WHEN status = 'idle' THEN idle_since END AS idle_since,
+             SELECT user_id, online, previous, status, known, previous_last_seen, status_text, emoji, status_expires_at,
+                 CASE WHEN online THEN idle_since END AS idle_since,
                  reason IS NOT DISTINCT FROM 'deleted' AS deleted,
                  greatest(last_seen, least(previous_last_seen, $9)) AS last_seen,
-                 state_seq + CASE WHEN status <> previous
-                     THEN count(*) FILTER (WHERE status <> previous) OVER (ORDER BY ordinal) ELSE 0 END AS seq,
-                 status <> previous AS changed,
+                 state_seq + CASE WHEN changed
+                     THEN count(*) FILTER (WHERE changed) OVER (ORDER BY ordinal) ELSE 0 END AS seq,
+                 changed,
                  coalesce(known_key, key, CASE WHEN has_key THEN (
                      SELECT s.user_key FROM {schema}.user_sessions s
                      WHERE s.user_id = compared.user_id AND s.user_key IS NOT NULL LIMIT 1
                  ) END) AS user_key,
-                 CASE WHEN status = previous THEN NULL
-                      WHEN previous = 'active' AND status = 'idle' THEN 'idle'
-                      WHEN previous = 'idle' AND status = 'active' THEN 'returned'
+                 CASE WHEN NOT changed THEN NULL
+                      WHEN status = previous THEN 'declared'
+                      WHEN previous = 'active' AND status = 'idle' AND idle_since IS NOT NULL THEN 'idle'
+                      WHEN previous = 'idle' AND status = 'active' AND previous_idle_since IS NOT NULL THEN 'returned'
+                      WHEN previous <> 'inactive' AND online THEN 'declared'
                       ELSE coalesce(
-                     CASE WHEN reason NOT IN ('idle', 'returned') THEN reason END,
+                     CASE WHEN reason NOT IN ('idle', 'returned', 'declared') THEN reason END,
                      CASE WHEN online THEN 'started' ELSE (
                          SELECT CASE WHEN s.ended_at IS NULL THEN 'timed_out' ELSE 'ended' END
                          FROM {schema}.user_sessions s WHERE s.user_id = compared.user_id
@@ -176,15 +187,18 @@ fn write_changes_sql(schema: &str) -> String {
          -- The feed: a row for each change.
          inserted_changes AS (
              INSERT INTO {schema}.presence_changes
-                 (seq, user_id, user_key, status, previous, changed_at, last_seen, reason)
-             SELECT seq, user_id, user_key, status, previous, now(), last_seen, reason FROM numbered WHERE changed
+                 (seq, user_id, user_key, status, previous, changed_at, last_seen, reason, details)
+             SELECT seq, user_id, user_key, status, previous, now(), last_seen, reason,
+                 status_text IS NOT NULL OR emoji IS NOT NULL
+             FROM numbered WHERE changed
          ),
          -- Users with a row in user_presence: the change, or else only a newer last_seen of an inactive user, or since when
-         -- an idle one is idle.
+         -- all sessions are idle.
          updated_users AS (
              UPDATE {schema}.user_presence p
              SET user_key = n.user_key, status = n.status, is_online = n.online, last_seen = n.last_seen,
-                 idle_since = n.idle_since,
+                 idle_since = n.idle_since, status_text = n.status_text, emoji = n.emoji,
+                 status_expires_at = n.status_expires_at,
                  changed_at = CASE WHEN n.changed THEN now() ELSE p.changed_at END,
                  seq = CASE WHEN n.changed THEN n.seq ELSE p.seq END
              FROM numbered n
@@ -197,15 +211,19 @@ fn write_changes_sql(schema: &str) -> String {
          -- deleted, as forget_user() does. The conflict is with a row committed after the snapshot was taken.
          inserted_users AS (
              INSERT INTO {schema}.user_presence AS p
-                 (user_id, user_key, status, is_online, last_seen, changed_at, seq, idle_since)
-             SELECT user_id, user_key, status, online, last_seen, now(), seq, idle_since FROM numbered
+                 (user_id, user_key, status, is_online, last_seen, changed_at, seq, idle_since, status_text, emoji,
+                  status_expires_at)
+             SELECT user_id, user_key, status, online, last_seen, now(), seq, idle_since, status_text, emoji,
+                 status_expires_at
+             FROM numbered
              WHERE NOT known AND (changed OR last_seen IS NOT NULL AND NOT deleted AND (
                  SELECT true FROM {schema}.user_sessions s WHERE s.user_id = numbered.user_id LIMIT 1
              ))
              ON CONFLICT (user_id) DO UPDATE
              SET user_key = excluded.user_key, status = excluded.status, is_online = excluded.is_online,
                  last_seen = excluded.last_seen, changed_at = excluded.changed_at, seq = excluded.seq,
-                 idle_since = excluded.idle_since
+                 idle_since = excluded.idle_since, status_text = excluded.status_text, emoji = excluded.emoji,
+                 status_expires_at = excluded.status_expires_at
          ),
          -- The feed state, advanced to the newest change.
          advanced_state AS (
@@ -214,20 +232,21 @@ fn write_changes_sql(schema: &str) -> String {
              WHERE newest.seq IS NOT NULL
          )
          -- The changes, and users who had no row; at least one row, of NULLs if need be, where the state was the expected
-         -- one. Last, how many changes the rows of user_presence have got that were there.
+         -- one. In the end, how many changes the rows of user_presence have got that were there.
          SELECT n.seq, n.user_id, n.user_key, n.status::text, n.last_seen, now(), n.changed, n.known,
-             (SELECT count(*) FROM updated_users WHERE changed)
+             (SELECT count(*) FROM updated_users WHERE changed), n.status_text IS NOT NULL OR n.emoji IS NOT NULL
          FROM state LEFT JOIN numbered n ON n.changed OR NOT n.known
          ORDER BY n.seq"
     )
 }
 
 /// Compares users with what was last written, and writes those that differ to the feed, `user_presence` and
-/// `_feed_state`.
+/// `_feed_state`. `shown` is what is shown of each of them.
 ///
 /// Runs in the caller's transaction; the caller advances `state` once that has committed. No user may appear twice.
 /// Errors: 40001 where a `forget_user()` has committed meanwhile and what was written says more of its user than is left.
-pub fn write(state: &FeedState, updates: &[UserUpdate]) -> Written {
+pub fn write(state: &FeedState, updates: &[UserUpdate], shown: &[Shown]) -> Written {
+    assert_eq!(updates.len(), shown.len());
     let ids = user_ids(updates);
     let last_seen = updates
         .iter()
@@ -241,7 +260,7 @@ pub fn write(state: &FeedState, updates: &[UserUpdate]) -> Written {
         .map(|update| presence_id::integer_of(update.user.user_id).map(|integer| integer.to_string()));
     let values = [
         Value::Uuids(&ids),
-        value::array(updates.iter().map(|update| update.user.status.as_str())),
+        value::array(shown.iter().map(|shown| shown.status.as_str())),
         value::array(last_seen),
         value::array(reasons),
         value::array(keys),
@@ -250,6 +269,9 @@ pub fn write(state: &FeedState, updates: &[UserUpdate]) -> Written {
         Value::Bigint(state.seq),
         Value::Time(compat::now()),
         value::array(idle_since),
+        value::encoded_texts(shown.iter().map(|shown| shown.text.as_ref())),
+        value::encoded_texts(shown.iter().map(|shown| shown.emoji.as_ref())),
+        value::array(shown.iter().map(|shown| shown.expires_at.map(value::timestamptz))),
     ];
     let mut changes = Vec::new();
     let (mut without_row, mut with_row, mut updated) = (Vec::new(), Vec::new(), 0);
@@ -292,6 +314,7 @@ fn change(row: &Row) -> Option<Change> {
         status: Status::from_label(&row.text_if_valid(4)?)?,
         at: row.time(6)?,
         last_seen: row.time(5),
+        details: row.bool(10)?,
     })
 }
 

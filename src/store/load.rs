@@ -9,12 +9,13 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use super::{
+    declared::Shown,
     rows::Row,
     statement::{Snapshot, Statement},
     value::Value,
 };
 use crate::{
-    pg::memory::Reserve,
+    pg::memory::{self, Reserve},
     roster::{Key, Now, RowImage, Tenant},
     rules::{presence_id::is_keyed, status::Status, time::Micros, token::Digest},
 };
@@ -55,18 +56,31 @@ thread_local! {
     ) };
     static ONLINE_USERS: Statement = const { Statement::on_all(
         |schema| format!(
-            "SELECT user_id, CASE WHEN is_online AND (idle_since IS NOT NULL) = (status = 'idle') THEN status::text END
-             FROM {schema}.user_presence WHERE is_online OR status <> 'inactive'"
+            "SELECT user_id FROM {schema}.user_presence WHERE is_online OR status <> 'inactive'"
+        ),
+        &[],
+    ) };
+    static SHOWN_USERS: Statement = const { Statement::on_all(
+        |schema| format!(
+            "SELECT user_id, CASE WHEN is_online = (status <> 'inactive')
+                     AND (idle_since IS NULL OR status IN ('idle', 'busy')) THEN status::text END,
+                 idle_since IS NOT NULL, status_text, emoji, status_expires_at
+             FROM {schema}.user_presence
+             WHERE is_online OR status <> 'inactive'
+                 OR status_text IS NOT NULL OR emoji IS NOT NULL OR status_expires_at IS NOT NULL"
         ),
         &[],
     ) };
     static IDLE_USERS: Statement = const { Statement::on_all(
-        |schema| format!("SELECT user_id, idle_since FROM {schema}.user_presence WHERE status = 'idle'"),
+        |schema| format!(
+            "SELECT user_id, idle_since FROM {schema}.user_presence WHERE is_online AND idle_since IS NOT NULL"
+        ),
         &[],
     ) };
     static IDLE_USERS_OF: Statement = const { Statement::on_many(
         |schema| format!(
-            "SELECT user_id, idle_since FROM {schema}.user_presence WHERE user_id = ANY ($1) AND status = 'idle'"
+            "SELECT user_id, idle_since FROM {schema}.user_presence
+             WHERE user_id = ANY ($1) AND is_online AND idle_since IS NOT NULL"
         ),
         &[pg_sys::UUIDARRAYOID],
     ) };
@@ -138,23 +152,50 @@ fn row_image(row: &Row) -> Option<RowImage> {
     })
 }
 
-/// Returns the users who are online in `user_presence`, with their status; `None` where its columns
-/// contradict each other.
-pub fn online_users() -> HashMap<Uuid, Option<Status>> {
-    let mut users = HashMap::new();
+/// Returns the users who are online in `user_presence`.
+pub fn online_users() -> Vec<Uuid> {
+    let mut users = Vec::new();
     ONLINE_USERS.with(|statement| {
+        let add = |row: Row| row.uuid(1).into_iter().for_each(|user| memory::push(&mut users, user));
+        statement.read_in_batches(&[], BATCH, add, || true);
+    });
+    users
+}
+
+/// What was last written of a user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct WrittenUser {
+    pub shown: Shown,
+    /// Whether all of its sessions are idle.
+    pub is_idle: bool,
+}
+
+/// Returns what was last written of the users who are online, or of whom more is shown than that they are not; `None` where
+/// the columns contradict each other.
+pub fn shown_users() -> HashMap<Uuid, Option<WrittenUser>> {
+    let mut users = HashMap::new();
+    SHOWN_USERS.with(|statement| {
         let add = |row: Row| {
             if let Some(user_id) = row.uuid(1) {
                 users.make_room(1);
-                users.insert(
-                    user_id,
-                    row.text_if_valid(2).and_then(|label| Status::from_label(&label)),
-                );
+                users.insert(user_id, written_user(&row));
             }
         };
         statement.read_in_batches(&[], BATCH, add, || true);
     });
     users
+}
+
+fn written_user(row: &Row) -> Option<WrittenUser> {
+    Some(WrittenUser {
+        shown: Shown {
+            status: Status::from_label(&row.text_if_valid(2)?)?,
+            text: row.encoded_text(4),
+            emoji: row.encoded_text(5),
+            expires_at: row.time(6),
+        },
+        is_idle: row.bool(3)?,
+    })
 }
 
 /// Returns the users, among `only` or among all, who are idle in `user_presence`, and since when.

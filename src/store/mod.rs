@@ -5,6 +5,7 @@
 
 pub mod capture_state;
 pub mod cleanup;
+pub mod declared;
 pub mod feed;
 pub mod feed_state;
 pub mod flush;

@@ -141,7 +141,8 @@ impl Row<'_> {
         unsafe { T::from_datum(datum, false) }
     }
 
-    fn bytes(&self, column: usize) -> Option<&[u8]> {
+    /// Returns a text in the encoding of the database.
+    pub fn bytes(&self, column: usize) -> Option<&[u8]> {
         let datum = self.typed(column, pg_sys::TEXTOID)?;
         // SAFETY: the datum is a text, and lives as long as the row.
         Some(unsafe { text::bytes(datum) })

@@ -97,6 +97,14 @@ pub fn texts<'t>(items: impl IntoIterator<Item = Option<&'t str>>) -> Value<'sta
     )
 }
 
+/// Returns a `text[]` of texts in the encoding of the database, in the current memory context.
+pub fn encoded_texts<'t>(items: impl IntoIterator<Item = Option<&'t EncodedText>>) -> Value<'static> {
+    varlena_array(
+        pg_sys::TEXTOID,
+        items.into_iter().map(|item| item.and_then(EncodedText::datum)),
+    )
+}
+
 /// Returns a `jsonb[]` of values that are jsonb, in the current memory context.
 pub fn jsonbs(items: impl IntoIterator<Item = Option<Datum>>) -> Value<'static> {
     varlena_array(pg_sys::JSONBOID, items)

@@ -29,7 +29,9 @@ pub enum PendingWrite {
     Bind(Uuid, Micros),
     /// One that it has started is to be released, with this grace.
     Release(Uuid, Micros),
-    /// `user_presence` was written by somebody else: all users are to be compared with it.
+    /// Something else is declared of this user.
+    Declared(Uuid),
+    /// `user_presence` was written by somebody else, or more is declared than can be kept: all users are to be compared.
     Compare,
     /// Rows that the roster has no room for, and of which there are too many to keep: it has to be loaded again.
     Overflow,
@@ -66,6 +68,14 @@ impl Entry {
 
     fn is_comparison(&self) -> bool {
         matches!(&self.write, PendingWrite::Compare)
+    }
+
+    /// The user of whom something else is declared.
+    fn declared(&self) -> Option<&Uuid> {
+        match &self.write {
+            PendingWrite::Declared(user_id) => Some(user_id),
+            _ => None,
+        }
     }
 
     fn is_overflow(&self) -> bool {
@@ -108,10 +118,15 @@ static PENDING: ProcessLocal<RefCell<Vec<Entry>>> = ProcessLocal::new(RefCell::n
 /// millions.
 const MAX_WITHOUT_SLOT: usize = 10_000;
 
-/// How many of the entries are writes without a slot, how many say that there are more, and how many are comparisons.
+/// Users of whom something is declared that are kept. Above that, all users are compared.
+const MAX_DECLARED: usize = 10_000;
+
+/// How many of the entries are writes without a slot, how many say that there are more, how many are comparisons, and how
+/// many are users of whom something is declared.
 static WITHOUT_SLOT: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
 static OVERFLOWS: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
 static COMPARISONS: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
+static DECLARED: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
 
 /// The entries by session and by token, as far as they have been looked up.
 struct Indexes {
@@ -145,6 +160,11 @@ pub fn has_comparison() -> bool {
     COMPARISONS.get() > 0
 }
 
+/// Whether another user of whom something is declared is to be kept.
+pub fn keeps_declared() -> bool {
+    DECLARED.get() < MAX_DECLARED
+}
+
 /// Allocates memory for one more entry, so that [`push`] cannot fail. Returns false where there is none.
 pub fn ensure_capacity() -> bool {
     PENDING.borrow_mut().try_reserve(1).is_ok()
@@ -167,6 +187,7 @@ pub fn push(tenant: Tenant, command: pg_sys::CommandId, write: PendingWrite) {
     WITHOUT_SLOT.set(WITHOUT_SLOT.get() + usize::from(entry.lacks_slot()));
     OVERFLOWS.set(OVERFLOWS.get() + usize::from(entry.is_overflow()));
     COMPARISONS.set(COMPARISONS.get() + usize::from(entry.is_comparison()));
+    DECLARED.set(DECLARED.get() + usize::from(entry.declared().is_some()));
     pending.push(entry);
 }
 
@@ -240,6 +261,7 @@ pub fn discard_from(from: pg_sys::SubTransactionId) {
         WITHOUT_SLOT.set(WITHOUT_SLOT.get() - usize::from(entry.lacks_slot()));
         OVERFLOWS.set(OVERFLOWS.get() - usize::from(entry.is_overflow()));
         COMPARISONS.set(COMPARISONS.get() - usize::from(entry.is_comparison()));
+        DECLARED.set(DECLARED.get() - usize::from(entry.declared().is_some()));
         Some(entry)
     });
     roster::cancel_reservations(discarded.filter_map(|entry| match entry.write {
@@ -273,9 +295,12 @@ pub fn apply(timeout: Micros) {
                 fault_point::delay("apply");
             }
         }
+        entries[0]
+            .tenant
+            .queue_declared(entries.iter().filter_map(Entry::declared));
         for entry in entries {
             match entry.write {
-                PendingWrite::Row(..) => {}
+                PendingWrite::Row(..) | PendingWrite::Declared(_) => {}
                 PendingWrite::Truncate(stamp) => entry.tenant.truncate(stamp),
                 PendingWrite::Forget(user_id) => entry.tenant.forget_user(&user_id),
                 PendingWrite::Bind(id, grace) => {
@@ -297,6 +322,7 @@ pub fn apply(timeout: Micros) {
     WITHOUT_SLOT.set(0);
     OVERFLOWS.set(0);
     COMPARISONS.set(0);
+    DECLARED.set(0);
     let mut indexes = INDEXES.borrow_mut();
     indexes.by_id.clear();
     indexes.by_digest.clear();

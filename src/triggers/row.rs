@@ -1,4 +1,4 @@
-//! The rows that PostgreSQL passes to a trigger on `user_sessions`: the only place that reads their columns.
+//! The rows that PostgreSQL passes to a trigger on one of our tables: the only place that reads their columns.
 
 use std::{borrow::Cow, num::NonZeroUsize};
 
@@ -106,6 +106,19 @@ impl TriggerRow {
         id.map(|id| Uuid::from_bytes(*id))
     }
 
+    /// Returns the value of a text column, by its attribute number, in the encoding of the database; `None` for NULL.
+    pub fn text(&self, column: usize) -> Option<&[u8]> {
+        let datum = self.datum(column, pg_sys::TEXTOID)?;
+        // SAFETY: a text, as checked; the tuple is valid for as long as the trigger runs.
+        Some(unsafe { text::bytes(datum) })
+    }
+
+    /// Returns the value of a timestamptz column, by its attribute number; `None` for NULL.
+    pub fn instant(&self, column: usize) -> Option<Micros> {
+        self.datum(column, pg_sys::TIMESTAMPTZOID)
+            .map(|datum| datum.value() as Micros)
+    }
+
     fn key(&self, before: Option<&TriggerRow>) -> Option<&str> {
         let key = self.bytes(Column::UserKey)?;
         if before.is_some_and(|before| before.bytes(Column::UserKey) == Some(key)) {
@@ -117,14 +130,11 @@ impl TriggerRow {
 
     /// Returns a text in the encoding of the database.
     fn bytes(&self, column: Column) -> Option<&[u8]> {
-        let datum = self.datum(self.number(column), pg_sys::TEXTOID)?;
-        // SAFETY: a text, as checked; the tuple is valid for as long as the trigger runs.
-        Some(unsafe { text::bytes(datum) })
+        self.text(self.number(column))
     }
 
     fn time(&self, column: Column) -> Option<Micros> {
-        self.datum(self.number(column), pg_sys::TIMESTAMPTZOID)
-            .map(|datum| datum.value() as Micros)
+        self.instant(self.number(column))
     }
 
     fn bool(&self, column: Column) -> Option<bool> {

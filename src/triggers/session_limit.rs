@@ -47,7 +47,7 @@ const COUNTED_AT_ONCE: i64 = 64;
 ///
 /// Sessions that have ended do not count, but not more of them than that are kept.
 pub fn check(user_id: Uuid, now: Micros) {
-    lock_user(user_id);
+    lock_user(installed::get().sessions, user_id);
     // No snapshot shows what the running command has written, so the rows of one INSERT would not be counted. From the
     // next command number on they are visible; PL/pgSQL advances it between statements in the same way.
     // SAFETY: allowed wherever a statement may write, which is where a session starts.
@@ -71,19 +71,18 @@ pub fn check(user_id: Uuid, now: Micros) {
     }
 }
 
-/// Takes a lock on the user until the end of the transaction. Without it, two transactions could each start the last
+/// Takes a lock on the user, for one of our tables, until the end of the transaction. Without it, two transactions could each start the last
 /// session allowed, as neither counts what the other has not committed.
 ///
 /// No SQL command can take this lock, so nobody can keep others from signing in, which an advisory lock would allow.
 /// Its number in `pg_locks` does not reveal the user.
-fn lock_user(user_id: Uuid) {
-    let sessions = installed::get().sessions;
+pub fn lock_user(table: pg_sys::Oid, user_id: Uuid) {
     let object = roster::tenant().user_hash(&user_id);
     // SAFETY: an ordinary lock, released at the end of the transaction. Its class is our table, of which PostgreSQL
     // locks no objects.
     unsafe {
         pg_sys::LockDatabaseObject(
-            sessions,
+            table,
             pg_sys::Oid::from(object),
             0,
             pg_sys::ExclusiveLock as pg_sys::LOCKMODE,

@@ -1,4 +1,4 @@
-//! Changes of status: from the roster's queue to the tables.
+//! Changes of what is shown: from the roster's queue to the tables.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{
     compare::{check_table, current, split_off_unapplied},
+    declared::{DeclaredWatch, shown_of},
     set_aside::{MAX_TABLE_PAUSE, Pause, SetAside},
     transaction::{Aborted, Durability, Failure, RETRY_AFTER, run_transaction, write_limit},
     trouble::{self, Work},
@@ -157,7 +158,7 @@ impl ChangeWriter {
     }
 
     /// Takes a batch of users and writes those whose status has changed. Advances `state` to the last change written.
-    pub fn write(&mut self, tenant: Tenant, state: &mut FeedState) -> Batch {
+    pub fn write(&mut self, tenant: Tenant, state: &mut FeedState, declared: &mut DeclaredWatch) -> Batch {
         if self.stopped.is_some() {
             match self.try_nothing(tenant, state) {
                 Err(Aborted::Failed(failure)) => {
@@ -199,7 +200,8 @@ impl ChangeWriter {
                     some_locked |= !locked.is_empty();
                     withheld.extend(locked);
                 }
-                let written = feed::write(state, &updates);
+                let shown = declared.shown(tenant, &updates);
+                let written = feed::write(state, &updates, &shown);
                 fault_point::reach("write");
                 written
             })
@@ -317,7 +319,7 @@ impl ChangeWriter {
     /// Executes the statement without any user: it fails where the tables, not rows, are the reason.
     fn try_nothing(&self, tenant: Tenant, state: &FeedState) -> Result<(), Aborted> {
         run_transaction(Some(tenant), Durability::Flushed, Some(write_limit(0)), |_| {
-            feed::write(state, &[]);
+            feed::write(state, &[], &shown_of(tenant, &[]));
         })
     }
 

@@ -1,4 +1,4 @@
-//! Cleanup in steps: old sessions, old changes, old users.
+//! Cleanup in steps: old sessions, old changes, old users, and what was declared and has expired long ago.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,15 @@ use crate::{
     settings,
     store::{
         cleanup::{self, Cleaned, Cleaning, PAGES_PER_STEP},
-        feed,
+        declared, feed,
         feed_state::FeedState,
     },
 };
 
 /// Changes deleted in one step.
 const CHANGES_PER_STEP: i64 = 5000;
+/// Expired rows of `declared_statuses` deleted in one step.
+const DECLARED_PER_STEP: i64 = 1000;
 /// The longest time between two prunings of the feed; a tenth of its retention is the other limit.
 const MAX_PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest time from the worker's start to the first pass.
@@ -92,6 +94,9 @@ pub struct Cleaner {
     users: TablePass,
     prune_due: Instant,
     prune_pause: Option<Pause>,
+    declared_due: Instant,
+    declared_pause: Option<Pause>,
+    has_deleted_declared: bool,
     /// Parts of batches that have failed, to be written one by one.
     suspects: Vec<Vec<Cleaning>>,
     /// In the past: they are due as long as there are any.
@@ -115,6 +120,9 @@ impl Cleaner {
             users: TablePass::new(now, delay),
             prune_due: now,
             prune_pause: None,
+            declared_due: now + delay,
+            declared_pause: None,
+            has_deleted_declared: false,
             suspects: Vec::new(),
             suspects_due: now,
             set_aside: Default::default(),
@@ -125,7 +133,12 @@ impl Cleaner {
     /// Returns how many rows wait because they could not be written.
     pub fn waiting(&self) -> usize {
         let suspects: usize = self.suspects.iter().map(Vec::len).sum();
-        let stopped = [self.sessions.pause, self.users.pause, self.prune_pause];
+        let stopped = [
+            self.sessions.pause,
+            self.users.pause,
+            self.prune_pause,
+            self.declared_pause,
+        ];
         let rows: usize = self.set_aside.iter().map(SetAside::len).sum();
         rows + suspects + stopped.iter().flatten().count()
     }
@@ -133,6 +146,7 @@ impl Cleaner {
     /// Returns when the next step is due.
     pub fn due(&self) -> Instant {
         let due = self.sessions.due.min(self.prune_due).min(self.users.due);
+        let due = due.min(self.declared_due);
         match self.suspects.is_empty() {
             true => due,
             false => due.min(self.suspects_due),
@@ -148,6 +162,7 @@ impl Cleaner {
             }
         }
         self.prune_due = self.prune_due.min(now + prune_interval());
+        self.declared_due = self.declared_due.min(now + session_interval());
     }
 
     /// Cleans up sessions now, after the clock was set.
@@ -166,7 +181,14 @@ impl Cleaner {
             self.step_sessions(tenant, now);
         } else if now >= self.users.due {
             self.step_users(tenant, now);
+        } else if now >= self.declared_due {
+            self.step_declared(tenant, now);
         }
+    }
+
+    /// Returns whether rows of `declared_statuses` were deleted since this was called last.
+    pub fn take_deleted_declared(&mut self) -> bool {
+        std::mem::take(&mut self.has_deleted_declared)
     }
 
     fn step_sessions(&mut self, tenant: Tenant, now: Instant) {
@@ -318,6 +340,39 @@ impl Cleaner {
             }
             Err(_) => self.prune_pause.map_or(now + RETRY_AFTER, |pause| pause.until),
         };
+    }
+}
+
+impl Cleaner {
+    /// Deletes what was declared, and has expired longer ago than `presence.retention`.
+    fn step_declared(&mut self, tenant: Tenant, now: Instant) {
+        self.declared_due = now + session_interval();
+        if !tenant.may_have_declared() {
+            self.declared_pause = None;
+            return;
+        }
+        let before = compat::now().saturating_sub(settings::retention());
+        let limit = Some(write_limit(DECLARED_PER_STEP as usize));
+        let result = run_transaction(Some(tenant), Durability::Lazy, limit, |_| {
+            declared::delete_expired(before, DECLARED_PER_STEP)
+        });
+        match result {
+            Ok(deleted) => {
+                self.declared_pause = None;
+                self.has_deleted_declared |= deleted > 0;
+                if deleted == DECLARED_PER_STEP {
+                    self.declared_due = now;
+                }
+            }
+            Err(aborted) => {
+                trouble::report_aborted(tenant, Work::Declared, &aborted);
+                self.declared_pause = match aborted {
+                    Aborted::Failed(_) => Some(Pause::after(self.declared_pause, MAX_PAUSE)),
+                    _ => None,
+                };
+                self.declared_due = self.declared_pause.map_or(now + RETRY_AFTER, |pause| pause.until);
+            }
+        }
     }
 }
 

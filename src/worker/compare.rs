@@ -1,4 +1,4 @@
-//! The users' status in the roster, compared with what is in the tables.
+//! What is shown of users, by the roster and what is declared, compared with what is in the tables.
 
 use std::collections::HashMap;
 
@@ -7,17 +7,23 @@ use uuid::Uuid;
 use crate::{
     roster::{DirtyUser, Tenant},
     rules::{
+        declared::shown,
         status::{Reason, Status},
         time::Micros,
     },
     settings,
-    store::{feed::UserUpdate, load},
+    store::{
+        declared,
+        feed::UserUpdate,
+        load::{self, WrittenUser},
+    },
 };
 
 /// Returns an update with the user's status now.
 pub fn current(tenant: Tenant, update: UserUpdate) -> UserUpdate {
     let (now, timeout) = (tenant.now(), settings::active_timeout());
-    tenant.time_out_idle(&update.user.user_id, timeout, &now);
+    let all = update.user.reason.is_while_online();
+    tenant.time_out_due(&update.user.user_id, all, timeout, &now);
     let mut user = tenant.dirty_user(&update.user.user_id, update.user.reason, &now, timeout);
     user.last_seen = user.last_seen.max(update.user.last_seen);
     user.keyed |= update.user.keyed;
@@ -76,17 +82,29 @@ fn more_active_in_table(
 fn add_session(user: &mut DirtyUser, idle_since: Option<Micros>) {
     (user.status, user.idle_since) = match (user.status, idle_since) {
         (Status::Active, _) | (_, None) => (Status::Active, None),
-        (Status::Idle | Status::Inactive, Some(_)) => (Status::Idle, user.idle_since.max(idle_since)),
+        (_, Some(_)) => (Status::Idle, user.idle_since.max(idle_since)),
     };
 }
 
-/// Compares all users of the tables with the roster, and returns those who differ, with `reason` as the reason if it is
-/// known. To be called in a transaction.
-pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Vec<UserUpdate> {
+/// What a comparison of all users has found.
+pub struct Comparison {
+    /// Users of whom something else was written than what is shown.
+    pub updates: Vec<UserUpdate>,
+    /// When something that is declared expires next.
+    pub next_expiry: Option<Micros>,
+}
+
+/// Compares all users of the tables with the roster and with what is declared of them. `reason` is the reason of those who
+/// differ, if it is known. To be called in a transaction.
+pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Comparison {
     tenant.note_standstill();
     let (now, timeout) = (tenant.synchronize_clock(), settings::active_timeout());
-    // First what was written, then the roster: users who change in between are in the roster's queue.
-    let mut written_online = load::online_users();
+    // First what was written, then the rest: users who change in between are in the roster's queue.
+    let mut written = load::shown_users();
+    let (mut declared, next_expiry) = match tenant.may_have_declared() {
+        true => (declared::of_known(now.wall()), declared::next_expiry(now.wall())),
+        false => (HashMap::new(), None),
+    };
     let mut online = tenant.counted_online(&now, timeout);
     if !tenant.is_complete() {
         let mut in_table = load::users_live_only_in_table(tenant, None, &now, timeout);
@@ -102,14 +120,31 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Vec<UserUpdate> {
         }
     }
     let mut updates = Vec::new();
+    let mut shown_now = |id: &Uuid, by_sessions: Status| WrittenUser {
+        shown: shown(by_sessions, declared.remove(id).unwrap_or_default()),
+        is_idle: by_sessions == Status::Idle,
+    };
     for user in online {
-        if written_online.remove(&user.user_id) != Some(Some(user.status)) {
+        let is = shown_now(&user.user_id, user.status);
+        if written.remove(&user.user_id) != Some(Some(is)) {
             updates.push(UserUpdate { user, reason });
         }
     }
-    for id in written_online.into_keys() {
+    // The rest is offline.
+    let mut offline = |id: Uuid| {
         let user = tenant.dirty_user(&id, Reason::Deleted, &now, timeout);
         updates.push(UserUpdate { user, reason });
+    };
+    for (id, was) in written {
+        if was != Some(shown_now(&id, Status::Inactive)) {
+            offline(id);
+        }
     }
-    updates
+    for (id, declared) in declared {
+        let is = shown(Status::Inactive, declared);
+        if is.has_details() || is.expires_at.is_some() {
+            offline(id);
+        }
+    }
+    Comparison { updates, next_expiry }
 }

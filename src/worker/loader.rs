@@ -190,7 +190,7 @@ fn load_resumed(
     timeout: Micros,
 ) -> bool {
     let now = tenant.now();
-    let mut missing: Vec<Uuid> = store::load::online_users().into_keys().collect();
+    let mut missing: Vec<Uuid> = store::load::online_users();
     missing.retain(|user| !tenant.is_online(user, &now, timeout));
     let mut whole = true;
     for users in missing.chunks(USERS_PER_STATEMENT) {

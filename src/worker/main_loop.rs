@@ -10,7 +10,8 @@ use super::{
     activity::{OverflowWarning, report_activity},
     changes::{self, Batch, ChangeWriter},
     cleaner::Cleaner,
-    compare,
+    compare::{self, Comparison},
+    declared::{self, DeclaredWatch},
     flusher::Flusher,
     loader::{self, Loaded, Loader, TOMBSTONES_PER_ROUND},
     notifier::Notifier,
@@ -47,6 +48,7 @@ pub struct Worker {
     tenant: Tenant,
     state: FeedState,
     changes: ChangeWriter,
+    declared: DeclaredWatch,
     notifier: Notifier,
     flusher: Flusher,
     cleaner: Cleaner,
@@ -99,6 +101,7 @@ impl Worker {
             notifier: Notifier::new(&FeedState::default()),
             state: FeedState::default(),
             changes: ChangeWriter::default(),
+            declared: DeclaredWatch::new(tenant),
             flusher: Flusher::new(),
             cleaner: Cleaner::new(),
             schedule: Schedule::new(Instant::now(), !tenant.is_complete()),
@@ -177,6 +180,10 @@ impl Worker {
         if start >= self.schedule.sweep {
             self.sweep();
         }
+        if self.is_reconciled {
+            let expired = self.declared.find_expired(self.tenant);
+            self.changes.add(expired);
+        }
         if start >= self.schedule.housekeeping {
             self.schedule.before_housekeeping(start);
             if let Some(status) = self.housekeeping() {
@@ -235,7 +242,11 @@ impl Worker {
         if Instant::now() >= self.cleaner.due() {
             report_activity(Some(c"cleaning up"));
             self.cleaner.step(self.tenant, &mut self.state);
+            if self.cleaner.take_deleted_declared() {
+                self.declared.check_empty_soon();
+            }
         }
+        self.declared.check_empty(self.tenant);
         self.schedule.after_background(start);
     }
 
@@ -290,6 +301,10 @@ impl Worker {
         if moved > roster::SMALL_STEP {
             self.tenant.reflush_all();
             self.cleaner.clean_sessions_now();
+            // What has expired may be valid again.
+            if self.tenant.may_have_declared() {
+                self.schedule.compare_soon(Instant::now());
+            }
         }
     }
 
@@ -298,17 +313,20 @@ impl Worker {
         if self.tables.must_check(self.install.state) || !self.is_reconciled {
             let expected = &self.state;
             match run_transaction(None, Durability::Flushed, None, |install| {
-                let capture = capture_state::read(&install);
+                let capture = (capture_state::read(&install), declared::capture_version(&install));
                 (install, (feed_state::matches(expected), capture))
             }) {
                 Ok((install, _)) if install.sessions != self.install.sessions => {
                     return Some(WorkerStatus::Recreated);
                 }
-                Ok((install, (matches, capture))) => {
+                Ok((install, (matches, (capture, declared)))) => {
                     self.install = install;
                     self.is_reconciled &= matches;
                     if self.loader.follow(self.tenant, capture) {
                         self.schedule.load = Some(Instant::now());
+                    }
+                    if self.declared.follow(self.tenant, declared) {
+                        self.schedule.compare_soon(Instant::now());
                     }
                 }
                 Err(Aborted::Dropped) => return Some(not_installed(self.database)),
@@ -390,8 +408,10 @@ impl Worker {
         match run_transaction(Some(tenant), Durability::Flushed, None, |_| {
             compare::compare_all(tenant, reason)
         }) {
-            Ok(updates) => {
+            Ok(Comparison { updates, next_expiry }) => {
                 self.changes.add(updates);
+                self.declared.expect_expiry(next_expiry);
+                self.declared.check_empty_soon();
                 self.compare_reason = None;
                 self.schedule.after_compare(start, self.tenant.is_complete());
             }
@@ -406,7 +426,7 @@ impl Worker {
     fn write(&mut self) -> Option<WorkerStatus> {
         report_activity(Some(c"writing changes"));
         let (start, forgotten) = (Instant::now(), self.tenant.forgotten());
-        match self.changes.write(self.tenant, &mut self.state) {
+        match self.changes.write(self.tenant, &mut self.state, &mut self.declared) {
             Batch::Empty | Batch::Failed => {}
             Batch::Blocked => self.schedule.retry_write(),
             Batch::Written(changes) => {

@@ -39,11 +39,17 @@ pub struct Place<'c> {
     /// Whether tables, schema and database belong to a role that is no superuser.
     is_owned: bool,
     /// The tables, in the order of their creation.
-    tables: [u32; 4],
+    tables: [u32; 5],
 }
 
 /// The names of the tables when they are installed, and in the statements of a damage.
-pub const TABLES: [&str; 4] = ["user_sessions", "user_presence", "presence_changes", "_feed_state"];
+pub const TABLES: [&str; 5] = [
+    "user_sessions",
+    "user_presence",
+    "presence_changes",
+    "_feed_state",
+    "declared_statuses",
+];
 
 /// The body of a trigger function of others: it tells if it runs with any rights but those of whoever wrote the row by
 /// plain SQL.
@@ -67,7 +73,7 @@ impl<'c> Place<'c> {
             }),
             number,
             is_owned: number % 2 == 1,
-            tables: [0; 4],
+            tables: [0; 5],
         };
         let mut superuser = place.connect();
         for (table, oid) in TABLES.iter().zip(&mut place.tables) {
@@ -92,7 +98,7 @@ impl<'c> Place<'c> {
             place.run(
                 "ALTER SCHEMA {s} OWNER TO {owner}; ALTER TABLE {user_sessions} OWNER TO {owner};
                  ALTER TABLE {user_presence} OWNER TO {owner}; ALTER TABLE {presence_changes} OWNER TO {owner};
-                 ALTER TABLE {_feed_state} OWNER TO {owner}",
+                 ALTER TABLE {_feed_state} OWNER TO {owner}; ALTER TABLE {declared_statuses} OWNER TO {owner}",
             );
         }
         place

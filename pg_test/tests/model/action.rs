@@ -4,10 +4,10 @@ use postgres::types::{FromSql, ToSql};
 use uuid::Uuid;
 
 use crate::{
-    reference::{New, Number, Seen, Time, Write},
+    reference::{New, Number, Seen, Time, Write, declared},
     run::{Run, same},
     server::{HALF_HOUR, Result, fail, half_hours},
-    step::{Action, By, Update},
+    step::{Action, By, SOURCES, Update, Word},
 };
 
 /// The lifetime of a session, in half hours.
@@ -57,6 +57,18 @@ impl Run<'_, '_> {
             Action::Insert { user, hours, is_active } => self.insert(connection, user, hours, is_active),
             Action::BeatAll => self.beat_all(connection),
             Action::EndUser { user } => self.end_user(connection, user),
+            Action::Declare {
+                user,
+                source,
+                word,
+                text,
+                half_hours,
+            } => {
+                // A declaration says something.
+                let text = text.or((word == Word::None).then_some(0));
+                self.declare(connection, user, source, (word, text), half_hours)
+            }
+            Action::ClearStatus { user, source } => self.clear_status(connection, user, source),
             Action::StartAgain { session }
             | Action::Beat { session, .. }
             | Action::BeatIdle { session, .. }
@@ -251,6 +263,54 @@ impl Run<'_, '_> {
         let id = self.users[user];
         let ended: i32 = self.query(connection, sql, &[&id])?;
         same("sessions ended", ended, numbers.len() as i32)
+    }
+
+    fn declare(
+        &mut self,
+        connection: usize,
+        user: usize,
+        source: usize,
+        (word, text): (Word, Option<u8>),
+        valid_for: Option<Time>,
+    ) -> Result {
+        let number = declared(user, source);
+        if self.reference.is_locked(connection, number) {
+            return Ok(());
+        }
+        let label = match word {
+            Word::None => None,
+            Word::Busy => Some("dnd"),
+            Word::Away => Some("away"),
+            Word::Available => Some("available"),
+        };
+        let sql = "SELECT (presence.set_status($1, $2, NULL, $3::text::interval, $4, $5)).source = $4";
+        let text_of = text.map(|text| format!("text {text}"));
+        let (id, source) = (self.users[user], SOURCES[source]);
+        let stored: bool = self.query(
+            connection,
+            sql,
+            &[&label, &text_of, &valid_for.map(half_hours), &source, &id],
+        )?;
+        let until = valid_for.map(|time| self.reference.now() + time);
+        let before = self.reference.declaration(connection, number);
+        let declaration = self.reference.declare(before, word, text, until);
+        self.reference
+            .write(connection, number, Write::Declare(Some(declaration)));
+        same("the row stored", stored, true)
+    }
+
+    fn clear_status(&mut self, connection: usize, user: usize, source: usize) -> Result {
+        let number = declared(user, source);
+        if self.reference.is_locked(connection, number) {
+            return Ok(());
+        }
+        let now = self.reference.now();
+        let before = self.reference.declaration(connection, number);
+        let expected = before.is_some_and(|before| before.expires_at.is_none_or(|(at, _)| now < at));
+        let (id, source) = (self.users[user], SOURCES[source]);
+        let cleared: bool = self.query(connection, "SELECT presence.clear_status($1, $2)", &[&source, &id])?;
+        self.reference.write(connection, number, Write::Declare(None));
+        same("whether a status was cleared", cleared, expected)
     }
 
     /// Returns the server's time plus this many half hours, as SQL.

@@ -1,6 +1,7 @@
 //! Random histories, run on a server and on a small reference, which have to agree at every step.
 //!
-//! Users sign in, beat, are idle, are bound to connections that end, fall silent and leave over several connections, in transactions with savepoints and by plain
+//! Users sign in, beat, are idle, are bound to connections that end, declare statuses, fall silent and leave over several
+//! connections, in transactions with savepoints and by plain
 //! SQL, while hours pass, the timeout changes and the worker is terminated. A history whose results differ is shrunk,
 //! printed and saved in `regressions.txt`, whose histories are tried first in the next run.
 

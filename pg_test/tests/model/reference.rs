@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::step::{CONNECTIONS, USERS};
+use crate::step::{CONNECTIONS, SOURCES, USERS, Word};
 
 /// Half hours.
 pub type Time = i64;
@@ -61,6 +61,51 @@ pub enum Write {
     Release(usize, Time),
     /// A row written without a change to its presence.
     Touch,
+    /// What is declared from now on, by the number of user and source.
+    Declare(Option<Declaration>),
+}
+
+/// What one source declares of one user.
+#[derive(Clone, Copy, Debug)]
+pub struct Declaration {
+    pub word: Word,
+    pub text: Option<u8>,
+    /// When it expires, and which call has said so: the duration of a step makes no difference but that.
+    pub expires_at: Option<(Time, usize)>,
+    /// When it was set, among all.
+    pub order: usize,
+}
+
+impl Declaration {
+    fn is_valid(&self, now: Time) -> bool {
+        self.expires_at.is_none_or(|(at, _)| now < at)
+    }
+}
+
+/// What is shown of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub status: &'static str,
+    pub text: Option<u8>,
+    pub expires_at: Option<(Time, usize)>,
+    /// Whether all live sessions are idle.
+    pub is_idle: bool,
+}
+
+impl Shown {
+    /// Returns the same as a test's query does.
+    pub fn in_words(&self) -> String {
+        let text = self.text.map(|text| format!("text {text}"));
+        let expires = self.expires_at.map(|_| "expires".to_owned());
+        let idle = self.is_idle.then(|| "nobody there".to_owned());
+        let words = [Some(self.status.to_owned()), text, expires, idle];
+        words.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Declarations have numbers, too, above those of all sessions.
+pub fn declared(user: usize, source: usize) -> Number {
+    1_000_000 + user * SOURCES.len() + source
 }
 
 /// A session's number, in the order of their starts.
@@ -88,6 +133,9 @@ pub struct Reference {
     timeout: Time,
     sessions: BTreeMap<Number, Session>,
     transactions: [Option<Transaction>; CONNECTIONS],
+    declarations: BTreeMap<Number, Declaration>,
+    /// How many declarations were set.
+    order: usize,
 }
 
 impl Reference {
@@ -97,6 +145,8 @@ impl Reference {
             timeout: SHORT_TIMEOUT,
             sessions: BTreeMap::new(),
             transactions: Default::default(),
+            declarations: BTreeMap::new(),
+            order: 0,
         }
     }
 
@@ -129,8 +179,73 @@ impl Reference {
         live
     }
 
-    /// Returns the status of each user.
-    pub fn statuses(&self) -> [&'static str; USERS] {
+    /// Returns what is shown of each user to all who have declared nothing in a transaction that is still open.
+    pub fn shown(&self) -> [Shown; USERS] {
+        self.shown_by(|number| self.declarations.get(&number).copied())
+    }
+
+    /// Returns what is shown of each user to a connection, which sees what it has declared itself.
+    pub fn shown_to(&self, connection: usize) -> [Shown; USERS] {
+        self.shown_by(|number| self.declaration(connection, number))
+    }
+
+    fn shown_by(&self, declaration: impl Fn(Number) -> Option<Declaration>) -> [Shown; USERS] {
+        let by_sessions = self.by_sessions();
+        std::array::from_fn(|user| {
+            let valid = |source| declaration(declared(user, source)).filter(|row| row.is_valid(self.now));
+            let rows = || (0..SOURCES.len()).filter_map(valid);
+            let own = valid(0).filter(|row| row.word != Word::None);
+            let last = rows().filter(|row| row.word != Word::None).max_by_key(|row| row.order);
+            let decides = own.or(last).filter(|_| by_sessions[user] != "inactive");
+            let speaks = rows().filter(|row| row.text.is_some()).max_by_key(|row| row.order);
+            Shown {
+                status: match decides.map(|row| row.word) {
+                    Some(Word::Busy) => "busy",
+                    Some(Word::Away) => "idle",
+                    _ => by_sessions[user],
+                },
+                text: speaks.and_then(|row| row.text),
+                expires_at: [decides, speaks]
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|row| row.expires_at)
+                    .min(),
+                is_idle: by_sessions[user] == "idle",
+            }
+        })
+    }
+
+    /// Returns what one source declares of one user, as a connection sees it.
+    pub fn declaration(&self, connection: usize, number: Number) -> Option<Declaration> {
+        let own = self.transactions[connection].as_ref().and_then(|open| {
+            open.writes.iter().rev().find_map(|(of, write)| match write {
+                Write::Declare(declaration) if *of == number => Some(*declaration),
+                _ => None,
+            })
+        });
+        own.unwrap_or_else(|| self.declarations.get(&number).copied())
+    }
+
+    /// Returns what a declaration makes of the one before: who says the same again only makes it valid for longer.
+    pub fn declare(
+        &mut self,
+        before: Option<Declaration>,
+        word: Word,
+        text: Option<u8>,
+        until: Option<Time>,
+    ) -> Declaration {
+        self.order += 1;
+        let same = before.filter(|before| (before.word, before.text) == (word, text) && before.is_valid(self.now));
+        Declaration {
+            word,
+            text,
+            expires_at: until.map(|until| (until, self.order)),
+            order: same.map_or(self.order, |before| before.order),
+        }
+    }
+
+    /// Returns what the sessions of each user make of it.
+    fn by_sessions(&self) -> [&'static str; USERS] {
         let mut statuses = ["inactive"; USERS];
         for session in self.sessions.values() {
             if session.is_live(self.now, self.timeout) {
@@ -199,6 +314,13 @@ impl Reference {
     }
 
     fn apply(&mut self, number: Number, write: Write) {
+        if let Write::Declare(declaration) = write {
+            match declaration {
+                Some(declaration) => self.declarations.insert(number, declaration),
+                None => self.declarations.remove(&number),
+            };
+            return;
+        }
         if let Write::Insert(new) = write {
             let state = if new.is_active { State::Open } else { State::TimedOut };
             let session = Session {

@@ -4,7 +4,7 @@ use proptest::test_runner::TestCaseError;
 use uuid::Uuid;
 
 use crate::{
-    reference::{LONG_TIMEOUT, Reference, SHORT_TIMEOUT},
+    reference::{LONG_TIMEOUT, Reference, SHORT_TIMEOUT, Shown},
     server::{Result, ServerUnderTest, eventually, fail},
     step::{Action, CONNECTIONS, Step, USERS},
 };
@@ -15,13 +15,13 @@ pub struct Run<'w, 'c> {
     pub reference: Reference,
     pub users: [Uuid; USERS],
     pub sessions: Vec<(Uuid, String)>,
-    /// How often each user's status has changed since the worker last caught up, and how many of these changes the feed has.
+    /// How often what is shown of each user has changed since the worker last caught up, and how many of these changes the feed has.
     pub transitions: [usize; USERS],
     pub changes: [usize; USERS],
     /// Each user's last status in the feed.
     pub in_feed: [String; USERS],
     pub live: [i64; USERS],
-    pub statuses: [&'static str; USERS],
+    pub shown: [Shown; USERS],
     pub cursor: (String, i64),
 }
 
@@ -37,7 +37,7 @@ impl<'w, 'c> Run<'w, 'c> {
             changes: [0; USERS],
             in_feed: std::array::from_fn(|_| "inactive".into()),
             live: [0; USERS],
-            statuses: ["inactive"; USERS],
+            shown: Reference::new().shown(),
         }
     }
 
@@ -82,18 +82,24 @@ impl<'w, 'c> Run<'w, 'c> {
 
     /// Compares every way to read who is online with the reference, and the feed so far.
     fn compare(&mut self, connection: usize) -> Result {
-        let (live, statuses) = (self.reference.live(), self.reference.statuses());
-        for (user, (before, now)) in self.statuses.iter().zip(statuses).enumerate() {
-            self.transitions[user] += usize::from(*before != now);
+        let (live, shown) = (self.reference.live(), self.reference.shown());
+        for (user, (before, now)) in self.shown.iter().zip(&shown).enumerate() {
+            // Since when nobody is there is none of it.
+            let told = |shown: &Shown| (shown.status, shown.text, shown.expires_at);
+            self.transitions[user] += usize::from(told(before) != told(now));
         }
         self.live = live;
-        self.statuses = statuses;
+        self.shown = shown;
         let sql = "WITH given AS (SELECT * FROM presence.presence_of($1))
             SELECT presence.online_count(),
                 ARRAY(SELECT user_id FROM presence.online_users() ORDER BY 1),
                 ARRAY(SELECT CASE WHEN is_online = presence.is_online(user_id) AND status = presence.user_status(user_id)
                                   THEN session_count::bigint ELSE -1 END FROM given),
-                ARRAY(SELECT CASE WHEN (status = 'idle') = (idle_since IS NOT NULL) THEN status::text END FROM given)";
+                ARRAY(SELECT concat_ws(', ', status, status_text, CASE WHEN status_expires_at IS NOT NULL THEN 'expires' END,
+                                       CASE WHEN idle_since IS NOT NULL THEN 'nobody there' END) FROM given),
+                (SELECT count(*) FROM presence.online_users() o JOIN given g USING (user_id)
+                 WHERE (o.status, o.status_text, o.status_expires_at, o.idle_since)
+                     IS DISTINCT FROM (g.status, g.status_text, g.status_expires_at, g.idle_since))";
         let row = self.server.connections[connection]
             .query_one(sql, &[&&self.users[..]])
             .map_err(fail)?;
@@ -104,9 +110,17 @@ impl<'w, 'c> Run<'w, 'c> {
         online.sort();
         same("live sessions of each user", row.get::<_, Vec<i64>>(2), live.to_vec())?;
         same(
-            "the status of each user",
+            "what is shown of each user",
             row.get::<_, Vec<String>>(3),
-            statuses.map(str::to_owned).to_vec(),
+            self.reference
+                .shown_to(connection)
+                .map(|shown| shown.in_words())
+                .to_vec(),
+        )?;
+        same(
+            "users of whom online_users() shows something else",
+            row.get::<_, i64>(4),
+            0,
         )?;
         same("online_count()", row.get::<_, i64>(0), online.len() as i64)?;
         same("online_users()", row.get(1), online)?;
@@ -123,23 +137,28 @@ impl<'w, 'c> Run<'w, 'c> {
             .map(|user| self.users[user])
             .collect();
         let written = "SELECT count(*), count(*) FILTER (WHERE status::text = (
-                               SELECT s FROM unnest($1::uuid[], $2::text[]) AS u (id, s) WHERE id = user_id))
+                               SELECT s FROM unnest($1::uuid[], $2::text[]) AS u (id, s) WHERE id = user_id)),
+                           (SELECT count(*) FROM presence.user_presence w JOIN presence.presence_of($3) p USING (user_id)
+                            WHERE (w.status, w.status_text, w.status_expires_at, w.idle_since)
+                                IS DISTINCT FROM (p.status, p.status_text, p.status_expires_at, p.idle_since))
                        FROM presence.user_presence WHERE is_online";
         let statuses: Vec<&str> = self
-            .statuses
-            .into_iter()
+            .shown
+            .iter()
+            .map(|shown| shown.status)
             .filter(|status| *status != "inactive")
             .collect();
+        let users = self.users.to_vec();
         let mut last = String::new();
         let reader = &mut self.server.reader;
         let settled = eventually(|| {
             let known = reader.query(sql, &[]).map_err(fail)?;
             let known: Option<(i64, i64)> = known.first().map(|row| (row.get(0), row.get(1)));
-            let row = reader.query_one(written, &[&online, &statuses]).map_err(fail)?;
-            let online_rows: (i64, i64) = (row.get(0), row.get(1));
+            let row = reader.query_one(written, &[&online, &statuses, &users]).map_err(fail)?;
+            let online_rows: (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
             let users = online.len() as i64;
-            last = format!("sessions and users in memory {known:?}, users written {online_rows:?}");
-            Ok(known == Some((sessions, users)) && online_rows == (users, users))
+            last = format!("sessions and users in memory {known:?}, users written, rightly, otherwise {online_rows:?}");
+            Ok(known == Some((sessions, users)) && online_rows == (users, users, 0))
         });
         settled.map_err(|_| {
             TestCaseError::fail(format!(
@@ -167,7 +186,7 @@ impl<'w, 'c> Run<'w, 'c> {
             same(
                 "the last status in the feed",
                 self.in_feed[n].as_str(),
-                self.statuses[n],
+                self.shown[n].status,
             )?;
         }
         self.transitions = [0; USERS];
@@ -175,8 +194,8 @@ impl<'w, 'c> Run<'w, 'c> {
         Ok(())
     }
 
-    /// Reads the feed from where it was last read, and asserts that its numbers have no gap and each user's statuses
-    /// alternate.
+    /// Reads the feed from where it was last read, and asserts that its numbers have no gap, and that each change follows
+    /// from the one before.
     fn read_feed(&mut self) -> Result {
         let sql = "SELECT seq, user_id, status::text, previous::text, reason FROM presence.changes_since($1, $2)";
         let (epoch, seq) = &mut self.cursor;
@@ -189,14 +208,15 @@ impl<'w, 'c> Run<'w, 'c> {
                 return Err(TestCaseError::fail(format!("a change of an unknown user, {user}")));
             };
             let before = std::mem::replace(&mut self.in_feed[n], status.clone());
-            same("whether a change changes anything", before != status, true)?;
             same("the status before", previous.as_deref(), Some(before.as_str()))?;
             let reason: String = row.get(4);
             let fits = match (before.as_str(), status.as_str()) {
-                ("active", "idle") => reason == "idle",
-                ("idle", "active") => reason == "returned",
+                (before, after) if before == after => reason == "declared",
+                ("active", "idle") => ["idle", "declared"].contains(&reason.as_str()),
+                ("idle", "active") => ["returned", "declared"].contains(&reason.as_str()),
                 ("inactive", _) => ["started", "resumed"].contains(&reason.as_str()),
-                _ => !["started", "resumed", "idle", "returned"].contains(&reason.as_str()),
+                (_, "inactive") => !["started", "resumed", "idle", "returned", "declared"].contains(&reason.as_str()),
+                _ => reason == "declared",
             };
             same(&format!("whether {reason} fits {before} to {status}"), fits, true)?;
             self.changes[n] += 1;

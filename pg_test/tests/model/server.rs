@@ -67,11 +67,12 @@ impl<'c> ServerUnderTest<'c> {
     fn clear(&mut self) -> Result {
         self.set_timeout(SHORT_TIMEOUT)?;
         self.reader
-            .batch_execute("DELETE FROM presence.user_sessions")
+            .batch_execute("DELETE FROM presence.declared_statuses; DELETE FROM presence.user_sessions")
             .map_err(fail)?;
         // Users that the worker has dequeued may not be written yet.
         let sql = "SELECT live_sessions + users_online + unwritten_users
-                       + (SELECT count(*) FROM presence.user_presence WHERE is_online)
+                       + (SELECT count(*) FROM presence.user_presence
+                          WHERE is_online OR status_text IS NOT NULL OR status_expires_at IS NOT NULL)
                    FROM presence.presence_stats";
         eventually(|| {
             let left = self.reader.query_one(sql, &[]).map_err(fail)?;

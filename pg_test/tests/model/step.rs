@@ -97,7 +97,31 @@ pub enum Action {
     Delete {
         session: usize,
     },
+    /// set_status(), with a text of this number, valid for this many half hours or until it is cleared.
+    Declare {
+        user: usize,
+        source: usize,
+        word: Word,
+        text: Option<u8>,
+        half_hours: Option<i64>,
+    },
+    ClearStatus {
+        user: usize,
+        source: usize,
+    },
 }
+
+/// A word that is declared, or none: then there is a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    None,
+    Busy,
+    Away,
+    Available,
+}
+
+/// The sources of declarations; the first is the user's own.
+pub const SOURCES: [&str; 3] = ["manual", "calendar", "text"];
 
 /// What plain SQL changes in a row.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +153,19 @@ fn action() -> impl Strategy<Value = Action> {
     let by = prop_oneof![Just(By::Id), Just(By::Token)];
     // Odd numbers, so that nothing ends at a full hour, where the clock always is.
     let half_hours = prop_oneof![Just(1_i64), Just(3), Just(5)];
+    let word = prop_oneof![
+        Just(Word::None),
+        Just(Word::Busy),
+        Just(Word::Away),
+        Just(Word::Available)
+    ];
+    let declaration = (
+        user.clone(),
+        0..SOURCES.len(),
+        word,
+        proptest::option::of(0..2_u8),
+        proptest::option::of(half_hours.clone()),
+    );
     let update = prop_oneof![
         3 => Just(Update::LastActivity),
         1 => any::<bool>().prop_map(Update::IsActive),
@@ -160,5 +197,9 @@ fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(user, hours, is_active)| Action::Insert { user, hours, is_active }),
         7 => (session.clone(), update).prop_map(|(session, what)| Action::Update { session, what }),
         3 => session.prop_map(|session| Action::Delete { session }),
+        8 => declaration.prop_map(|(user, source, word, text, half_hours)| Action::Declare {
+            user, source, word, text, half_hours,
+        }),
+        3 => (0..USERS, 0..SOURCES.len()).prop_map(|(user, source)| Action::ClearStatus { user, source }),
     ]
 }

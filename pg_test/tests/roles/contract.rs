@@ -37,6 +37,9 @@ pub const CALLS: &[(&str, &str, [&str; 4], &str)] = &[
     ("online_count() IS NULL", "---aa--", ["false"; 4], ""),
     ("presence_cursor() IS NULL", "---aa--", ["false"; 4], ""),
     ("changes_since(0) IS NULL LIMIT 1", "---aa--", ["false"; 4], ""),
+    ("set_status('busy', user_id => '{user}') IS NULL", "--o-aa-", ["false"; 4], DENIED),
+    ("set_status('busy', source => 'calendar', user_id => '{user}') IS NULL", "----aa-", ["false"; 4], ""),
+    ("clear_status(user_id => '{user}')", "--o-aa-", ["false"; 4], DENIED),
     ("forget_user('{user}')", "----a--", ["true", "true", "true", "false"], ""),
     ("cleanup_sessions() IS NULL", "----a--", ["false"; 4], ""),
     ("presence_health() IS NULL LIMIT 1", "----a-a", ["false"; 4], ""),
@@ -81,9 +84,11 @@ pub const CALLS: &[(&str, &str, [&str; 4], &str)] = &[
     ("_grant_service(current_user::regrole)", "-------", [""; 4], ""),
     ("_grant_health(current_user::regrole)", "-------", [""; 4], ""),
     ("_start_worker()", "-------", [""; 4], ""),
+    ("_before_declare()", "-------", [""; 4], ""),
     ("_before_truncate()", "-------", [""; 4], ""),
     ("_before_write()", "-------", [""; 4], ""),
     ("_capture()", "-------", [""; 4], ""),
+    ("_capture_declared()", "-------", [""; 4], ""),
     ("_compare()", "-------", [""; 4], ""),
     ("_restore()", "-------", [""; 4], ""),
 ];
@@ -116,6 +121,7 @@ pub const ON_A_ROW: &[(&str, &str, &str, &str)] = &[
     ("INSERT INTO user_sessions (user_id, auth_id) VALUES ('{user}', '{user}')", "--o-aa-", "1", DENIED),
     ("INSERT INTO user_sessions (user_id, ended_at) VALUES ('{user}', now())", "--o-aa-", "1", DENIED),
     ("DELETE FROM user_sessions WHERE id = '{id}'", "----a--", "", ""),
+    ("INSERT INTO declared_statuses (user_id, status) VALUES ('{user}', 'busy')", "----a--", "", ""),
 ];
 
 /// A command on a whole table, or on the schema: who may run it.
@@ -143,6 +149,12 @@ pub const ON_A_TABLE: &[(&str, &str)] = &[
     ("UPDATE _feed_state SET seq = 0", "-------"),
     ("DELETE FROM _feed_state", "-------"),
     ("LOCK TABLE _feed_state IN SHARE MODE", "-------"),
+    ("SELECT FROM declared_statuses", "--a-aa-"),
+    ("SELECT FROM declared_statuses FOR SHARE", "----a--"),
+    ("UPDATE declared_statuses SET status = 'away'", "----a--"),
+    ("DELETE FROM declared_statuses", "----a--"),
+    ("TRUNCATE declared_statuses", "-------"),
+    ("LOCK TABLE declared_statuses IN SHARE MODE", "----a--"),
     ("SELECT FROM presence_stats", "----a-a"),
     ("CREATE TABLE presence.mine ()", "-------"),
     ("CREATE FUNCTION presence.is_service(int) RETURNS bool LANGUAGE sql AS 'SELECT true'", "-------"),

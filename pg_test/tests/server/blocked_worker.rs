@@ -60,7 +60,13 @@ fn a_locked_table_delays_the_worker_and_does_not_break_it() {
     let mut service = database.connect();
     let worker = database.worker();
     let mut client = database.connect();
-    for table in ["user_sessions", "user_presence", "presence_changes", "_feed_state"] {
+    for table in [
+        "user_sessions",
+        "user_presence",
+        "presence_changes",
+        "_feed_state",
+        "declared_statuses",
+    ] {
         let user = Uuid::new_v4();
         let session = service.start(user);
         service.wait_for_written(user, true);

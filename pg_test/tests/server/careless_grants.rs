@@ -7,7 +7,13 @@ use postgres::Client;
 use postgres::error::SqlState;
 use uuid::Uuid;
 
-const TABLES: [&str; 4] = ["user_sessions", "user_presence", "presence_changes", "_feed_state"];
+const TABLES: [&str; 5] = [
+    "user_sessions",
+    "user_presence",
+    "presence_changes",
+    "_feed_state",
+    "declared_statuses",
+];
 
 /// Returns the checks that are not ok, with their hints.
 fn failed(client: &mut Client) -> Vec<(String, String)> {
@@ -44,6 +50,9 @@ fn grant_all_makes_no_service_and_changes_nothing_of_others() {
     let other = Uuid::new_v4();
     let session = superuser.start(other);
     superuser.wait_for_written(other, true);
+    superuser
+        .execute("SELECT presence.set_status('busy', user_id => $1)", &[&other])
+        .unwrap();
     let role = database.role("careless");
     for grantee in [role.as_str(), "PUBLIC"] {
         database.run(&format!(
@@ -71,12 +80,15 @@ fn grant_all_makes_no_service_and_changes_nothing_of_others() {
             "UPDATE presence.user_presence SET is_online = false",
             "UPDATE presence.presence_changes SET reason = 'ended'",
             "UPDATE presence._feed_state SET seq = 0",
+            "UPDATE presence.declared_statuses SET status = 'away'",
         ] {
             assert_eq!(client.execute(update, &[]).unwrap(), 0, "{update}");
         }
         for insert in [
             "INSERT INTO presence.user_presence VALUES (gen_random_uuid(), NULL, 'active', true, now(), now(), 1)",
             "INSERT INTO presence._feed_state VALUES ('mine', 1, 1)",
+            "INSERT INTO presence.declared_statuses (user_id, status) VALUES (gen_random_uuid(), 'busy')",
+            "INSERT INTO presence.declared_statuses (status) VALUES ('busy')",
             "INSERT INTO presence.user_sessions (user_id) VALUES (gen_random_uuid())",
             "INSERT INTO presence.presence_changes VALUES (0, NULL, NULL, 'active', 'inactive', now(), now(), 'x')",
         ] {
@@ -86,6 +98,8 @@ fn grant_all_makes_no_service_and_changes_nothing_of_others() {
             format!("forget_user('{other}')"),
             format!("start_sessions(ARRAY['{other}'::uuid])"),
             format!("end_user_sessions('{other}')"),
+            format!("set_status('busy', user_id => '{other}')"),
+            format!("clear_status(user_id => '{other}')"),
             "cleanup_sessions()".to_owned(),
             "presence_health()".to_owned(),
             "_stats()".to_owned(),

@@ -168,7 +168,13 @@ fn a_client_can_neither_delete_nor_lock_nor_truncate() {
     let database = Cluster::shared().database();
     let mut client = database.client_for(Uuid::new_v4());
     client.start_own();
-    for table in ["user_sessions", "user_presence", "presence_changes", "_feed_state"] {
+    for table in [
+        "user_sessions",
+        "user_presence",
+        "presence_changes",
+        "_feed_state",
+        "declared_statuses",
+    ] {
         assert_denied(client.batch_execute(&format!("DELETE FROM presence.{table}")));
         assert_denied(client.batch_execute(&format!("TRUNCATE presence.{table}")));
         for mode in ["ACCESS EXCLUSIVE", "EXCLUSIVE", "SHARE ROW EXCLUSIVE", "SHARE"] {

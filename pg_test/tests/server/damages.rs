@@ -37,6 +37,9 @@ const DAMAGES: &[(&str, &str)] = &[
     ("ALTER TABLE presence.user_sessions ALTER last_activity TYPE timestamp", "columns"),
     ("ALTER TABLE presence.user_presence ALTER status TYPE text", "columns"),
     ("ALTER TABLE presence.user_sessions DROP user_key", "columns"),
+    ("ALTER TABLE presence.declared_statuses DROP emoji", "columns constraints"),
+    ("ALTER TABLE presence.declared_statuses RENAME status TO word", "columns"),
+    ("ALTER TABLE presence.declared_statuses RENAME TO statuses", "tables"),
     ("ALTER TABLE presence.user_sessions DROP session_token", "columns constraints indexes"),
 
     ("ALTER TABLE presence.user_sessions ALTER user_id DROP NOT NULL", "not_null"),
@@ -49,6 +52,7 @@ const DAMAGES: &[(&str, &str)] = &[
 
     ("ALTER TABLE presence.user_sessions DROP CONSTRAINT user_sessions_metadata_check", "constraints"),
     ("ALTER TABLE presence.user_presence DROP CONSTRAINT user_presence_pkey", "constraints"),
+    ("ALTER TABLE presence.declared_statuses DROP CONSTRAINT declared_statuses_status_check", "constraints"),
     ("ALTER TABLE presence.user_sessions RENAME CONSTRAINT user_sessions_pkey TO \"PK_1\"", "constraints"),
     (
         "ALTER TABLE presence.user_sessions DROP CONSTRAINT user_sessions_pkey;
@@ -64,6 +68,11 @@ const DAMAGES: &[(&str, &str)] = &[
     ("DROP INDEX presence.user_sessions_user_id_idx, presence.user_presence_user_key_idx", "indexes"),
     ("ALTER INDEX presence.user_sessions_auth_id_idx RENAME TO \"IDX_1\"", "indexes"),
 
+    ("DROP INDEX presence.declared_statuses_expires_at_idx", "indexes"),
+
+    ("DROP POLICY service_insert ON presence.declared_statuses", "policies"),
+    ("CREATE POLICY everything ON presence.declared_statuses USING (true)", "policies"),
+    ("ALTER TABLE presence.declared_statuses DISABLE ROW LEVEL SECURITY", "row_security"),
     ("DROP POLICY own_or_service_update ON presence.user_sessions", "policies"),
     ("DROP POLICY readers_select ON presence.user_presence", "policies"),
     ("ALTER POLICY own_or_service_select ON presence.user_sessions USING (true)", "policies"),
@@ -76,6 +85,8 @@ const DAMAGES: &[(&str, &str)] = &[
     ("ALTER TABLE presence.user_sessions DISABLE TRIGGER ALL; ALTER TABLE presence.user_sessions ENABLE TRIGGER ALL", "triggers"),
     ("DROP TRIGGER presence_before_write ON presence.user_sessions", "triggers"),
     ("DROP TRIGGER presence_compare ON presence.user_presence", "triggers"),
+    ("DROP TRIGGER presence_before_write ON presence.declared_statuses", "triggers"),
+    ("ALTER TABLE presence.declared_statuses DISABLE TRIGGER presence_capture", "triggers"),
     ("DROP TRIGGER presence_restore ON presence.user_presence", "triggers"),
     ("ALTER TRIGGER presence_capture ON presence.user_sessions RENAME TO last", "triggers"),
     (
@@ -88,7 +99,7 @@ const DAMAGES: &[(&str, &str)] = &[
     (
         "REVOKE USAGE ON SCHEMA presence FROM {role}; ALTER TABLE presence.user_sessions OWNER TO {role};
          ALTER TABLE presence.user_presence OWNER TO {role}; ALTER TABLE presence.presence_changes OWNER TO {role};
-         ALTER TABLE presence._feed_state OWNER TO {role}",
+         ALTER TABLE presence._feed_state OWNER TO {role}; ALTER TABLE presence.declared_statuses OWNER TO {role}",
         "owner",
     ),
 ];

@@ -123,6 +123,8 @@ fn without_preload_every_function_fails_with_a_hint_and_the_connection_survives(
         format!("end_user_sessions('{id}')"),
         format!("rotate_session_token('{}')", session.id),
         format!("user_status('{id}')"),
+        format!("set_status('busy', user_id => '{id}')"),
+        format!("clear_status(user_id => '{id}')"),
         format!("is_online('{id}')"),
         format!("last_seen('{id}')"),
         format!("presence_of(ARRAY['{id}'::uuid])"),

@@ -56,6 +56,7 @@ fn null_and_empty_arguments_return_the_documented_answers() {
         ("is_online(NULL)", Some("false")),
         ("last_seen(NULL)", None),
         ("forget_user(NULL)", Some("false")),
+        ("clear_status(NULL, gen_random_uuid())", Some("false")),
     ] {
         assert_eq!(text(&mut service, call).as_deref(), answer, "{call}");
     }

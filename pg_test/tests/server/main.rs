@@ -14,6 +14,7 @@ mod commit_order;
 mod consistency;
 mod damages;
 mod database_ddl;
+mod declared;
 mod definitions;
 mod encodings;
 mod epochs;

@@ -227,7 +227,7 @@ fn locked_tables_do_not_hold_up_the_metrics() {
         .batch_execute(
             "BEGIN;
              LOCK TABLE presence.user_sessions, presence.user_presence, presence.presence_changes, presence._feed_state,
-                        presence.presence_stats IN ACCESS EXCLUSIVE MODE",
+                        presence.declared_statuses, presence.presence_stats IN ACCESS EXCLUSIVE MODE",
         )
         .unwrap();
     let patience = format!("SET statement_timeout = '{} s'", patience().as_secs());

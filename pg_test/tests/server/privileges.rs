@@ -97,7 +97,13 @@ fn bypassrls_and_membership_of_the_owner_make_a_service() {
     let (bypass, member, plain) = (database.role("bypass"), database.role("member"), database.role("plain"));
     let owner = database.role("owner");
     database.run(&format!("ALTER ROLE {bypass} BYPASSRLS; GRANT {owner} TO {member}"));
-    let tables = ["user_sessions", "user_presence", "presence_changes", "_feed_state"];
+    let tables = [
+        "user_sessions",
+        "user_presence",
+        "presence_changes",
+        "_feed_state",
+        "declared_statuses",
+    ];
     for table in tables {
         database.run(&format!("ALTER TABLE presence.{table} OWNER TO {owner}"));
     }
@@ -300,7 +306,13 @@ fn supabases_roles_get_their_privileges_and_no_more() {
     assert_denied(anon.execute("SELECT heartbeat($1)", &[&session]));
     assert_denied(anon.execute("SELECT online_count()", &[]));
     for client in [&mut anon, &mut user] {
-        for table in ["user_sessions", "user_presence", "presence_changes", "_feed_state"] {
+        for table in [
+            "user_sessions",
+            "user_presence",
+            "presence_changes",
+            "_feed_state",
+            "declared_statuses",
+        ] {
             assert_denied(client.batch_execute(&format!("TRUNCATE {table}")));
             assert_denied(client.batch_execute(&format!("DELETE FROM {table}")));
             assert_denied(client.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")));

@@ -20,7 +20,7 @@ fn a_plain_subscriber_gets_the_rows() {
     let (publisher, subscriber) = (here.database(), there.database_with(Install::None));
     publisher.run(
         "CREATE PUBLICATION p;
-         ALTER PUBLICATION p ADD TABLE presence.user_sessions, presence.user_presence",
+         ALTER PUBLICATION p ADD TABLE presence.user_sessions, presence.user_presence, presence.declared_statuses",
     );
     subscriber.run(
         "CREATE SCHEMA presence;
@@ -28,7 +28,10 @@ fn a_plain_subscriber_gets_the_rows() {
              is_active bool, last_activity timestamptz, created_at timestamptz, expires_at timestamptz, metadata jsonb,
              ended_at timestamptz, user_key text);
          CREATE TABLE presence.user_presence (user_id uuid PRIMARY KEY, user_key text, status text, is_online bool,
-             last_seen timestamptz, changed_at timestamptz, seq bigint, idle_since timestamptz)",
+             last_seen timestamptz, changed_at timestamptz, seq bigint, idle_since timestamptz, status_text text,
+             emoji text, status_expires_at timestamptz);
+         CREATE TABLE presence.declared_statuses (user_id uuid, source text, status text, status_text text, emoji text,
+             set_at timestamptz, expires_at timestamptz, PRIMARY KEY (user_id, source))",
     );
     let mut service = publisher.connect();
     let (before, after) = (Uuid::new_v4(), Uuid::new_v4());
@@ -43,6 +46,13 @@ fn a_plain_subscriber_gets_the_rows() {
     wait_until("sessions and statuses arrive", || {
         let count = |reader: &mut postgres::Client, sql| reader.query_one(sql, &[&both]).unwrap().get::<_, i64>(0);
         count(&mut reader, sessions) == 2 && count(&mut reader, online) == 2
+    });
+    let sql = "SELECT presence.set_status('busy', 'in a meeting', user_id => $1)";
+    service.execute(sql, &[&before]).unwrap();
+    let sql = "SELECT count(*) FROM presence.user_presence u JOIN presence.declared_statuses d USING (user_id)
+               WHERE (u.status, u.status_text) = (d.status, d.status_text)";
+    wait_until("what is declared arrives", || {
+        reader.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 1
     });
     service.end(session.id);
     let sql = "SELECT u.is_online OR s.ended_at IS NULL FROM presence.user_presence u

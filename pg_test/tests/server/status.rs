@@ -232,6 +232,8 @@ fn a_standby_answers_reads_and_refuses_writes() {
         "release_sessions(ARRAY[$1::uuid])",
         "bind_sessions(ARRAY[$1::uuid])",
         "rotate_session_token($1)",
+        "set_status('busy', user_id => $1)",
+        "clear_status(user_id => $1)",
         "forget_user($1)",
         "cleanup_sessions()",
     ] {

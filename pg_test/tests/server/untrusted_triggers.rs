@@ -109,7 +109,13 @@ fn not_even_a_superuser_may_attach_the_code_of_others() {
 fn triggers_and_foreign_keys_of_the_owner_and_of_superusers_are_welcome() {
     let database = Cluster::shared().database();
     let owner = database.role("owner");
-    let tables = ["user_sessions", "user_presence", "presence_changes", "_feed_state"];
+    let tables = [
+        "user_sessions",
+        "user_presence",
+        "presence_changes",
+        "_feed_state",
+        "declared_statuses",
+    ];
     for table in tables {
         database.run(&format!("ALTER TABLE presence.{table} OWNER TO {owner}"));
     }
@@ -157,7 +163,13 @@ fn what_others_have_made_without_the_library_is_never_fired() {
     cluster.configure(&[("shared_preload_libraries", "")]);
     cluster.start();
     let mut client = database.connect_as(&eve);
-    let tables = ["user_sessions", "user_presence", "presence_changes", "_feed_state"];
+    let tables = [
+        "user_sessions",
+        "user_presence",
+        "presence_changes",
+        "_feed_state",
+        "declared_statuses",
+    ];
     for table in tables {
         for (timing, function) in [
             ("BEFORE", "take"),

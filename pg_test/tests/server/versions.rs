@@ -102,7 +102,13 @@ fn whoever_may_maintain_the_tables_writes_no_row() {
     }
     owner.batch_execute(&grant).unwrap();
     let mut maintainer = database.connect_as(&role);
-    for table in ["user_sessions", "user_presence", "presence_changes", "_feed_state"] {
+    for table in [
+        "user_sessions",
+        "user_presence",
+        "presence_changes",
+        "_feed_state",
+        "declared_statuses",
+    ] {
         for sql in ["VACUUM FULL", "REINDEX TABLE", "ANALYZE"] {
             maintainer.batch_execute(&format!("{sql} presence.{table}")).unwrap();
         }

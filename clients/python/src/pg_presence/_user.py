@@ -27,7 +27,7 @@ class User:
     user_key: str | None
     """The user's own ID, where that is not a UUID."""
     status: str
-    """`active`, `idle` or `inactive`."""
+    """`active`, `idle`, `busy` or `inactive`."""
     changed_at: datetime
     last_seen: datetime | None
     seq: int
@@ -50,7 +50,7 @@ class Change:
 
     @property
     def status(self) -> str:
-        """`active`, `idle` or `inactive`: who is gone is inactive."""
+        """`active`, `idle`, `busy` or `inactive`: who is gone is inactive."""
         return self.user.status if self.user else "inactive"
 
     @property

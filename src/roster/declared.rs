@@ -1,0 +1,67 @@
+//! What the roster knows of declared statuses: whether there may be any, and whom the worker has to look at.
+//!
+//! The rows are in the table alone. Where nobody uses them, readers need not look there, for which one word is enough:
+//! triggers set it before the commit of a row, and the worker alone clears it, once it has seen the table empty under a lock
+//! that no writer holds beside it. Until the worker has looked, there may be some.
+
+use uuid::Uuid;
+
+use super::{atomic::uuid_words, free_list::Full, sweep::BATCH, tenant::Tenant, writer::Writer};
+use crate::rules::status::Reason;
+
+impl Tenant {
+    /// Whether anything may be declared of anybody.
+    #[inline]
+    pub fn may_have_declared(&self) -> bool {
+        self.entry().nothing_declared.get() == 0
+    }
+
+    /// Notes that something may be declared. To be called before the commit of who declares it.
+    pub fn set_may_have_declared(&self) {
+        if !self.may_have_declared() {
+            self.entry().nothing_declared.set(0);
+        }
+    }
+
+    /// Notes that nothing is declared. The caller holds a lock on the table that excludes writers, and has seen it empty.
+    pub fn set_nothing_declared(&self) {
+        self.entry().nothing_declared.set(1);
+    }
+
+    /// Queues the users of a commit of whom something else is declared. Where there is no room for one who has no session,
+    /// the worker compares all. Cannot fail.
+    pub fn queue_declared<'a>(&self, users: impl Iterator<Item = &'a Uuid>) {
+        let mut users = users.peekable();
+        while users.peek().is_some() {
+            let writer = self.roster().write();
+            for user in users.by_ref().take(BATCH) {
+                if writer.queue_user(self.index(), user).is_err() {
+                    self.entry().compare.set(1);
+                    writer.wake_worker_of(self.index());
+                    // To find again that there is no room takes long, and others wait.
+                    return;
+                }
+            }
+            match users.peek() {
+                Some(_) => writer.give_way(),
+                None => drop(writer),
+            }
+        }
+    }
+}
+
+impl Writer {
+    fn queue_user(&self, tenant: usize, id: &Uuid) -> Result<(), Full> {
+        let words = uuid_words(id);
+        let is_known = self
+            .roster
+            .find_user(tenant, self.roster.user_bucket(tenant, words), words)
+            .is_some();
+        // Of one who has no session here, only the table knows whether there is a key.
+        let at = self.pin_user(tenant, id, !is_known)?;
+        self.queue(at, Reason::Declared);
+        // From now on the queue keeps it.
+        self.unpin_user(at);
+        Ok(())
+    }
+}
