@@ -76,7 +76,7 @@ pub fn assert_rights(place: &Place, user: Uuid, session: Uuid, opened: bool) {
         client.batch_execute(&claims).expect("to set the claims");
         let who = place.role(actor);
         let tables = TABLES.map(|table| place.fill(&format!("{{{table}}}"), 0));
-        let [sessions, presence, changes, state] = &tables;
+        let [sessions, presence, changes, state, declared] = &tables;
         if !opened {
             for sql in [
                 format!("SELECT FROM {sessions}"),
@@ -89,6 +89,9 @@ pub fn assert_rights(place: &Place, user: Uuid, session: Uuid, opened: bool) {
                 format!("SELECT FROM {state}"),
                 format!("UPDATE {state} SET seq = 0"),
                 format!("UPDATE {presence} SET is_online = false"),
+                format!("SELECT FROM {declared}"),
+                format!("UPDATE {declared} SET status = 'busy'"),
+                format!("DELETE FROM {declared}"),
             ] {
                 assert_nothing(&mut client, &sql, &who);
             }
