@@ -33,6 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
                 status: Status::of(u32::from(first & 1), u32::from(first >> 1 & 1)),
                 at,
                 last_seen: (first & 2 == 2).then_some(at),
+                details: first & 4 == 4,
             }
         })
         .collect();
@@ -49,6 +50,7 @@ fuzz_target!(|bytes: &[u8]| {
             last = seq;
             let given = &changes[seq - 1];
             assert_eq!(change["key"].as_str(), given.user_key.as_deref());
+            assert_eq!(change["details"].as_bool().unwrap_or(false), given.details);
         }
     }
     assert_eq!(prev, changes.len() as i64);
