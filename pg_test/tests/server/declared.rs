@@ -344,6 +344,24 @@ fn an_expiry_is_read_at_once_also_without_the_worker_and_then_told() {
 }
 
 #[test]
+fn what_is_declared_while_an_expiry_is_about_to_be_told_is_told_in_its_place() {
+    let server = Server::new();
+    let database = server.cluster.database();
+    let mut service = database.connect();
+    let user = online(&mut service);
+    declare(&mut service, user, "'busy', expires_in => '1 h'");
+    assert_shown(&mut service, user, "busy expires");
+    let worker = database.pause_worker_at("taken");
+    server.pass(2);
+    worker.wait_until_reached();
+    declare(&mut service, user, "'away', 'on my way'");
+    worker.resume();
+    assert_shown(&mut service, user, "idle on my way");
+    let expected = "started: inactive, active; declared: active, busy; declared: busy, idle +";
+    assert_eq!(feed(&mut service, user), expected);
+}
+
+#[test]
 fn the_expiry_of_an_absent_users_text_is_told_and_one_of_many_misses_nobody() {
     let server = Server::new();
     let database = server.cluster.database();
@@ -607,14 +625,16 @@ fn there_are_at_most_sixteen_sources_of_a_user_and_those_that_have_expired_make_
     let database = server.cluster.database();
     let mut service = database.connect();
     let user = online(&mut service);
-    let many = format!(
-        "INSERT INTO presence.declared_statuses (user_id, source, status)
-         SELECT '{user}', 's' || n, 'busy' FROM generate_series(1, 17) n"
-    );
+    let many = |count: u32| {
+        format!(
+            "INSERT INTO presence.declared_statuses (user_id, source, status)
+             SELECT '{user}', 's' || n, 'busy' FROM generate_series(1, {count}) n"
+        )
+    };
     let full = SqlState::CONFIGURATION_LIMIT_EXCEEDED;
-    assert_refused(service.batch_execute(&many), &full);
+    assert_refused(service.batch_execute(&many(17)), &full);
     assert_eq!(count(&mut service, user), 0);
-    service.batch_execute(&many.replace("17", "15")).unwrap();
+    service.batch_execute(&many(15)).unwrap();
     declare(&mut service, user, "'away', expires_in => '1 h'");
     // Each may say something else.
     declare(&mut service, user, "'away', 'again', expires_in => '1 h'");
