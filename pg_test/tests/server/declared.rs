@@ -324,6 +324,7 @@ fn an_expiry_is_read_at_once_also_without_the_worker_and_then_told() {
     let (mut service, mut listener) = (database.connect(), database.listen());
     let user = online(&mut service);
     declare(&mut service, user, "'away', 'until tomorrow', source => 'calendar'");
+    assert_shown(&mut service, user, "idle until tomorrow");
     declare(&mut service, user, "'busy', 'in a meeting', expires_in => '2 h'");
     assert_shown(&mut service, user, "busy in a meeting expires");
     server.pass(1);
