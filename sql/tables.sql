@@ -118,7 +118,8 @@ CREATE TABLE @extschema@.declared_statuses (
     status pg_catalog.text,
     status_text pg_catalog.text,
     emoji pg_catalog.text,
-    set_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    -- The trigger puts a time in its place that is later than those of the user's other rows.
+    set_at pg_catalog.timestamptz NOT NULL DEFAULT 'infinity',
     expires_at pg_catalog.timestamptz,
     CONSTRAINT declared_statuses_pkey PRIMARY KEY (user_id, source),
     CONSTRAINT declared_statuses_source_check

@@ -43,6 +43,10 @@ BEGIN
                     AND has_table_privilege(l.grantee, home || '.user_sessions', 'INSERT')
                     AND has_any_column_privilege(l.grantee, home || '.user_sessions', 'UPDATE')
                     AND has_table_privilege(l.grantee, home || '.declared_statuses', 'SELECT'))
+        OR l.name = 'service'
+           AND NOT (has_table_privilege(l.grantee, home || '.declared_statuses', 'INSERT')
+                    AND has_table_privilege(l.grantee, home || '.declared_statuses', 'UPDATE')
+                    AND has_table_privilege(l.grantee, home || '.declared_statuses', 'DELETE'))
         OR l.name IN ('reader', 'service')
            AND NOT has_table_privilege(l.grantee, home || '.user_presence', 'SELECT');
     ok := found IS NULL;

@@ -16,7 +16,7 @@ use crate::{
         declared::{MANUAL, TEXT, Word},
         time::Micros,
     },
-    store::{rows::Row, statement::Statement, value::Value},
+    store::{lock_wait, rows::Row, statement::Statement, value::Value},
     triggers::declared_siblings,
 };
 
@@ -85,7 +85,7 @@ fn set_status(
     let now = compat::now();
     let expires_at = expires_in.map(|interval| expiry(now, interval));
     let source_text = EncodedText::encode(source);
-    let set_at = declared_siblings::time_of_setting(user_id, source_text.as_bytes(), now);
+    let set_at = lock_wait::bounded(|| declared_siblings::time_of_setting(user_id, source_text.as_bytes(), now));
     let values = [
         Value::Uuid(&user_id),
         Value::EncodedText(&source_text),

@@ -29,8 +29,8 @@ use crate::{
     },
 };
 
-/// What is declared of more users than these is read as a whole.
-const MAX_BY_KEY: usize = 10_000;
+/// Users of whom it is read at once what is declared.
+const USERS_AT_ONCE: usize = 10_000;
 
 /// The live sessions of one user.
 #[derive(Default)]
@@ -225,10 +225,18 @@ impl PresenceReader {
         }
         // The table has the time of day.
         let now = roster::synchronize_clock().wall();
-        match users.len() <= MAX_BY_KEY {
-            true => declared::of_users(users, now),
-            false => declared::of_all(now),
+        let of_users = match declared::try_lock() {
+            true => declared::of_users,
+            false => declared::last_written,
+        };
+        let mut found = HashMap::new();
+        for users in users.chunks(USERS_AT_ONCE) {
+            check_for_interrupts!();
+            let declared = of_users(users, now);
+            found.make_room(declared.len());
+            found.extend(declared);
         }
+        found
     }
 
     /// Whether anything may be declared of anybody. Where nobody declares anything, no reader looks for it.

@@ -9,6 +9,9 @@ use uuid::Uuid;
 use super::{atomic::uuid_words, free_list::Full, sweep::BATCH, tenant::Tenant, writer::Writer};
 use crate::rules::status::Reason;
 
+/// So many users in the queue leave no room for one who has no session.
+const MAX_QUEUED_ABSENT: u32 = 1024;
+
 impl Tenant {
     /// Whether anything may be declared of anybody.
     #[inline]
@@ -28,19 +31,21 @@ impl Tenant {
         self.entry().nothing_declared.set(1);
     }
 
-    /// Queues the users of a commit of whom something else is declared. Where there is no room for one who has no session,
-    /// the worker compares all. Cannot fail.
+    /// Queues the users of a commit of whom something else is declared. The worker compares all instead where many of them
+    /// have no session, as others need the room, and where it has not loaded the table yet: until then, who was heard from
+    /// just before a crash looks inactive. Cannot fail.
     pub fn queue_declared<'a>(&self, users: impl Iterator<Item = &'a Uuid>) {
         let mut users = users.peekable();
+        if users.peek().is_some() && !self.is_complete() && !self.in_overflow() {
+            return self.request_compare();
+        }
         while users.peek().is_some() {
             let writer = self.roster().write();
-            for user in users.by_ref().take(BATCH) {
-                if writer.queue_user(self.index(), user).is_err() {
-                    self.entry().compare.set(1);
-                    writer.wake_worker_of(self.index());
-                    // To find again that there is no room takes long, and others wait.
-                    return;
-                }
+            let is_queued = |user: &Uuid| writer.queue_user(self.index(), user).is_ok();
+            if !users.by_ref().take(BATCH).all(|user| is_queued(user)) {
+                drop(writer);
+                // To find again that there is no room takes long, and others wait.
+                return self.request_compare();
             }
             match users.peek() {
                 Some(_) => writer.give_way(),
@@ -57,6 +62,9 @@ impl Writer {
             .roster
             .find_user(tenant, self.roster.user_bucket(tenant, words), words)
             .is_some();
+        if !is_known && self.roster.tenants[tenant].dirty.length.get() >= MAX_QUEUED_ABSENT {
+            return Err(Full);
+        }
         // Of one who has no session here, only the table knows whether there is a key.
         let at = self.pin_user(tenant, id, !is_known)?;
         self.queue(at, Reason::Declared);

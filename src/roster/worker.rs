@@ -46,6 +46,8 @@ impl Tenant {
     pub fn detach_worker(&self) {
         // A load that was in progress is none any more.
         self.roster().clear_inflight();
+        // Nobody looks after the triggers that say so.
+        self.set_may_have_declared();
         let worker = self.worker();
         worker.asleep.swap(0);
         worker.pid.set(0);

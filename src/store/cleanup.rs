@@ -1,4 +1,4 @@
-//! Cleanup: marks sessions that are over, deletes old ones, and deletes users not seen for long.
+//! Cleanup: marks sessions that are over, deletes old ones, users not seen for long, and what was declared of them.
 //!
 //! Tables are processed in ranges of pages, so that each step is short however large they are.
 
@@ -72,6 +72,24 @@ thread_local! {
         ),
         &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID],
     ) };
+    static EXPIRED_DECLARED: Statement = const { Statement::on_many(
+        |schema| format!(
+            "SELECT DISTINCT user_id FROM {schema}.declared_statuses WHERE {} AND expires_at <= $3",
+            compat::PAGE_RANGE
+        ),
+        &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID],
+    ) };
+    static DELETE_DECLARED: Statement = const { Statement::on_many(
+        |schema| format!(
+            "WITH available AS MATERIALIZED (
+                 SELECT ctid AS row_ctid FROM {schema}.declared_statuses
+                 WHERE user_id = ANY ($1) AND expires_at <= $2
+                 FOR UPDATE SKIP LOCKED
+             )
+             DELETE FROM {schema}.declared_statuses d USING available a WHERE d.ctid = a.row_ctid"
+        ),
+        &[pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
+    ) };
     static DELETE_USERS: Statement = const { Statement::on_many(
         |schema| format!(
             "WITH available AS MATERIALIZED (
@@ -113,14 +131,16 @@ pub enum Cleaning {
     DeleteSession(Uuid),
     /// An old user.
     DeleteUser(Uuid),
+    /// What was declared of a user and has expired long ago.
+    DeleteDeclared(Uuid),
 }
 
 impl Cleaning {
-    /// Returns the id of the row.
+    /// Returns the id of the row, or the user's.
     pub fn id(&self) -> Uuid {
         match self {
             Cleaning::Update { update, .. } => update.id,
-            Cleaning::DeleteSession(id) | Cleaning::DeleteUser(id) => *id,
+            Cleaning::DeleteSession(id) | Cleaning::DeleteUser(id) | Cleaning::DeleteDeclared(id) => *id,
         }
     }
 }
@@ -195,6 +215,31 @@ pub fn find_users(from: i64, to: i64, retention: Micros) -> Vec<Cleaning> {
                 .collect()
         })
     })
+}
+
+/// Finds on pages `from..to` of `declared_statuses` the users of whom something has expired longer ago than
+/// `presence.retention`.
+pub fn find_declared(from: i64, to: i64) -> Vec<Cleaning> {
+    let values = [
+        Value::Bigint(from),
+        Value::Bigint(to),
+        Value::Time(session_cutoff(compat::now())),
+    ];
+    EXPIRED_DECLARED.with(|statement| {
+        statement.read(Snapshot::Latest, &values, |rows| {
+            rows.iter()
+                .filter_map(|row| row.uuid(1))
+                .map(Cleaning::DeleteDeclared)
+                .collect()
+        })
+    })
+}
+
+/// Deletes what was declared of these users and has expired longer ago than that, but for rows that are locked.
+pub fn clean_declared(found: &[Cleaning]) {
+    let users: Vec<Uuid> = found.iter().map(Cleaning::id).collect();
+    let values = [Value::Uuids(&users), Value::Time(session_cutoff(compat::now()))];
+    own_write::run_on_presence(|| DELETE_DECLARED.with(|statement| statement.write(&values, |_| ())));
 }
 
 fn session_cutoff(now: Micros) -> Micros {

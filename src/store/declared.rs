@@ -1,4 +1,4 @@
-//! What is declared of users: reads `declared_statuses`, and deletes what has expired long ago.
+//! What is declared of users: reads `declared_statuses`.
 
 use std::collections::HashMap;
 
@@ -6,14 +6,13 @@ use pgrx::pg_sys;
 use uuid::Uuid;
 
 use super::{
-    own_write,
     rows::Row,
     statement::{Snapshot, Statement},
     value::Value,
 };
 use crate::{
     pg::{
-        installed::Installed,
+        installed::{self, Installed},
         memory::{self, Reserve},
         text::EncodedText,
     },
@@ -40,10 +39,6 @@ thread_local! {
         |s| format!("SELECT {COLUMNS} FROM {s}.declared_statuses d WHERE {VALID} AND d.user_id = ANY ($2)"),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID],
     ) };
-    static OF_ALL: Statement = const { Statement::on_all(
-        |s| format!("SELECT {COLUMNS} FROM {s}.declared_statuses d WHERE {VALID}"),
-        &[pg_sys::TIMESTAMPTZOID],
-    ) };
     static OF_KNOWN: Statement = const { Statement::on_all(
         |s| format!(
             "SELECT {COLUMNS} FROM {s}.declared_statuses d
@@ -64,16 +59,14 @@ thread_local! {
         &[pg_sys::TIMESTAMPTZOID],
     ) };
     static ANY: Statement = const { Statement::new(|s| format!("SELECT FROM {s}.declared_statuses LIMIT 1"), &[]) };
-    static DELETE_EXPIRED: Statement = const { Statement::new(
+    // What the worker has written of these users. An away user is idle, though a session of it is not.
+    static LAST_WRITTEN: Statement = const { Statement::new(
         |s| format!(
-            "WITH available AS MATERIALIZED (
-                 SELECT ctid AS row_ctid FROM {s}.declared_statuses
-                 WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2
-                 FOR UPDATE SKIP LOCKED
-             )
-             DELETE FROM {s}.declared_statuses d USING available a WHERE d.ctid = a.row_ctid"
+            "SELECT user_id, status = 'busy', status = 'idle' AND idle_since IS NULL, status_text, emoji, status_expires_at
+             FROM {s}.user_presence
+             WHERE user_id = ANY ($2) AND (status_expires_at IS NULL OR status_expires_at > $1)"
         ),
-        &[pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
+        &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID],
     ) };
     // As `capture_state` of the triggers on the other tables.
     static CAPTURE_STATE: Statement = const { Statement::on_many(
@@ -90,23 +83,58 @@ thread_local! {
     ) };
 }
 
-/// Returns what is declared of these users at `now`; nobody is in it of whom nothing is.
-pub fn of_users(users: &[Uuid], now: Micros) -> HashMap<Uuid, Declared> {
+/// Locks the table for reading until the transaction ends, without waiting. Returns false where others have locked it.
+pub fn try_lock() -> bool {
+    try_lock_table(installed::get().declared, pg_sys::AccessShareLock)
+}
+
+/// Locks the table against writes until the transaction ends, without waiting. Returns whether it has.
+pub fn try_lock_writers_out() -> bool {
+    try_lock_table(installed::get().declared, pg_sys::ShareLock)
+}
+
+fn try_lock_table(table: pg_sys::Oid, mode: u32) -> bool {
+    // SAFETY: in a transaction, which releases the lock at its end.
+    unsafe { pg_sys::ConditionalLockRelationOid(table, mode as i32) }
+}
+
+/// Returns what the worker has last written of these users as declared, which is valid at `now`, for where others have locked
+/// the table; nothing where they have locked that table, too. Nobody waits for them.
+pub fn last_written(users: &[Uuid], now: Micros) -> HashMap<Uuid, Declared> {
     let mut declared = HashMap::new();
-    OF_USERS.with(|statement| {
+    if !try_lock_table(installed::get().presence, pg_sys::AccessShareLock) {
+        return declared;
+    }
+    let declaration = |row: &Row| {
+        let word = match (row.bool(2)?, row.bool(3)?) {
+            (true, _) => Some(Word::Busy),
+            (_, true) => Some(Word::Away),
+            _ => None,
+        };
+        let declaration = Declaration {
+            source: Box::default(),
+            word,
+            text: row.encoded_text(4),
+            emoji: row.encoded_text(5),
+            set_at: now,
+            expires_at: row.time(6),
+        };
+        Some((row.uuid(1)?, declaration))
+    };
+    LAST_WRITTEN.with(|statement| {
         statement.read(Snapshot::Latest, &[Value::Time(now), Value::Uuids(users)], |rows| {
-            rows.iter().for_each(|row| add(&mut declared, &row, now));
+            rows.iter().for_each(|row| add(&mut declared, declaration(&row), now));
         });
     });
     declared
 }
 
-/// As [`of_users`], of all users.
-pub fn of_all(now: Micros) -> HashMap<Uuid, Declared> {
+/// Returns what is declared of these users at `now`; nobody is in it of whom nothing is.
+pub fn of_users(users: &[Uuid], now: Micros) -> HashMap<Uuid, Declared> {
     let mut declared = HashMap::new();
-    OF_ALL.with(|statement| {
-        statement.read(Snapshot::Latest, &[Value::Time(now)], |rows| {
-            rows.iter().for_each(|row| add(&mut declared, &row, now));
+    OF_USERS.with(|statement| {
+        statement.read(Snapshot::Latest, &[Value::Time(now), Value::Uuids(users)], |rows| {
+            rows.iter().for_each(|row| add(&mut declared, declaration(&row), now));
         });
     });
     declared
@@ -116,13 +144,14 @@ pub fn of_all(now: Micros) -> HashMap<Uuid, Declared> {
 pub fn of_known(now: Micros) -> HashMap<Uuid, Declared> {
     let mut declared = HashMap::new();
     OF_KNOWN.with(|statement| {
-        statement.read_in_batches(&[Value::Time(now)], BATCH, |row| add(&mut declared, &row, now), || true);
+        let add = |row: Row| add(&mut declared, declaration(&row), now);
+        statement.read_in_batches(&[Value::Time(now)], BATCH, add, || true);
     });
     declared
 }
 
-fn add(declared: &mut HashMap<Uuid, Declared>, row: &Row, now: Micros) {
-    if let Some((user_id, declaration)) = declaration(row) {
+fn add(declared: &mut HashMap<Uuid, Declared>, read: Option<(Uuid, Declaration<EncodedText>)>, now: Micros) {
+    if let Some((user_id, declaration)) = read {
         declared.make_room(1);
         declared.entry(user_id).or_default().add(declaration, now);
     }
@@ -159,25 +188,25 @@ pub fn is_empty() -> bool {
     ANY.with(|statement| statement.read(Snapshot::Latest, &[], |rows| rows.count() == 0))
 }
 
-/// Deletes up to `limit` rows that have expired at `before` at the latest, but for those that others have locked. Returns
-/// how many.
-pub fn delete_expired(before: Micros, limit: i64) -> i64 {
-    DELETE_EXPIRED.with(|statement| {
-        own_write::run_on_presence(|| {
-            statement.write(&[Value::Time(before), Value::Bigint(limit)], |rows| rows.count() as i64)
-        })
-    })
+/// How the triggers stand that see what is written to the table.
+#[derive(Clone, Copy, Debug)]
+pub struct CaptureState {
+    /// A number that changes where one of them is enabled or disabled, and where the table is rewritten.
+    pub version: i64,
+    /// Whether every write fires them.
+    pub is_enabled: bool,
 }
 
-/// Reads how the triggers that see what is written to the table stand: a number that changes with them, and whether every
-/// write fires them. To be called in a transaction.
-pub fn capture_state(install: &Installed) -> (i64, bool) {
+/// Reads the state. To be called in a transaction.
+pub fn capture_state(install: &Installed) -> CaptureState {
     let values = [Value::Oid(install.declared), Value::Oid(install.extension)];
     CAPTURE_STATE.with(|statement| {
         statement.read(Snapshot::Latest, &values, |rows| {
             let row = rows.first();
-            let version = row.as_ref().and_then(|row| row.bigint(1)).unwrap_or(0);
-            (version, row.and_then(|row| row.bool(2)).unwrap_or(false))
+            CaptureState {
+                version: row.as_ref().and_then(|row| row.bigint(1)).unwrap_or(0),
+                is_enabled: row.and_then(|row| row.bool(2)).unwrap_or(false),
+            }
         })
     })
 }

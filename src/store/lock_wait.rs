@@ -47,7 +47,7 @@ pub fn bounded<R>(f: impl FnOnce() -> R) -> R {
 /// Returns the processes that hold locks of those in conflict with a write to our tables, or else such that they may
 /// have locked rows, without those that wait themselves. Reads only shared memory, as a failed statement may.
 fn blockers(install: &Installed) -> Vec<i32> {
-    let tables = [install.sessions, install.presence, install.changes].map(pg_sys::Oid::to_u32);
+    let tables = install.tables().map(pg_sys::Oid::to_u32);
     // SAFETY: reads a global of this process.
     let (own, database) = unsafe { (pg_sys::MyProcPid, pg_sys::MyDatabaseId.to_u32()) };
     let (mut of_table, mut of_rows, mut waiting) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());

@@ -10,7 +10,7 @@ pub mod feed;
 pub mod feed_state;
 pub mod flush;
 pub mod load;
-mod lock_wait;
+pub mod lock_wait;
 pub mod own_write;
 pub mod owner_rights;
 mod planning;

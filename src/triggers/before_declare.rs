@@ -12,6 +12,7 @@ use super::{
     row::TriggerRow,
 };
 use crate::{
+    identity,
     pg::{compat, errors, installed},
     rules::{
         declared::{MAX_EMOJI_BYTES, MAX_SOURCE_BYTES, MAX_TEXT_CHARACTERS, RESERVED, Word},
@@ -20,7 +21,7 @@ use crate::{
     settings,
 };
 
-/// Returns the row that is written in place of the submitted one. Errors: 22023 where a value is invalid, 53400 where there
+/// Returns the row that is written in place of the submitted one. Errors: 22023 where a value is invalid, 42501 where the caller is not a service, 53400 where there
 /// are as many rows of the user as there may be, 55000 where the library is not preloaded.
 #[pg_extern]
 pub fn _before_declare(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
@@ -38,6 +39,11 @@ pub fn _before_declare(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     }
     if table != installed::get().declared {
         errors::misplaced_trigger();
+    }
+    // Row-level security would refuse the row, but only after this trigger: what is read below is nobody else's to know. The
+    // extension's functions write as the owner of the table, which is a service.
+    if !identity::is_service() {
+        errors::not_permitted();
     }
     let now = compat::now();
     let old = old.as_ref().map(DeclaredFields::of);

@@ -59,7 +59,7 @@ fn record(tenant: Tenant, user_id: Option<Uuid>) {
     let Some(user_id) = user_id else {
         return;
     };
-    if pending::has_comparison() {
+    if pending::has_comparison() || pending::has_declared(&user_id) {
         return;
     }
     if !pending::keeps_declared() {

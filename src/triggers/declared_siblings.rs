@@ -3,9 +3,10 @@
 use pgrx::{IntoDatum, pg_sys};
 use uuid::Uuid;
 
-use super::session_limit::lock_user;
+use super::session_limit::lock_number;
 use crate::{
     pg::{errors, installed},
+    roster,
     rules::{declared::MAX_DECLARATIONS, time::Micros},
     store::{
         statement::{Snapshot, Statement},
@@ -15,7 +16,10 @@ use crate::{
 
 thread_local! {
     static COUNT: Statement = const { Statement::new(
-        |s| format!("SELECT count(*) FROM {s}.declared_statuses WHERE user_id = $1 AND source <> $2"),
+        |s| format!(
+            "SELECT count(*) FILTER (WHERE source <> $2), count(*) FILTER (WHERE source = $2)
+             FROM {s}.declared_statuses WHERE user_id = $1"
+        ),
         &[pg_sys::UUIDOID, pg_sys::TEXTOID],
     ) };
     static LAST_SET: Statement = const { Statement::new(
@@ -39,40 +43,39 @@ pub fn time_of_setting(user_id: Uuid, source: &[u8], now: Micros) -> Micros {
     last.map_or(now, |last| now.max(last.saturating_add(1)))
 }
 
+/// From so many rows on, transactions that add rows of the same user wait for each other, so that they count each other's.
+const COUNTED_TOGETHER: usize = MAX_DECLARATIONS / 4;
+/// How many locks there are for that: users share them, as those of a copy of millions of rows would have no room.
+const LOCKS: u32 = 1024;
+
 /// Checks that a user may have a row of this source, beside those of others. Rows that have expired make way. Errors: 53400
 /// where there are as many as there may be.
-///
-/// From half of the limit on, transactions that add rows of the same user wait for each other, so that they count each
-/// other's. Below that they need not, and a copy of millions of rows takes no locks.
 pub fn check(user_id: Uuid, source: &[u8], now: Micros) {
     // No snapshot shows what the running command has written, so the rows of one INSERT would not be counted.
     // SAFETY: allowed wherever a statement may write.
     unsafe { pg_sys::CommandCounterIncrement() };
+    let user = Value::Uuid(&user_id);
+    let source = source.into_datum().map_or(Value::Null, Value::Datum);
+    // Where the source has a row, this one replaces it, or the primary key refuses it.
     let others = || {
-        let values = [
-            Value::Uuid(&user_id),
-            source.into_datum().map_or(Value::Null, Value::Datum),
-        ];
         COUNT.with(|count| {
-            count.read(Snapshot::Latest, &values, |rows| {
-                rows.first().and_then(|row| row.bigint(1)).unwrap_or(0) as usize
+            count.read(Snapshot::Latest, &[user, source], |rows| {
+                let row = rows.first();
+                let number = |column| row.as_ref().and_then(|row| row.bigint(column)).unwrap_or(0);
+                (number(2) == 0).then_some(number(1) as usize)
             })
         })
     };
-    if others() < MAX_DECLARATIONS / 2 {
+    let are_below = |limit| others().is_none_or(|others| others < limit);
+    if are_below(COUNTED_TOGETHER) {
         return;
     }
-    lock_user(installed::get().declared, user_id);
-    if others() < MAX_DECLARATIONS {
+    lock_number(installed::get().declared, roster::tenant().user_hash(&user_id) % LOCKS);
+    if are_below(MAX_DECLARATIONS) {
         return;
     }
-    let values = [
-        Value::Uuid(&user_id),
-        source.into_datum().map_or(Value::Null, Value::Datum),
-        Value::Time(now),
-    ];
-    DELETE_EXPIRED.with(|delete| delete.write(&values, |_| ()));
-    if others() >= MAX_DECLARATIONS {
+    DELETE_EXPIRED.with(|delete| delete.write(&[user, source, Value::Time(now)], |_| ()));
+    if !are_below(MAX_DECLARATIONS) {
         errors::too_many_declarations();
     }
 }

@@ -160,6 +160,17 @@ pub fn has_comparison() -> bool {
     COMPARISONS.get() > 0
 }
 
+/// Whether something else is known to be declared of a user, by one of the last entries. A rollback that discards that entry
+/// undoes what comes after it, too.
+pub fn has_declared(user_id: &Uuid) -> bool {
+    let pending = PENDING.borrow();
+    pending
+        .iter()
+        .rev()
+        .take(FEW)
+        .any(|entry| entry.declared() == Some(user_id))
+}
+
 /// Whether another user of whom something is declared is to be kept.
 pub fn keeps_declared() -> bool {
     DECLARED.get() < MAX_DECLARED

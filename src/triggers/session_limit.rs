@@ -41,13 +41,13 @@ thread_local! {
 /// The limit up to which each start counts the sessions that have ended; above it, one in `limit / COUNTED_AT_ONCE` does.
 const COUNTED_AT_ONCE: i64 = 64;
 
-/// Checks that the user may have one more session. Takes the lock of [`lock_user`], and so waits for other transactions
+/// Checks that the user may have one more session. Takes the lock of [`lock_number`], and so waits for other transactions
 /// in which clients start sessions of the same user. Errors: 53400 where the user has as many sessions that have not
 /// ended as `presence.max_sessions_per_user` allows.
 ///
 /// Sessions that have ended do not count, but not more of them than that are kept.
 pub fn check(user_id: Uuid, now: Micros) {
-    lock_user(installed::get().sessions, user_id);
+    lock_number(installed::get().sessions, roster::tenant().user_hash(&user_id));
     // No snapshot shows what the running command has written, so the rows of one INSERT would not be counted. From the
     // next command number on they are visible; PL/pgSQL advances it between statements in the same way.
     // SAFETY: allowed wherever a statement may write, which is where a session starts.
@@ -71,19 +71,18 @@ pub fn check(user_id: Uuid, now: Micros) {
     }
 }
 
-/// Takes a lock on the user, for one of our tables, until the end of the transaction. Without it, two transactions could each start the last
-/// session allowed, as neither counts what the other has not committed.
+/// Takes a lock that belongs to one of our tables, by a number of a user's, until the end of the transaction. Without it, two
+/// transactions could each add the last row allowed, as neither counts what the other has not committed.
 ///
 /// No SQL command can take this lock, so nobody can keep others from signing in, which an advisory lock would allow.
 /// Its number in `pg_locks` does not reveal the user.
-pub fn lock_user(table: pg_sys::Oid, user_id: Uuid) {
-    let object = roster::tenant().user_hash(&user_id);
+pub fn lock_number(table: pg_sys::Oid, number: u32) {
     // SAFETY: an ordinary lock, released at the end of the transaction. Its class is our table, of which PostgreSQL
     // locks no objects.
     unsafe {
         pg_sys::LockDatabaseObject(
             table,
-            pg_sys::Oid::from(object),
+            pg_sys::Oid::from(number),
             0,
             pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
         );

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     compare::{check_table, current, split_off_unapplied},
-    declared::{DeclaredWatch, shown_of},
+    declared::{self, DeclaredWatch},
     set_aside::{MAX_TABLE_PAUSE, Pause, SetAside},
     transaction::{Aborted, Durability, Failure, RETRY_AFTER, run_transaction, write_limit},
     trouble::{self, Work},
@@ -157,6 +157,17 @@ impl ChangeWriter {
         }
     }
 
+    /// Adds users of whom something that was declared has expired. Those who wait anyway have another reason.
+    pub fn add_expired(&mut self, updates: impl IntoIterator<Item = UserUpdate>) {
+        for update in updates {
+            let id = update.user.user_id;
+            match self.set_aside.contains(&id) {
+                true => self.set_aside_updates.entry(id).or_insert(update),
+                false => self.deferred.entry(id).or_insert(update),
+            };
+        }
+    }
+
     /// Takes a batch of users and writes those whose status has changed. Advances `state` to the last change written.
     pub fn write(&mut self, tenant: Tenant, state: &mut FeedState, declared: &mut DeclaredWatch) -> Batch {
         if self.stopped.is_some() {
@@ -170,6 +181,7 @@ impl ChangeWriter {
                 Ok(()) => self.stopped = None,
             }
         }
+        tenant.note_standstill();
         let (start, taken_at) = (Instant::now(), clock::steady());
         let settled = tenant.settled(taken_at);
         if settled.is_none() {
@@ -200,7 +212,7 @@ impl ChangeWriter {
                     some_locked |= !locked.is_empty();
                     withheld.extend(locked);
                 }
-                let shown = declared.shown(tenant, &updates);
+                let shown = declared.shown(tenant, &mut updates, &mut withheld);
                 let written = feed::write(state, &updates, &shown);
                 fault_point::reach("write");
                 written
@@ -319,7 +331,8 @@ impl ChangeWriter {
     /// Executes the statement without any user: it fails where the tables, not rows, are the reason.
     fn try_nothing(&self, tenant: Tenant, state: &FeedState) -> Result<(), Aborted> {
         run_transaction(Some(tenant), Durability::Flushed, Some(write_limit(0)), |_| {
-            feed::write(state, &[], &shown_of(tenant, &[]));
+            declared::try_to_read(tenant);
+            feed::write(state, &[], &[]);
         })
     }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    declared::run_with_declared,
     set_aside::{Pause, SetAside},
     transaction::{Aborted, Durability, Failure, run_transaction, write_limit},
     trouble::{self, Work},
@@ -14,15 +15,13 @@ use crate::{
     settings,
     store::{
         cleanup::{self, Cleaned, Cleaning, PAGES_PER_STEP},
-        declared, feed,
+        feed,
         feed_state::FeedState,
     },
 };
 
 /// Changes deleted in one step.
 const CHANGES_PER_STEP: i64 = 5000;
-/// Expired rows of `declared_statuses` deleted in one step.
-const DECLARED_PER_STEP: i64 = 1000;
 /// The longest time between two prunings of the feed; a tenth of its retention is the other limit.
 const MAX_PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// The longest time from the worker's start to the first pass.
@@ -94,21 +93,29 @@ pub struct Cleaner {
     users: TablePass,
     prune_due: Instant,
     prune_pause: Option<Pause>,
-    declared_due: Instant,
-    declared_pause: Option<Pause>,
-    has_deleted_declared: bool,
+    declared: TablePass,
+    /// Whether a pass over `declared_statuses` has ended.
+    has_cleaned_declared: bool,
     /// Parts of batches that have failed, to be written one by one.
     suspects: Vec<Vec<Cleaning>>,
     /// In the past: they are due as long as there are any.
     suspects_due: Instant,
-    /// Sessions, and users, that cannot be written.
-    set_aside: [SetAside; 2],
+    /// Sessions, users, and users of whom something was declared, that cannot be written.
+    set_aside: [SetAside; 3],
     single_failures: u32,
 }
 
 /// Which of the sets a row belongs to.
 fn set_of(cleaning: &Cleaning) -> usize {
-    usize::from(matches!(cleaning, Cleaning::DeleteUser(_)))
+    match cleaning {
+        Cleaning::Update { .. } | Cleaning::DeleteSession(_) => 0,
+        Cleaning::DeleteUser(_) => 1,
+        Cleaning::DeleteDeclared(_) => 2,
+    }
+}
+
+fn work_of(cleaning: &Cleaning) -> Work {
+    [Work::CleanSessions, Work::CleanUsers, Work::CleanDeclared][set_of(cleaning)]
 }
 
 impl Cleaner {
@@ -120,9 +127,8 @@ impl Cleaner {
             users: TablePass::new(now, delay),
             prune_due: now,
             prune_pause: None,
-            declared_due: now + delay,
-            declared_pause: None,
-            has_deleted_declared: false,
+            declared: TablePass::new(now, delay),
+            has_cleaned_declared: false,
             suspects: Vec::new(),
             suspects_due: now,
             set_aside: Default::default(),
@@ -137,7 +143,7 @@ impl Cleaner {
             self.sessions.pause,
             self.users.pause,
             self.prune_pause,
-            self.declared_pause,
+            self.declared.pause,
         ];
         let rows: usize = self.set_aside.iter().map(SetAside::len).sum();
         rows + suspects + stopped.iter().flatten().count()
@@ -146,7 +152,7 @@ impl Cleaner {
     /// Returns when the next step is due.
     pub fn due(&self) -> Instant {
         let due = self.sessions.due.min(self.prune_due).min(self.users.due);
-        let due = due.min(self.declared_due);
+        let due = due.min(self.declared.due);
         match self.suspects.is_empty() {
             true => due,
             false => due.min(self.suspects_due),
@@ -156,13 +162,12 @@ impl Cleaner {
     /// Reschedules after a reload of the settings, as intervals may be shorter now.
     pub fn reschedule(&mut self) {
         let now = Instant::now();
-        for pass in [&mut self.sessions, &mut self.users] {
+        for pass in [&mut self.sessions, &mut self.users, &mut self.declared] {
             if pass.next_page.is_none() {
                 pass.due = pass.due.min((pass.started_at + session_interval()).max(now));
             }
         }
         self.prune_due = self.prune_due.min(now + prune_interval());
-        self.declared_due = self.declared_due.min(now + session_interval());
     }
 
     /// Cleans up sessions now, after the clock was set.
@@ -181,14 +186,14 @@ impl Cleaner {
             self.step_sessions(tenant, now);
         } else if now >= self.users.due {
             self.step_users(tenant, now);
-        } else if now >= self.declared_due {
+        } else if now >= self.declared.due {
             self.step_declared(tenant, now);
         }
     }
 
-    /// Returns whether rows of `declared_statuses` were deleted since this was called last.
-    pub fn take_deleted_declared(&mut self) -> bool {
-        std::mem::take(&mut self.has_deleted_declared)
+    /// Returns whether a pass over `declared_statuses` has ended since this was called last.
+    pub fn take_cleaned_declared(&mut self) -> bool {
+        std::mem::take(&mut self.has_cleaned_declared)
     }
 
     fn step_sessions(&mut self, tenant: Tenant, now: Instant) {
@@ -246,15 +251,45 @@ impl Cleaner {
         }
     }
 
+    fn step_declared(&mut self, tenant: Tenant, now: Instant) {
+        if !tenant.may_have_declared() {
+            self.declared.started_at = now;
+            self.declared.schedule(now, None, session_interval());
+            self.set_aside[2] = SetAside::default();
+            return;
+        }
+        let from = self.declared.page(now);
+        let set_aside = &mut self.set_aside[2];
+        let found = run_with_declared(tenant, Durability::Lazy, None, |install| {
+            let found = cleanup::find_declared(from, from + PAGES_PER_STEP);
+            (without(found, set_aside), cleanup::page_count(install.declared))
+        });
+        let result = found.and_then(|(found, page_count)| {
+            self.write(tenant, Work::CleanDeclared, found)?;
+            Ok(page_count)
+        });
+        match result {
+            Ok(page_count) => {
+                let next = Some(from + PAGES_PER_STEP).filter(|&next| next < page_count);
+                if next.is_none() {
+                    self.has_cleaned_declared = true;
+                    self.set_aside[2].forget_unseen(self.declared.started_at);
+                }
+                self.declared.schedule(Instant::now(), next, session_interval());
+            }
+            Err(aborted) => self.declared.retry(tenant, Work::CleanDeclared, &aborted),
+        }
+    }
+
     /// Cleans up what was found. An error that concerns a part of it makes the parts suspects; one that concerns the
     /// whole table is returned.
     fn write(&mut self, tenant: Tenant, work: Work, found: Vec<Cleaning>) -> Result<(), Aborted> {
         if found.is_empty() {
             return Ok(());
         }
-        match clean(tenant, &found) {
+        match clean(tenant, work, &found) {
             Err(Aborted::Failed(failure)) => {
-                if let Err(aborted @ Aborted::Failed(_)) = clean(tenant, &[]) {
+                if let Err(aborted @ Aborted::Failed(_)) = clean(tenant, work, &[]) {
                     return Err(aborted);
                 }
                 self.single_failures = 0;
@@ -287,7 +322,8 @@ impl Cleaner {
         while start.elapsed() < SUSPECTS_LIMIT
             && let Some(rows) = self.suspects.pop()
         {
-            match clean(tenant, &rows) {
+            let work = work_of(&rows[0]);
+            match clean(tenant, work, &rows) {
                 Ok(()) => {
                     self.single_failures = 0;
                     for row in &rows {
@@ -297,13 +333,7 @@ impl Cleaner {
                         }
                     }
                 }
-                Err(Aborted::Failed(failure)) => {
-                    let work = match set_of(&rows[0]) {
-                        0 => Work::CleanSessions,
-                        _ => Work::CleanUsers,
-                    };
-                    self.suspect(tenant, work, rows, &failure);
-                }
+                Err(Aborted::Failed(failure)) => self.suspect(tenant, work, rows, &failure),
                 // The next pass finds them again.
                 Err(_) => return,
             }
@@ -343,48 +373,18 @@ impl Cleaner {
     }
 }
 
-impl Cleaner {
-    /// Deletes what was declared, and has expired longer ago than `presence.retention`.
-    fn step_declared(&mut self, tenant: Tenant, now: Instant) {
-        self.declared_due = now + session_interval();
-        if !tenant.may_have_declared() {
-            self.declared_pause = None;
-            return;
-        }
-        let before = compat::now().saturating_sub(settings::retention());
-        let limit = Some(write_limit(DECLARED_PER_STEP as usize));
-        let result = run_transaction(Some(tenant), Durability::Lazy, limit, |_| {
-            declared::delete_expired(before, DECLARED_PER_STEP)
-        });
-        match result {
-            Ok(deleted) => {
-                self.declared_pause = None;
-                self.has_deleted_declared |= deleted > 0;
-                if deleted == DECLARED_PER_STEP {
-                    self.declared_due = now;
-                }
-            }
-            Err(aborted) => {
-                trouble::report_aborted(tenant, Work::Declared, &aborted);
-                self.declared_pause = match aborted {
-                    Aborted::Failed(_) => Some(Pause::after(self.declared_pause, MAX_PAUSE)),
-                    _ => None,
-                };
-                self.declared_due = self.declared_pause.map_or(now + RETRY_AFTER, |pause| pause.until);
-            }
-        }
-    }
-}
-
 /// Leaves out the rows that wait for their next attempt.
 fn without(mut found: Vec<Cleaning>, set_aside: &mut SetAside) -> Vec<Cleaning> {
     found.retain(|cleaning| !set_aside.must_wait(&cleaning.id()));
     found
 }
 
-/// Cleans up rows in a transaction of its own.
-fn clean(tenant: Tenant, rows: &[Cleaning]) -> Result<(), Aborted> {
+/// Cleans up rows of one table in a transaction of its own.
+fn clean(tenant: Tenant, work: Work, rows: &[Cleaning]) -> Result<(), Aborted> {
     let limit = Some(write_limit(rows.len()));
+    if matches!(work, Work::CleanDeclared) {
+        return run_with_declared(tenant, Durability::Lazy, limit, |_| cleanup::clean_declared(rows));
+    }
     let Cleaned { deactivated, deleted } = run_transaction(Some(tenant), Durability::Lazy, limit, |_| {
         let cleaned = cleanup::clean(rows);
         fault_point::reach("cleanup");

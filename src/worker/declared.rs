@@ -2,13 +2,14 @@
 //!
 //! Readers decide by the clock, so an expiry needs no statement of anybody. The worker only tells it.
 
-use std::time::{Duration, Instant};
-
-use pgrx::pg_sys;
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use super::{
     set_aside::{MAX_TABLE_PAUSE, Pause},
-    transaction::{Aborted, Durability, RETRY_AFTER, run_transaction},
+    transaction::{Aborted, Durability, run_transaction, write_limit},
     trouble::{self, Work},
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     },
     settings,
     store::{
-        declared::{self, Shown},
+        declared::{self as table, CaptureState, Shown},
         feed::UserUpdate,
     },
 };
@@ -40,6 +41,8 @@ pub struct DeclaredWatch {
     checked_empty: Option<Instant>,
     /// What is known of the triggers that see what is written to the table.
     capture_version: Option<i64>,
+    /// Whether something may be declared that was not looked at, as others had locked the table.
+    is_behind: bool,
     /// Set after the table could not be read.
     pause: Option<Pause>,
 }
@@ -55,13 +58,27 @@ impl DeclaredWatch {
             check_empty: Some(Instant::now()),
             checked_empty: None,
             capture_version: None,
+            is_behind: false,
             pause: None,
         }
     }
 
     /// Returns what is shown of these users now, and notes when that expires. To be called in a transaction.
-    pub fn shown(&mut self, tenant: Tenant, updates: &[UserUpdate]) -> Vec<Shown> {
-        let shown = shown_of(tenant, updates);
+    ///
+    /// Where others have locked the table, what was last written counts as declared, and users are moved to `withheld` whose
+    /// declarations are why they are written.
+    pub fn shown(
+        &mut self,
+        tenant: Tenant,
+        updates: &mut Vec<UserUpdate>,
+        withheld: &mut Vec<UserUpdate>,
+    ) -> Vec<Shown> {
+        let is_locked = tenant.may_have_declared() && !table::try_lock();
+        if is_locked {
+            self.is_behind = true;
+            withheld.extend(updates.extract_if(.., |update| update.reason == Some(Reason::Declared)));
+        }
+        let shown = shown_of(tenant, updates, is_locked);
         self.expect_expiry(shown.iter().filter_map(|shown| shown.expires_at).min());
         let is_gone = |(update, shown): (&UserUpdate, &Shown)| {
             update.reason == Some(Reason::Declared) && !shown.has_details() && shown.expires_at.is_none()
@@ -72,8 +89,23 @@ impl DeclaredWatch {
         shown
     }
 
+    /// Returns whether all users are to be compared, as the table was locked, and takes it that they will be.
+    pub fn take_behind(&mut self) -> bool {
+        std::mem::take(&mut self.is_behind)
+    }
+
+    /// Notes that all users were compared, and when something expires next.
+    pub fn compared(&mut self, next_expiry: Option<Micros>) {
+        self.expect_expiry(next_expiry);
+        self.check_empty_soon();
+    }
+
     /// Notes that something expires then.
-    pub fn expect_expiry(&mut self, at: Option<Micros>) {
+    fn expect_expiry(&mut self, at: Option<Micros>) {
+        if let Some(at) = at {
+            // The clock may have been set back to before it.
+            self.looked_until = self.looked_until.min(at - 1);
+        }
         self.next_expiry = [self.next_expiry, at].into_iter().flatten().min();
     }
 
@@ -86,9 +118,9 @@ impl DeclaredWatch {
         if self.next_expiry.is_none_or(|at| now.wall() < at) || !self.may_try() {
             return Vec::new();
         }
-        let found = run_transaction(Some(tenant), Durability::Lazy, None, |_| {
-            let users = declared::expired_users(after, now.wall());
-            (users, declared::next_expiry(now.wall()))
+        let found = run_with_declared(tenant, Durability::Lazy, None, |_| {
+            let users = table::expired_users(after, now.wall());
+            (users, table::next_expiry(now.wall()))
         });
         match found {
             Ok((users, next_expiry)) => {
@@ -118,25 +150,30 @@ impl DeclaredWatch {
         if !tenant.may_have_declared() {
             return;
         }
-        let result = run_transaction(Some(tenant), Durability::Lazy, None, |install| {
-            if !declared::is_empty() {
-                return true;
-            }
+        let was_empty = Cell::new(false);
+        let result = run_with_declared(tenant, Durability::Lazy, Some(write_limit(0)), |install| {
             // Whoever has written a row holds a lock until its commit is visible, and whoever is about to write one takes
             // it first, and then says so.
-            // SAFETY: in a transaction; the table is locked already.
-            let is_locked = unsafe { pg_sys::ConditionalLockRelationOid(install.declared, pg_sys::ShareLock as i32) };
-            if is_locked && declared::is_empty() && declared::capture_state(&install).1 {
+            was_empty.set(table::is_empty());
+            if was_empty.get()
+                && table::try_lock_writers_out()
+                && table::is_empty()
+                && table::capture_state(&install).is_enabled
+            {
                 tenant.set_nothing_declared();
             }
-            is_locked
         });
         match result {
-            Ok(true) => self.pause = None,
-            Ok(false) => self.check_empty = Some(now + RETRY_AFTER),
+            Ok(()) => {
+                self.pause = None;
+                // Rows are gone, and somebody is writing others.
+                if tenant.may_have_declared() && was_empty.get() {
+                    self.check_empty = Some(now + EMPTY_CHECK_INTERVAL);
+                }
+            }
             Err(aborted) => {
                 self.failed(tenant, &aborted);
-                self.check_empty = Some(now + RETRY_AFTER);
+                self.check_empty = Some(now + EMPTY_CHECK_INTERVAL);
             }
         }
     }
@@ -150,11 +187,13 @@ impl DeclaredWatch {
 
     /// After a trigger was disabled or enabled, or the table was rewritten, it may have what nobody has told of. Returns
     /// whether all users are to be compared. To be called with the state read in a transaction.
-    pub fn follow(&mut self, tenant: Tenant, capture_version: i64) -> bool {
-        let known = self.capture_version.replace(capture_version);
-        let has_changed = known.is_some_and(|known| known != capture_version);
-        if has_changed {
+    pub fn follow(&mut self, tenant: Tenant, capture: CaptureState) -> bool {
+        let known = self.capture_version.replace(capture.version);
+        let has_changed = known.is_some_and(|known| known != capture.version);
+        if has_changed || !capture.is_enabled {
             tenant.set_may_have_declared();
+        }
+        if has_changed {
             self.check_empty_soon();
         }
         has_changed
@@ -173,8 +212,26 @@ impl DeclaredWatch {
     }
 }
 
-/// Returns what is shown of these users now. To be called in a transaction.
-pub fn shown_of(tenant: Tenant, updates: &[UserUpdate]) -> Vec<Shown> {
+/// Runs `f` as [`run_transaction`] does, with `declared_statuses` locked for reading as well.
+pub fn run_with_declared<R>(
+    tenant: Tenant,
+    durability: Durability,
+    limit: Option<Duration>,
+    f: impl FnOnce(Installed) -> R,
+) -> Result<R, Aborted> {
+    let result = run_transaction(Some(tenant), durability, limit, |install| {
+        table::try_lock().then(|| f(install))
+    });
+    result?.ok_or(Aborted::LockConflict)
+}
+
+/// Executes the statement that [`DeclaredWatch::shown`] reads the table with, for nobody. To be called in a transaction.
+pub fn try_to_read(tenant: Tenant) {
+    shown_of(tenant, &[], tenant.may_have_declared() && !table::try_lock());
+}
+
+/// Returns what is shown of these users now. `is_locked`: by what was last written of them.
+fn shown_of(tenant: Tenant, updates: &[UserUpdate], is_locked: bool) -> Vec<Shown> {
     let by_sessions = updates.iter().map(|update| (update.user.user_id, update.user.status));
     if !tenant.may_have_declared() {
         return by_sessions
@@ -182,12 +239,11 @@ pub fn shown_of(tenant: Tenant, updates: &[UserUpdate]) -> Vec<Shown> {
             .collect();
     }
     let ids: Vec<_> = updates.iter().map(|update| update.user.user_id).collect();
-    let mut declared = declared::of_users(&ids, tenant.synchronize_clock().wall());
+    let now = tenant.synchronize_clock().wall();
+    let mut declared = match is_locked {
+        true => table::last_written(&ids, now),
+        false => table::of_users(&ids, now),
+    };
     let of_user = |(id, status): (_, Status)| shown(status, declared.remove(&id).unwrap_or_default());
     by_sessions.map(of_user).collect()
-}
-
-/// Reads how the triggers stand, for [`DeclaredWatch::follow`]. To be called in a transaction.
-pub fn capture_version(install: &Installed) -> i64 {
-    declared::capture_state(install).0
 }

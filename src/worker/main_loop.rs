@@ -11,7 +11,7 @@ use super::{
     changes::{self, Batch, ChangeWriter},
     cleaner::Cleaner,
     compare::{self, Comparison},
-    declared::{self, DeclaredWatch},
+    declared::{DeclaredWatch, run_with_declared},
     flusher::Flusher,
     loader::{self, Loaded, Loader, TOMBSTONES_PER_ROUND},
     notifier::Notifier,
@@ -32,7 +32,7 @@ use crate::{
     rules::{status::Reason, time::Micros},
     settings,
     store::{
-        capture_state,
+        capture_state, declared as table,
         feed_state::{self, FeedState},
     },
 };
@@ -180,9 +180,9 @@ impl Worker {
         if start >= self.schedule.sweep {
             self.sweep();
         }
-        if self.is_reconciled {
+        if self.is_reconciled && !self.knows_too_little() {
             let expired = self.declared.find_expired(self.tenant);
-            self.changes.add(expired);
+            self.changes.add_expired(expired);
         }
         if start >= self.schedule.housekeeping {
             self.schedule.before_housekeeping(start);
@@ -199,7 +199,7 @@ impl Worker {
         if is_due(self.schedule.load) {
             self.load();
         }
-        if self.tenant.take_compare() {
+        if self.tenant.take_compare() | self.declared.take_behind() {
             self.schedule.compare_soon(start);
         }
         if is_due(self.schedule.compare) && !is_due(self.schedule.load) {
@@ -242,7 +242,7 @@ impl Worker {
         if Instant::now() >= self.cleaner.due() {
             report_activity(Some(c"cleaning up"));
             self.cleaner.step(self.tenant, &mut self.state);
-            if self.cleaner.take_deleted_declared() {
+            if self.cleaner.take_cleaned_declared() {
                 self.declared.check_empty_soon();
             }
         }
@@ -313,7 +313,7 @@ impl Worker {
         if self.tables.must_check(self.install.state) || !self.is_reconciled {
             let expected = &self.state;
             match run_transaction(None, Durability::Flushed, None, |install| {
-                let capture = (capture_state::read(&install), declared::capture_version(&install));
+                let capture = (capture_state::read(&install), table::capture_state(&install));
                 (install, (feed_state::matches(expected), capture))
             }) {
                 Ok((install, _)) if install.sessions != self.install.sessions => {
@@ -405,13 +405,15 @@ impl Worker {
         }
         self.tenant.reap_truncated();
         let (tenant, reason) = (self.tenant, self.compare_reason);
-        match run_transaction(Some(tenant), Durability::Flushed, None, |_| {
-            compare::compare_all(tenant, reason)
-        }) {
+        let compare = |_| compare::compare_all(tenant, reason);
+        let result = match tenant.may_have_declared() {
+            true => run_with_declared(tenant, Durability::Flushed, None, compare),
+            false => run_transaction(Some(tenant), Durability::Flushed, None, compare),
+        };
+        match result {
             Ok(Comparison { updates, next_expiry }) => {
                 self.changes.add(updates);
-                self.declared.expect_expiry(next_expiry);
-                self.declared.check_empty_soon();
+                self.declared.compared(next_expiry);
                 self.compare_reason = None;
                 self.schedule.after_compare(start, self.tenant.is_complete());
             }

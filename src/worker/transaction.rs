@@ -97,7 +97,7 @@ pub fn write_limit(rows: usize) -> Duration {
     WRITE_LIMIT + WRITE_LIMIT_PER_ROW * u32::try_from(rows).unwrap_or(u32::MAX).min(100_000)
 }
 
-/// Runs `f` in a transaction of its own with our five tables locked, and commits. `served` is the install that the
+/// Runs `f` in a transaction of its own with our four tables locked, and commits. `served` is the install that the
 /// worker serves, if it serves one yet: an install that has taken its place is not touched. `limit` is how long it may
 /// take.
 ///
@@ -207,17 +207,12 @@ fn run_catching<R>(limit: Option<Duration>, f: impl FnOnce() -> Result<R, Aborte
 }
 
 fn lock_tables(install: &Installed) -> bool {
-    let written = [install.sessions, install.presence, install.changes, install.state];
-    // What is declared is only read, but for cleaning up.
-    let read = (install.declared, pg_sys::AccessShareLock);
-    let mut locks = written
-        .map(|table| (table, pg_sys::RowExclusiveLock))
+    [install.sessions, install.presence, install.changes, install.state]
         .into_iter()
-        .chain([read]);
-    locks.all(|(table, mode)| {
-        // SAFETY: in a transaction; the OID of a table that was dropped can be locked, too.
-        unsafe { pg_sys::ConditionalLockRelationOid(table, mode as i32) }
-    })
+        .all(|table| {
+            // SAFETY: in a transaction; the OID of a table that was dropped can be locked, too.
+            unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::RowExclusiveLock as i32) }
+        })
 }
 
 fn set_lock_timeout(wait: Duration) {

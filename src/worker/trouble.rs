@@ -22,6 +22,7 @@ pub enum Work {
     Flush,
     CleanSessions,
     CleanUsers,
+    CleanDeclared,
     Declared,
     Prune,
 }
@@ -38,7 +39,8 @@ impl Work {
             Work::Flush => "could not write activity to user_sessions",
             Work::CleanSessions => "could not clean up user_sessions",
             Work::CleanUsers => "could not delete old users from user_presence",
-            Work::Declared => "could not read declared_statuses, or delete what has expired",
+            Work::CleanDeclared => "could not delete old rows from declared_statuses",
+            Work::Declared => "could not read declared_statuses",
             Work::Prune => "could not delete old changes from presence_changes",
         }
     }

@@ -15,6 +15,8 @@ mod consistency;
 mod damages;
 mod database_ddl;
 mod declared;
+mod declared_upkeep;
+mod declared_writers;
 mod definitions;
 mod encodings;
 mod epochs;
