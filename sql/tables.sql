@@ -118,8 +118,7 @@ CREATE TABLE @extschema@.declared_statuses (
     status pg_catalog.text,
     status_text pg_catalog.text,
     emoji pg_catalog.text,
-    -- The trigger puts a time in its place that is later than those of the user's other rows.
-    set_at pg_catalog.timestamptz NOT NULL DEFAULT 'infinity',
+    set_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     expires_at pg_catalog.timestamptz,
     CONSTRAINT declared_statuses_pkey PRIMARY KEY (user_id, source),
     CONSTRAINT declared_statuses_source_check
@@ -137,6 +136,8 @@ CREATE TABLE @extschema@.declared_statuses (
         CHECK (status IS NOT NULL OR status_text IS NOT NULL OR emoji IS NOT NULL)
 ) WITH (
     fillfactor = 80,
+    -- Without its lock, for which readers do not wait.
+    vacuum_truncate = false,
     autovacuum_vacuum_scale_factor = 0.02,
     autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_cost_delay = 0

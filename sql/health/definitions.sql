@@ -87,8 +87,7 @@ AS $function$
         ('column', 'declared_statuses', 'status', 3, 'text', false, NULL),
         ('column', 'declared_statuses', 'status_text', 4, 'text', false, NULL),
         ('column', 'declared_statuses', 'emoji', 5, 'text', false, NULL),
-        ('column', 'declared_statuses', 'set_at', 6, 'timestamp with time zone', true,
-            '''infinity''::timestamp with time zone'),
+        ('column', 'declared_statuses', 'set_at', 6, 'timestamp with time zone', true, 'clock_timestamp()'),
         ('column', 'declared_statuses', 'expires_at', 7, 'timestamp with time zone', false, NULL),
 
         ('constraint', 'user_sessions', 'user_sessions_pkey', 1, 'PRIMARY KEY (id)', true, NULL),

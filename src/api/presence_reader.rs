@@ -29,8 +29,8 @@ use crate::{
     },
 };
 
-/// Users of whom it is read at once what is declared.
-const USERS_AT_ONCE: usize = 10_000;
+/// Of more users than these, what is declared is read from the whole table.
+const MAX_BY_KEY: usize = 1000;
 
 /// The live sessions of one user.
 #[derive(Default)]
@@ -225,18 +225,21 @@ impl PresenceReader {
         }
         // The table has the time of day.
         let now = roster::synchronize_clock().wall();
-        let of_users = match declared::try_lock() {
-            true => declared::of_users,
-            false => declared::last_written,
-        };
-        let mut found = HashMap::new();
-        for users in users.chunks(USERS_AT_ONCE) {
-            check_for_interrupts!();
-            let declared = of_users(users, now);
-            found.make_room(declared.len());
-            found.extend(declared);
+        if !declared::try_lock() {
+            let written = declared::last_written(users, now);
+            let mut found = HashMap::new();
+            found.make_room(written.len());
+            found.extend(
+                written
+                    .into_iter()
+                    .map(|(user_id, written)| (user_id, written.declared)),
+            );
+            return found;
         }
-        found
+        match users.len() <= MAX_BY_KEY {
+            true => declared::of_users(users, now),
+            false => declared::of_many(users, now),
+        }
     }
 
     /// Whether anything may be declared of anybody. Where nobody declares anything, no reader looks for it.

@@ -6,10 +6,10 @@
 
 use uuid::Uuid;
 
-use super::{atomic::uuid_words, free_list::Full, sweep::BATCH, tenant::Tenant, writer::Writer};
+use super::{atomic::uuid_words, free_list::Full, state::UserFlag, sweep::BATCH, tenant::Tenant, writer::Writer};
 use crate::rules::status::Reason;
 
-/// So many users in the queue leave no room for one who has no session.
+/// How many users can be queued for whom the queue alone keeps an entry.
 const MAX_QUEUED_ABSENT: u32 = 1024;
 
 impl Tenant {
@@ -62,12 +62,19 @@ impl Writer {
             .roster
             .find_user(tenant, self.roster.user_bucket(tenant, words), words)
             .is_some();
-        if !is_known && self.roster.tenants[tenant].dirty.length.get() >= MAX_QUEUED_ABSENT {
+        let absent = &self.roster.tenants[tenant].dirty.absent;
+        if !is_known && absent.get() >= MAX_QUEUED_ABSENT {
             return Err(Full);
         }
         // Of one who has no session here, only the table knows whether there is a key.
         let at = self.pin_user(tenant, id, !is_known)?;
         self.queue(at, Reason::Declared);
+        if !is_known {
+            self.roster.users[at as usize]
+                .flags
+                .assign(UserFlag::QueuedAbsent, true);
+            absent.add(1);
+        }
         // From now on the queue keeps it.
         self.unpin_user(at);
         Ok(())

@@ -123,6 +123,10 @@ impl Writer {
         }
         queue.length.sub(1);
         user.flags.assign(UserFlag::Dirty, false);
+        if user.flags.has(UserFlag::QueuedAbsent) {
+            user.flags.assign(UserFlag::QueuedAbsent, false);
+            queue.absent.sub(1);
+        }
         let reason = Reason::from_repr(user.reason.get()).unwrap_or(Reason::Started);
         let dirty = roster.dirty(user, reason, &roster.summarize(user, timeout, now), now);
         self.free_user_if_unused(at);

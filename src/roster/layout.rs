@@ -123,6 +123,8 @@ pub struct DirtyQueue {
     pub head: SharedU32,
     pub tail: SharedU32,
     pub length: SharedU32,
+    /// How many of them had no session when they were queued.
+    pub absent: SharedU32,
     /// Commits that are being applied in parts, how many there have been, and since when there has been one; see
     /// [`super::large_commit`].
     pub large_commits: SharedU32,

@@ -74,6 +74,8 @@ pub enum UserFlag {
     Dirty = 1,
     /// Has a key that cannot be derived from its id.
     Keyed = 2,
+    /// Is in the queue, and had no session when it was queued.
+    QueuedAbsent = 4,
 }
 
 impl Flag for UserFlag {

@@ -85,6 +85,7 @@ impl TenantEntry {
         self.dirty.head.set(NONE);
         self.dirty.tail.set(NONE);
         self.dirty.length.set(0);
+        self.dirty.absent.set(0);
         self.dirty.since.clear();
         self.worker.pid.set(0);
         self.worker.asleep.set(0);

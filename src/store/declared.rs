@@ -1,8 +1,8 @@
 //! What is declared of users: reads `declared_statuses`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use pgrx::pg_sys;
+use pgrx::{PgList, pg_sys};
 use uuid::Uuid;
 
 use super::{
@@ -18,6 +18,7 @@ use crate::{
     },
     rules::{
         declared::{self, Declaration, Word},
+        status::Status,
         time::Micros,
     },
 };
@@ -39,10 +40,15 @@ thread_local! {
         |s| format!("SELECT {COLUMNS} FROM {s}.declared_statuses d WHERE {VALID} AND d.user_id = ANY ($2)"),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID],
     ) };
+    static OF_ALL: Statement = const { Statement::on_all(
+        |s| format!("SELECT {COLUMNS} FROM {s}.declared_statuses d WHERE {VALID}"),
+        &[pg_sys::TIMESTAMPTZOID],
+    ) };
     static OF_KNOWN: Statement = const { Statement::on_all(
         |s| format!(
             "SELECT {COLUMNS} FROM {s}.declared_statuses d
-             WHERE {VALID} AND EXISTS (SELECT FROM {s}.user_presence p WHERE p.user_id = d.user_id)"
+             WHERE {VALID} AND (EXISTS (SELECT FROM {s}.user_presence p WHERE p.user_id = d.user_id)
+                                OR EXISTS (SELECT FROM {s}.user_sessions u WHERE u.user_id = d.user_id))"
         ),
         &[pg_sys::TIMESTAMPTZOID],
     ) };
@@ -59,14 +65,12 @@ thread_local! {
         &[pg_sys::TIMESTAMPTZOID],
     ) };
     static ANY: Statement = const { Statement::new(|s| format!("SELECT FROM {s}.declared_statuses LIMIT 1"), &[]) };
-    // What the worker has written of these users. An away user is idle, though a session of it is not.
     static LAST_WRITTEN: Statement = const { Statement::new(
         |s| format!(
-            "SELECT user_id, status = 'busy', status = 'idle' AND idle_since IS NULL, status_text, emoji, status_expires_at
-             FROM {s}.user_presence
-             WHERE user_id = ANY ($2) AND (status_expires_at IS NULL OR status_expires_at > $1)"
+            "SELECT user_id, status::text, idle_since IS NOT NULL, status_text, emoji, status_expires_at
+             FROM {s}.user_presence WHERE user_id = ANY ($1)"
         ),
-        &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDARRAYOID],
+        &[pg_sys::UUIDARRAYOID],
     ) };
     // As `capture_state` of the triggers on the other tables.
     static CAPTURE_STATE: Statement = const { Statement::on_many(
@@ -93,40 +97,76 @@ pub fn try_lock_writers_out() -> bool {
     try_lock_table(installed::get().declared, pg_sys::ShareLock)
 }
 
+/// Locks a table and, as reading takes, its indexes: a REINDEX locks these more strongly.
 fn try_lock_table(table: pg_sys::Oid, mode: u32) -> bool {
-    // SAFETY: in a transaction, which releases the lock at its end.
-    unsafe { pg_sys::ConditionalLockRelationOid(table, mode as i32) }
+    let try_lock = |relation, mode: u32| {
+        // SAFETY: in a transaction, which releases the lock at its end.
+        unsafe { pg_sys::ConditionalLockRelationOid(relation, mode as i32) }
+    };
+    try_lock(table, mode) && {
+        // SAFETY: the table is locked. Where it was dropped before, there is no entry of it; the list is a copy.
+        let indexes = unsafe {
+            let relation = pg_sys::RelationIdGetRelation(table);
+            if relation.is_null() {
+                return true;
+            }
+            let indexes = pg_sys::RelationGetIndexList(relation);
+            pg_sys::RelationClose(relation);
+            PgList::<pg_sys::Oid>::from_pg(indexes)
+        };
+        indexes.iter_oid().all(|index| try_lock(index, pg_sys::AccessShareLock))
+    }
 }
 
-/// Returns what the worker has last written of these users as declared, which is valid at `now`, for where others have locked
-/// the table; nothing where they have locked that table, too. Nobody waits for them.
-pub fn last_written(users: &[Uuid], now: Micros) -> HashMap<Uuid, Declared> {
-    let mut declared = HashMap::new();
-    if !try_lock_table(installed::get().presence, pg_sys::AccessShareLock) {
-        return declared;
-    }
-    let declaration = |row: &Row| {
-        let word = match (row.bool(2)?, row.bool(3)?) {
-            (true, _) => Some(Word::Busy),
-            (_, true) => Some(Word::Away),
-            _ => None,
-        };
-        let declaration = Declaration {
-            source: Box::default(),
-            word,
-            text: row.encoded_text(4),
-            emoji: row.encoded_text(5),
-            set_at: now,
-            expires_at: row.time(6),
-        };
-        Some((row.uuid(1)?, declaration))
-    };
-    LAST_WRITTEN.with(|statement| {
-        statement.read(Snapshot::Latest, &[Value::Time(now), Value::Uuids(users)], |rows| {
-            rows.iter().for_each(|row| add(&mut declared, declaration(&row), now));
+/// What was last written of a user as declared.
+#[derive(Default)]
+pub struct LastWritten {
+    pub declared: Declared,
+    pub is_online: bool,
+    /// Whether it tells what is declared: not where the user is idle, and may also be away, or where it is not known what of
+    /// it has expired.
+    pub is_certain: bool,
+}
+
+/// Returns what the worker has last written of these users, for where others have locked the table; nothing where they have
+/// locked that table, too. Nobody waits for them.
+pub fn last_written(users: &[Uuid], now: Micros) -> HashMap<Uuid, LastWritten> {
+    let mut found = HashMap::new();
+    if try_lock_table(installed::get().presence, pg_sys::AccessShareLock) {
+        LAST_WRITTEN.with(|statement| {
+            statement.read(Snapshot::Latest, &[Value::Uuids(users)], |rows| {
+                for (user_id, written) in rows.iter().filter_map(|row| read_last_written(&row, now)) {
+                    found.make_room(1);
+                    found.insert(user_id, written);
+                }
+            });
         });
-    });
-    declared
+    }
+    found
+}
+
+fn read_last_written(row: &Row, now: Micros) -> Option<(Uuid, LastWritten)> {
+    let status = row.text_if_valid(2).and_then(|label| Status::from_label(&label))?;
+    let all_idle = row.bool(3)?;
+    let declaration = Declaration {
+        source: Box::default(),
+        word: match status {
+            Status::Busy => Some(Word::Busy),
+            Status::Idle if !all_idle => Some(Word::Away),
+            _ => None,
+        },
+        text: row.encoded_text(4),
+        emoji: row.encoded_text(5),
+        set_at: now,
+        expires_at: row.time(6),
+    };
+    let mut written = LastWritten {
+        declared: Declared::default(),
+        is_online: status.is_online(),
+        is_certain: declaration.is_valid(now) && !(status == Status::Idle && all_idle),
+    };
+    written.declared.add(declaration, now);
+    Some((row.uuid(1)?, written))
 }
 
 /// Returns what is declared of these users at `now`; nobody is in it of whom nothing is.
@@ -140,7 +180,24 @@ pub fn of_users(users: &[Uuid], now: Micros) -> HashMap<Uuid, Declared> {
     declared
 }
 
-/// As [`of_users`], of all users who have a row in `user_presence`.
+/// As [`of_users`], of many users, by a read of the whole table.
+pub fn of_many(users: &[Uuid], now: Micros) -> HashMap<Uuid, Declared> {
+    let mut asked: HashSet<Uuid> = HashSet::new();
+    asked.make_room(users.len());
+    asked.extend(users);
+    let mut declared = HashMap::new();
+    OF_ALL.with(|statement| {
+        let add = |row: Row| {
+            if row.uuid(1).is_some_and(|user| asked.contains(&user)) {
+                add(&mut declared, declaration(&row), now);
+            }
+        };
+        statement.read_in_batches(&[Value::Time(now)], BATCH, add, || true);
+    });
+    declared
+}
+
+/// As [`of_users`], of all users who have a session or a row in `user_presence`.
 pub fn of_known(now: Micros) -> HashMap<Uuid, Declared> {
     let mut declared = HashMap::new();
     OF_KNOWN.with(|statement| {

@@ -117,7 +117,7 @@ thread_local! {
 ///
 /// A user who was active and then inactive again since the last comparison has no change, but its last activity is
 /// kept. Between two statuses that are online, the statuses and since when the user is idle are the reason, whatever has
-/// happened in between. Of a user without a row, nothing is written for what is declared alone.
+/// happened in between. Of a user without a row or a session, nothing is written for what is declared alone.
 fn write_changes_sql(schema: &str) -> String {
     format!(
         "-- The feed state, if it is the expected one. Everything below starts from it: no row here, nothing written.
@@ -135,6 +135,9 @@ fn write_changes_sql(schema: &str) -> String {
                      SELECT true FROM {schema}.user_sessions s WHERE s.user_id = u.user_id LIMIT 1
                  ) THEN u.status ELSE 'inactive' END::{schema}.presence_status AS status, u.idle_since,
                  u.status_text, u.emoji, u.status_expires_at,
+                 p.user_id IS NULL AND (
+                     SELECT true FROM {schema}.user_sessions s WHERE s.user_id = u.user_id LIMIT 1
+                 ) AS has_sessions_only,
                  p.user_id IS NOT NULL AS known, p.user_key AS known_key, coalesce(p.status, 'inactive') AS previous,
                  p.last_seen AS previous_last_seen, p.idle_since AS previous_idle_since,
                  (p.status_text, p.emoji, p.status_expires_at)
@@ -152,7 +155,11 @@ fn write_changes_sql(schema: &str) -> String {
          ),
          -- The same, apart from numbered, which refers to these by name, also in a window function.
          compared AS (
-             SELECT *, status <> 'inactive' AS online, status <> previous OR known AND details_differ AS changed FROM found
+             SELECT *, status <> 'inactive' AS online,
+                 status <> previous
+                 OR details_differ
+                    AND (known OR has_sessions_only AND last_seen IS NOT NULL AND reason IS DISTINCT FROM 'deleted') AS changed
+             FROM found
          ),
          -- The same users, with the values to write: those that changed get the next sequence numbers, without gaps,
          -- and a reason. All that follows reads it; MATERIALIZED makes the subqueries run once per user.
@@ -160,7 +167,7 @@ fn write_changes_sql(schema: &str) -> String {
              SELECT user_id, online, previous, status, known, previous_last_seen, status_text, emoji, status_expires_at,
                  CASE WHEN online THEN idle_since END AS idle_since,
                  reason IS NOT DISTINCT FROM 'deleted' AS deleted,
-                 greatest(last_seen, least(previous_last_seen, $9)) AS last_seen,
+                 greatest(last_seen, CASE WHEN previous_last_seen > $9 THEN $9 ELSE previous_last_seen END) AS last_seen,
                  state_seq + CASE WHEN changed
                      THEN count(*) FILTER (WHERE changed) OVER (ORDER BY ordinal) ELSE 0 END AS seq,
                  changed,

@@ -44,7 +44,8 @@ pub fn time_of_setting(user_id: Uuid, source: &[u8], now: Micros) -> Micros {
 }
 
 /// From so many rows on, transactions that add rows of the same user wait for each other, so that they count each other's.
-const COUNTED_TOGETHER: usize = MAX_DECLARATIONS / 4;
+/// Few users have as many: those that write for many users at once are not to meet in this.
+const COUNTED_TOGETHER: usize = MAX_DECLARATIONS / 4 * 3;
 /// How many locks there are for that: users share them, as those of a copy of millions of rows would have no room.
 const LOCKS: u32 = 1024;
 
@@ -70,11 +71,11 @@ pub fn check(user_id: Uuid, source: &[u8], now: Micros) {
     if are_below(COUNTED_TOGETHER) {
         return;
     }
-    lock_number(installed::get().declared, roster::tenant().user_hash(&user_id) % LOCKS);
-    if are_below(MAX_DECLARATIONS) {
+    DELETE_EXPIRED.with(|delete| delete.write(&[user, source, Value::Time(now)], |_| ()));
+    if are_below(COUNTED_TOGETHER) {
         return;
     }
-    DELETE_EXPIRED.with(|delete| delete.write(&[user, source, Value::Time(now)], |_| ()));
+    lock_number(installed::get().declared, roster::tenant().user_hash(&user_id) % LOCKS);
     if !are_below(MAX_DECLARATIONS) {
         errors::too_many_declarations();
     }

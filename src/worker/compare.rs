@@ -92,16 +92,20 @@ pub struct Comparison {
     pub updates: Vec<UserUpdate>,
     /// When something that is declared expires next.
     pub next_expiry: Option<Micros>,
+    /// Whether what is declared was not compared, as others have locked the table.
+    pub is_behind: bool,
 }
 
 /// Compares all users of the tables with the roster and with what is declared of them. `reason` is the reason of those who
-/// differ, if it is known. To be called in a transaction.
+/// differ, if it is known. Where others have locked what is declared, only who comes and goes differs. To be called in a
+/// transaction.
 pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Comparison {
     tenant.note_standstill();
     let (now, timeout) = (tenant.synchronize_clock(), settings::active_timeout());
     // First what was written, then the rest: users who change in between are in the roster's queue.
     let mut written = load::shown_users();
-    let (mut declared, next_expiry) = match tenant.may_have_declared() {
+    let is_behind = tenant.may_have_declared() && !declared::try_lock();
+    let (mut declared, next_expiry) = match tenant.may_have_declared() && !is_behind {
         true => (declared::of_known(now.wall()), declared::next_expiry(now.wall())),
         false => (HashMap::new(), None),
     };
@@ -124,9 +128,13 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Comparison {
         shown: shown(by_sessions, declared.remove(id).unwrap_or_default()),
         is_idle: by_sessions == Status::Idle,
     };
+    let differs = |was: Option<WrittenUser>, is: WrittenUser| match is_behind {
+        true => was.is_none_or(|was| was.shown.status.is_online() != is.shown.status.is_online()),
+        false => was != Some(is),
+    };
     for user in online {
         let is = shown_now(&user.user_id, user.status);
-        if written.remove(&user.user_id) != Some(Some(is)) {
+        if differs(written.remove(&user.user_id).flatten(), is) {
             updates.push(UserUpdate { user, reason });
         }
     }
@@ -136,7 +144,7 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Comparison {
         updates.push(UserUpdate { user, reason });
     };
     for (id, was) in written {
-        if was != Some(shown_now(&id, Status::Inactive)) {
+        if differs(was, shown_now(&id, Status::Inactive)) {
             offline(id);
         }
     }
@@ -146,5 +154,9 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Comparison {
             offline(id);
         }
     }
-    Comparison { updates, next_expiry }
+    Comparison {
+        updates,
+        next_expiry,
+        is_behind,
+    }
 }

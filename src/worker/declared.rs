@@ -4,25 +4,25 @@
 
 use std::{
     cell::Cell,
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
+use uuid::Uuid;
+
 use super::{
+    compare::Comparison,
     set_aside::{MAX_TABLE_PAUSE, Pause},
-    transaction::{Aborted, Durability, run_transaction, write_limit},
+    transaction::{Aborted, Durability, RETRY_AFTER, run_transaction, write_limit},
     trouble::{self, Work},
 };
 use crate::{
     pg::installed::Installed,
-    roster::Tenant,
-    rules::{
-        declared::shown,
-        status::{Reason, Status},
-        time::Micros,
-    },
+    roster::{DirtyUser, Tenant},
+    rules::{declared::shown, status::Reason, time::Micros},
     settings,
     store::{
-        declared::{self as table, CaptureState, Shown},
+        declared::{self as table, CaptureState, Declared, LastWritten, Shown},
         feed::UserUpdate,
     },
 };
@@ -43,6 +43,8 @@ pub struct DeclaredWatch {
     capture_version: Option<i64>,
     /// Whether something may be declared that was not looked at, as others had locked the table.
     is_behind: bool,
+    /// When to look again whether they still have.
+    catch_up_at: Option<Instant>,
     /// Set after the table could not be read.
     pause: Option<Pause>,
 }
@@ -59,26 +61,37 @@ impl DeclaredWatch {
             checked_empty: None,
             capture_version: None,
             is_behind: false,
+            catch_up_at: None,
             pause: None,
         }
     }
 
     /// Returns what is shown of these users now, and notes when that expires. To be called in a transaction.
     ///
-    /// Where others have locked the table, what was last written counts as declared, and users are moved to `withheld` whose
-    /// declarations are why they are written.
+    /// Where others have locked the table, what was last written counts as declared. Users of whom that tells too little
+    /// are moved to `withheld`: those whose declarations are why they are written, and some who neither come nor go.
     pub fn shown(
         &mut self,
         tenant: Tenant,
         updates: &mut Vec<UserUpdate>,
         withheld: &mut Vec<UserUpdate>,
     ) -> Vec<Shown> {
-        let is_locked = tenant.may_have_declared() && !table::try_lock();
-        if is_locked {
+        let now = tenant.synchronize_clock().wall();
+        let shown = if !tenant.may_have_declared() {
+            shown_with(updates, HashMap::new())
+        } else if table::try_lock() {
+            shown_with(updates, table::of_users(&ids(updates), now))
+        } else {
             self.is_behind = true;
-            withheld.extend(updates.extract_if(.., |update| update.reason == Some(Reason::Declared)));
-        }
-        let shown = shown_of(tenant, updates, is_locked);
+            let mut written = table::last_written(&ids(updates), now);
+            withheld.extend(updates.extract_if(.., |update| {
+                let stays = |written: &LastWritten| written.is_online && update.user.status.is_online();
+                let written = written.get(&update.user.user_id);
+                update.reason == Some(Reason::Declared) || written.is_some_and(|it| stays(it) && !it.is_certain)
+            }));
+            let declared = written.drain().map(|(user_id, written)| (user_id, written.declared));
+            shown_with(updates, declared.collect())
+        };
         self.expect_expiry(shown.iter().filter_map(|shown| shown.expires_at).min());
         let is_gone = |(update, shown): (&UserUpdate, &Shown)| {
             update.reason == Some(Reason::Declared) && !shown.has_details() && shown.expires_at.is_none()
@@ -89,14 +102,21 @@ impl DeclaredWatch {
         shown
     }
 
-    /// Returns whether all users are to be compared, as the table was locked, and takes it that they will be.
-    pub fn take_behind(&mut self) -> bool {
-        std::mem::take(&mut self.is_behind)
+    /// Returns whether all users are to be compared, as others had locked the table, and have not any more.
+    pub fn catches_up(&mut self, tenant: Tenant) -> bool {
+        if !self.is_behind || self.catch_up_at.is_some_and(|at| Instant::now() < at) {
+            return false;
+        }
+        let is_free = run_with_declared(tenant, Durability::Lazy, None, |_| ()).is_ok();
+        self.is_behind = !is_free;
+        self.catch_up_at = Some(Instant::now() + RETRY_AFTER);
+        is_free
     }
 
-    /// Notes that all users were compared, and when something expires next.
-    pub fn compared(&mut self, next_expiry: Option<Micros>) {
-        self.expect_expiry(next_expiry);
+    /// Notes that all users were compared.
+    pub fn compared(&mut self, comparison: &Comparison) {
+        self.is_behind |= comparison.is_behind;
+        self.expect_expiry(comparison.next_expiry);
         self.check_empty_soon();
     }
 
@@ -227,23 +247,18 @@ pub fn run_with_declared<R>(
 
 /// Executes the statement that [`DeclaredWatch::shown`] reads the table with, for nobody. To be called in a transaction.
 pub fn try_to_read(tenant: Tenant) {
-    shown_of(tenant, &[], tenant.may_have_declared() && !table::try_lock());
+    if tenant.may_have_declared() && table::try_lock() {
+        table::of_users(&[], tenant.now().wall());
+    }
 }
 
-/// Returns what is shown of these users now. `is_locked`: by what was last written of them.
-fn shown_of(tenant: Tenant, updates: &[UserUpdate], is_locked: bool) -> Vec<Shown> {
-    let by_sessions = updates.iter().map(|update| (update.user.user_id, update.user.status));
-    if !tenant.may_have_declared() {
-        return by_sessions
-            .map(|(_, status)| shown(status, Default::default()))
-            .collect();
-    }
-    let ids: Vec<_> = updates.iter().map(|update| update.user.user_id).collect();
-    let now = tenant.synchronize_clock().wall();
-    let mut declared = match is_locked {
-        true => table::last_written(&ids, now),
-        false => table::of_users(&ids, now),
-    };
-    let of_user = |(id, status): (_, Status)| shown(status, declared.remove(&id).unwrap_or_default());
-    by_sessions.map(of_user).collect()
+fn ids(updates: &[UserUpdate]) -> Vec<Uuid> {
+    updates.iter().map(|update| update.user.user_id).collect()
+}
+
+/// Returns what is shown of these users with what is declared.
+fn shown_with(updates: &[UserUpdate], mut declared: HashMap<Uuid, Declared>) -> Vec<Shown> {
+    let users = updates.iter().map(|update| &update.user);
+    let of_user = |user: &DirtyUser| shown(user.status, declared.remove(&user.user_id).unwrap_or_default());
+    users.map(of_user).collect()
 }

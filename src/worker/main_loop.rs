@@ -10,8 +10,8 @@ use super::{
     activity::{OverflowWarning, report_activity},
     changes::{self, Batch, ChangeWriter},
     cleaner::Cleaner,
-    compare::{self, Comparison},
-    declared::{DeclaredWatch, run_with_declared},
+    compare,
+    declared::DeclaredWatch,
     flusher::Flusher,
     loader::{self, Loaded, Loader, TOMBSTONES_PER_ROUND},
     notifier::Notifier,
@@ -199,7 +199,7 @@ impl Worker {
         if is_due(self.schedule.load) {
             self.load();
         }
-        if self.tenant.take_compare() | self.declared.take_behind() {
+        if self.tenant.take_compare() | self.declared.catches_up(self.tenant) {
             self.schedule.compare_soon(start);
         }
         if is_due(self.schedule.compare) && !is_due(self.schedule.load) {
@@ -405,15 +405,12 @@ impl Worker {
         }
         self.tenant.reap_truncated();
         let (tenant, reason) = (self.tenant, self.compare_reason);
-        let compare = |_| compare::compare_all(tenant, reason);
-        let result = match tenant.may_have_declared() {
-            true => run_with_declared(tenant, Durability::Flushed, None, compare),
-            false => run_transaction(Some(tenant), Durability::Flushed, None, compare),
-        };
-        match result {
-            Ok(Comparison { updates, next_expiry }) => {
-                self.changes.add(updates);
-                self.declared.compared(next_expiry);
+        match run_transaction(Some(tenant), Durability::Flushed, None, |_| {
+            compare::compare_all(tenant, reason)
+        }) {
+            Ok(comparison) => {
+                self.declared.compared(&comparison);
+                self.changes.add(comparison.updates);
                 self.compare_reason = None;
                 self.schedule.after_compare(start, self.tenant.is_complete());
             }

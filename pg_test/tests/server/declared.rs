@@ -237,6 +237,37 @@ fn a_declaration_alone_writes_nothing_of_a_user_who_was_never_seen() {
 }
 
 #[test]
+fn a_text_of_a_user_whose_sessions_have_all_ended_is_told() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let users = [Uuid::new_v4(), Uuid::new_v4()];
+    // Imported: nobody has seen the users online.
+    let sql = "INSERT INTO presence.user_sessions (user_id, is_active, last_activity, ended_at)
+               SELECT u, false, now() - interval '1 h', now() - interval '1 h' FROM unnest($1::uuid[]) u";
+    service.execute(sql, &[&&users[..]]).unwrap();
+    // One is compared with all others, one is looked at alone.
+    let worker = database.pause_worker();
+    service.batch_execute("TRUNCATE presence.declared_statuses").unwrap();
+    declare(&mut service, users[0], "status_text => 'back on Monday'");
+    worker.resume();
+    assert_shown(&mut service, users[0], "inactive back on Monday");
+    database.wait_until_served();
+    declare(&mut service, users[1], "status_text => 'back on Monday'");
+    for user in users {
+        assert_shown(&mut service, user, "inactive back on Monday");
+        assert_eq!(feed(&mut service, user), "declared: inactive, inactive +");
+    }
+    let sql = "SELECT count(*) FROM presence.user_presence JOIN presence.presence_changes USING (user_id, last_seen)
+               WHERE last_seen < now() - interval '59 min'";
+    assert_eq!(
+        service.query_one(sql, &[]).unwrap().get::<_, i64>(0),
+        2,
+        "last seen an hour ago"
+    );
+    service.assert_no_gaps();
+}
+
+#[test]
 fn the_users_own_word_decides_and_the_text_that_was_set_last_shows() {
     let database = Cluster::shared().database();
     let mut service = database.connect();

@@ -218,6 +218,76 @@ fn while_others_have_locked_the_table_nobody_waits_and_what_was_written_shows() 
 }
 
 #[test]
+fn who_rebuilds_the_indexes_of_the_table_keeps_nobody_waiting() {
+    let database = Cluster::shared().database();
+    let (mut service, mut owner) = (database.connect(), database.connect());
+    let user = online(&mut service);
+    declare(&mut service, user, "'busy', 'writing'");
+    assert_shown(&mut service, user, "busy writing");
+    let mut rebuilding = owner.transaction().unwrap();
+    rebuilding
+        .batch_execute("REINDEX TABLE presence.declared_statuses")
+        .unwrap();
+    assert_eq!(shown(&mut service, user), "busy writing");
+    online(&mut service);
+    rebuilding.rollback().unwrap();
+    assert!(clear(&mut service, user));
+    assert_shown(&mut service, user, "active");
+}
+
+#[test]
+fn nobody_flickers_who_is_at_a_session_while_the_table_is_locked() {
+    let server = Server::new("1d");
+    let database = server.cluster.database();
+    let (mut service, mut lock) = (database.connect(), database.connect());
+    let (user, plain) = (Uuid::new_v4(), Uuid::new_v4());
+    let sessions = [user, plain].map(|user| service.start(user).id);
+    for session in sessions {
+        assert_eq!(service.beat_idle(session), "ok");
+    }
+    declare(&mut service, user, "'away'");
+    server.pass(2);
+    for user in [user, plain] {
+        assert_shown(&mut service, user, "idle");
+    }
+    let idle_since = "SELECT count(*) FROM presence.user_presence WHERE idle_since IS NOT NULL";
+    wait_until_equal("both to be idle", &2, || {
+        service.query_one(idle_since, &[]).unwrap().get::<_, i64>(0)
+    });
+    let mut locked = lock.transaction().unwrap();
+    locked.batch_execute("LOCK TABLE presence.declared_statuses").unwrap();
+    for session in sessions {
+        assert_eq!(service.beat(session), "ok");
+    }
+    for _ in 0..2 {
+        online(&mut service);
+    }
+    locked.rollback().unwrap();
+    assert_shown(&mut service, plain, "active");
+    assert_shown(&mut service, user, "idle");
+    wait_until_equal("neither to be idle", &0, || {
+        service.query_one(idle_since, &[]).unwrap().get::<_, i64>(0)
+    });
+    let expected = feed(&mut service, user);
+    assert!(!expected.contains("idle, active"), "{expected}");
+    service.assert_no_gaps();
+}
+
+#[test]
+fn who_is_gone_after_a_truncate_is_told_while_the_table_is_locked() {
+    let database = Cluster::shared().database();
+    let (mut service, mut lock) = (database.connect(), database.connect());
+    let user = online(&mut service);
+    declare(&mut service, user, "'busy'");
+    assert_shown(&mut service, user, "busy");
+    let mut locked = lock.transaction().unwrap();
+    locked.batch_execute("LOCK TABLE presence.declared_statuses").unwrap();
+    service.batch_execute("TRUNCATE presence.user_sessions").unwrap();
+    service.wait_for_written(user, false);
+    assert_eq!(shown(&mut service, user), "inactive");
+}
+
+#[test]
 fn what_is_declared_of_who_comes_while_the_table_is_locked_is_told_after_that() {
     let database = Cluster::shared().database();
     let (mut service, mut lock) = (database.connect(), database.connect());
