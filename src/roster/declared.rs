@@ -42,7 +42,7 @@ impl Tenant {
         while users.peek().is_some() {
             let writer = self.roster().write();
             let is_queued = |user: &Uuid| writer.queue_user(self.index(), user).is_ok();
-            if !users.by_ref().take(BATCH).all(|user| is_queued(user)) {
+            if !users.by_ref().take(BATCH).all(is_queued) {
                 drop(writer);
                 // To find again that there is no room takes long, and others wait.
                 return self.request_compare();
