@@ -5,6 +5,9 @@ mod dashboard;
 mod disconnect;
 mod docker;
 mod frameworks;
+mod gateway;
+#[path = "../server/hours.rs"]
+mod hours;
 mod monitoring;
 mod packages;
 mod proxy;
@@ -17,8 +20,26 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pg_presence_test::{Cluster, Database, Install, tools};
+use serde_json::Value;
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/clients");
+
+/// Builds the program of a package that is named as this, and returns where it is.
+fn executable(package: &str) -> String {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--quiet", "--package", package])
+        .args(["--bin", package, "--message-format", "json"])
+        .current_dir(CLIENTS)
+        .output()
+        .expect("cargo");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let messages = String::from_utf8(built.stdout).expect("UTF-8");
+    let artifacts = messages.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    artifacts
+        .filter_map(|artifact: Value| artifact["executable"].as_str().map(str::to_owned))
+        .next_back()
+        .expect("the program")
+}
 
 /// Makes a program connect to the database as this role.
 fn with_connection<'p>(database: &Database, role: &str, program: &'p mut Command) -> &'p mut Command {

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use pg_presence_test::{wait_for, wait_until};
+use pg_presence_test::{signal, wait_for, wait_until};
 
 /// A running program, and its output so far.
 pub struct Running {
@@ -52,6 +52,11 @@ impl Running {
 
     pub fn output(&self) -> Vec<String> {
         lock(&self.output).clone()
+    }
+
+    /// Sends it a signal, by its name without SIG.
+    pub fn signal(&self, name: &str) {
+        signal(name, i32::try_from(self.child.id()).expect("a process id"));
     }
 
     /// Leaves what it prints in the pipe, until the result is dropped.

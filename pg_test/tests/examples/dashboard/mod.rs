@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::Response;
 
-use crate::CLIENTS;
 use crate::running::Running;
+use crate::{CLIENTS, executable};
 
 /// The first users of schema.sql.
 const AMARA: &str = "00000000-0000-4000-8000-000000000001";
@@ -26,21 +26,7 @@ const BEN: &str = "00000000-0000-4000-8000-000000000002";
 
 /// Returns where the program is built.
 fn program() -> &'static str {
-    static PROGRAM: LazyLock<String> = LazyLock::new(|| {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--locked", "--quiet", "--package", "pg_presence_dashboard"])
-            .args(["--bin", "pg_presence_dashboard", "--message-format", "json"])
-            .current_dir(CLIENTS)
-            .output()
-            .expect("cargo");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        let messages = String::from_utf8(built.stdout).expect("UTF-8");
-        let artifacts = messages.lines().map(|line| serde_json::from_str(line).expect("JSON"));
-        artifacts
-            .filter_map(|artifact: Value| artifact["executable"].as_str().map(str::to_owned))
-            .next_back()
-            .expect("the program")
-    });
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| executable("pg_presence_dashboard"));
     &PROGRAM
 }
 
