@@ -1,6 +1,6 @@
 //! The change feed, followed once for all sockets, and who of them wants to know of whom.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +20,8 @@ pub struct Feed {
 struct State {
     /// Who is online.
     users: HashMap<Uuid, User>,
+    /// The same as a message, once somebody has asked for all.
+    all: Option<Utf8Bytes>,
     /// Whether `users` is up to date, as far as is known.
     is_live: bool,
     /// By the numbers of the sockets.
@@ -31,7 +33,7 @@ struct State {
 struct Follows {
     outbox: Outbox,
     /// `None`: all.
-    users: Option<Vec<Uuid>>,
+    users: Option<HashSet<Uuid>>,
 }
 
 impl Feed {
@@ -56,8 +58,8 @@ impl Feed {
     }
 
     /// Tells a socket who of these users, or of all, is online, and from now on what changes. An application decides here
-    /// who may see whom.
-    pub fn subscribe(&self, outbox: &Outbox, users: Option<Vec<Uuid>>) {
+    /// who may see whom, and hardly ever lets anybody see all.
+    pub fn subscribe(&self, outbox: &Outbox, users: Option<HashSet<Uuid>>) {
         self.unsubscribe(outbox);
         let state = &mut *self.state();
         match &users {
@@ -69,10 +71,9 @@ impl Feed {
                 }
             }
         }
+        state.tell_all(outbox, users.as_ref());
         let outbox = outbox.clone();
-        let follows = Follows { outbox, users };
-        state.tell_all(&follows);
-        state.followers.insert(follows.outbox.id, follows);
+        state.followers.insert(outbox.id, Follows { outbox, users });
     }
 
     pub fn unsubscribe(&self, outbox: &Outbox) {
@@ -96,13 +97,17 @@ impl Feed {
 
 impl State {
     /// `{"users": […], "live": true}`: who is online. It replaces all that the page knew.
-    fn tell_all(&self, follows: &Follows) {
-        let online: Vec<_> = match &follows.users {
-            None => self.users.values().map(json).collect(),
-            Some(ids) => ids.iter().filter_map(|id| self.users.get(id)).map(json).collect(),
+    fn tell_all(&mut self, outbox: &Outbox, users: Option<&HashSet<Uuid>>) {
+        let message = |online: Vec<_>| Utf8Bytes::from(json!({ "users": online, "live": self.is_live }).to_string());
+        let message = match (users, &self.all) {
+            (Some(ids), _) => message(ids.iter().filter_map(|id| self.users.get(id)).map(json).collect()),
+            (None, Some(all)) => all.clone(),
+            (None, None) => {
+                let all = message(self.users.values().map(json).collect());
+                self.all.insert(all).clone()
+            }
         };
-        let message = json!({ "users": online, "live": self.is_live });
-        follows.outbox.send(message.to_string().into());
+        outbox.send(message);
     }
 
     fn replace(&mut self, users: Vec<User>) {
@@ -110,11 +115,17 @@ impl State {
         self.users = online
             .filter_map(|user| Some((user.user_id.parse().ok()?, user)))
             .collect();
-        self.followers.values().for_each(|follows| self.tell_all(follows));
+        self.all = None;
+        let followers = std::mem::take(&mut self.followers);
+        for follows in followers.values() {
+            self.tell_all(&follows.outbox, follows.users.as_ref());
+        }
+        self.followers = followers;
     }
 
     /// `{"changed": […]}`: the users whose status has changed, oldest change first.
     fn update(&mut self, users: Vec<User>) {
+        self.all = None;
         let mut all = Vec::new();
         let mut own: HashMap<u64, (&Outbox, Vec<usize>)> = HashMap::new();
         for user in users {
@@ -141,6 +152,7 @@ impl State {
     fn set_live(&mut self, is_live: bool) {
         if self.is_live != is_live {
             self.is_live = is_live;
+            self.all = None;
             let message = Utf8Bytes::from(json!({ "live": is_live }).to_string());
             let outboxes = self.followers.values().map(|follows| &follows.outbox);
             outboxes.for_each(|outbox| outbox.send(message.clone()));

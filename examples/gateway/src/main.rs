@@ -31,7 +31,7 @@ use pg_presence_client::{Follower, Options};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{Config, NoTls};
 
 use feed::Feed;
@@ -41,7 +41,7 @@ use socket::App;
 
 /// File descriptors for everything else.
 const RESERVED_FILES: u64 = 32;
-/// How long browsers may take to leave when the gateway stops.
+/// How long browsers may take to leave when the gateway stops, and the database to end the sessions of those that say bye.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[tokio::main]
@@ -57,13 +57,18 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), String> {
     let config = database()?;
-    let grace = Duration::from_secs(number("GRACE", 30)?.into());
+    let grace = number("GRACE", 30)?;
+    if !(1..=86_400).contains(&grace) {
+        return Err(format!("GRACE={grace} is not between 1 and 86400 seconds"));
+    }
+    let grace = Duration::from_secs(grace.into());
     let max_sockets = max_sockets(number("MAX_SOCKETS", 100_000)?)?;
     let origins = env::var("ORIGINS").unwrap_or_default();
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
 
     let sessions = Arc::new(Sessions::default());
     tokio::spawn(binder::bind(sessions.clone(), config.clone(), grace));
+    let told = sessions.clone();
     let feed = Arc::new(Feed::default());
     let follower = Follower::start(config, NoTls, Options::default());
     tokio::spawn({
@@ -100,7 +105,13 @@ async fn run() -> Result<(), String> {
     // Nobody is accepted any more. Browsers reconnect elsewhere; the sessions that do not are released by the end of the
     // binder's connection, with the grace.
     everybody.send_replace(Some(Farewell::GoingAway));
-    let _ = timeout(SHUTDOWN_TIMEOUT, places.acquire_many(max_sockets)).await;
+    let gone = async {
+        let _ = places.acquire_many(max_sockets).await;
+        while told.has_byes() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let _ = timeout(SHUTDOWN_TIMEOUT, gone).await;
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! What browsers say: JSON, in text messages.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -60,5 +62,5 @@ pub enum Request {
     /// `"bye"`: ends the session.
     Bye,
     /// `{"follow": ["…"]}`: tells who of these users is online, and each change from now on; `{"follow": null}`: of all.
-    Follow(Option<Vec<Uuid>>),
+    Follow(Option<HashSet<Uuid>>),
 }

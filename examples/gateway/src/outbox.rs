@@ -16,6 +16,8 @@ pub enum Farewell {
     Bye,
     /// Reconnect, to whichever gateway answers, with the token.
     GoingAway,
+    /// The database has refused to start or find the session. It may be tried again later.
+    Refused,
     /// A message was not in the protocol, too long, or too late.
     Invalid,
     /// It does not read fast enough. Reconnect with the token.
@@ -30,6 +32,7 @@ impl From<Farewell> for CloseFrame {
             Farewell::Bye => (1000, "bye"),
             Farewell::GoingAway => (1001, "going away"),
             Farewell::Invalid => (1008, "invalid message"),
+            Farewell::Refused => (1011, "refused by the database"),
             Farewell::TooSlow => (1013, "too slow"),
             Farewell::Ended => (4001, "session ended"),
         };

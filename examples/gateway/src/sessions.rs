@@ -34,6 +34,18 @@ pub struct Arrival {
     seat: oneshot::Sender<Seat>,
 }
 
+impl Arrival {
+    /// Whether the browser still waits.
+    fn is_there(&self) -> bool {
+        !self.seat.is_closed()
+    }
+
+    /// Closes the socket.
+    pub fn turn_away(self, farewell: Farewell) {
+        self.outbox.close(farewell);
+    }
+}
+
 struct Session {
     user: Uuid,
     sockets: Vec<Socket>,
@@ -88,7 +100,12 @@ impl Sessions {
         let is_idle = hello.idle;
         let (user_key, token) = hello.into_credentials();
         let (seat, receiver) = oneshot::channel();
-        self.state().arrivals.push(Arrival {
+        let arrivals = &mut self.state().arrivals;
+        if arrivals.len() == arrivals.capacity() {
+            // While the database is away, others come and go.
+            arrivals.retain(Arrival::is_there);
+        }
+        arrivals.push(Arrival {
             user_key,
             token,
             is_idle,
@@ -101,11 +118,12 @@ impl Sessions {
 
     pub fn take_arrivals(&self, max: usize) -> Vec<Arrival> {
         let arrivals = &mut self.state().arrivals;
+        arrivals.retain(Arrival::is_there);
         let count = arrivals.len().min(max);
         arrivals.drain(..count).collect()
     }
 
-    /// Of a call that has failed.
+    /// After the connection was lost before there was an answer.
     pub fn put_back(&self, arrivals: Vec<Arrival>) {
         self.state().arrivals.extend(arrivals);
     }
@@ -113,7 +131,7 @@ impl Sessions {
     /// Adds a socket to its session, if there is one.
     pub fn admit(&self, arrival: Arrival, session: Option<(Uuid, Uuid)>) {
         let Some((id, user)) = session else {
-            return arrival.outbox.close(Farewell::Ended);
+            return arrival.turn_away(Farewell::Ended);
         };
         let state = &mut *self.state();
         let session = state.sessions.entry(id).or_insert_with(|| Session {
@@ -130,6 +148,7 @@ impl Sessions {
             waiting: Some((arrival.seat, arrival.token)),
         });
         state.changed.insert(id);
+        self.changes.notify_one();
     }
 
     /// Takes what has to be told, of at most this many sessions.
@@ -150,6 +169,7 @@ impl Sessions {
             } else {
                 if session.must_bind {
                     batch.bind.push(id);
+                    session.told_idle = None;
                 }
                 let is_idle = session.is_idle();
                 if session.told_idle != Some(is_idle) {
@@ -204,7 +224,7 @@ impl Sessions {
         }
     }
 
-    /// Tries again to bind those for which memory had no room, which also is their heartbeat.
+    /// Tries again to bind those for which memory had no room; what is told with it is their heartbeat.
     pub fn retry(&self) {
         let state = &mut *self.state();
         let unbound = state.sessions.iter().filter(|(_, session)| session.must_bind);
@@ -212,21 +232,36 @@ impl Sessions {
         self.changes.notify_one();
     }
 
+    /// Binds all again: another gateway may have taken one over and released it, for another page with the same token, or the
+    /// last words of a former connection may have arrived after those of this one. Nobody is told of that.
+    pub fn bind_again(&self) {
+        let state = &mut *self.state();
+        state.sessions.values_mut().for_each(|session| session.must_bind = true);
+        state.changed.extend(state.sessions.keys());
+        self.changes.notify_one();
+    }
+
     /// After the connection is lost: its end has released what it had bound, and the next one has to be told everything.
     pub fn lost(&self) {
-        let state = &mut *self.state();
+        let mut state = self.state();
+        state.sessions.values_mut().for_each(|session| {
+            let has_gone = |socket: &Socket| socket.waiting.as_ref().is_some_and(|(seat, _)| seat.is_closed());
+            session.sockets.retain(|socket| !has_gone(socket));
+        });
         state
             .sessions
             .retain(|_, session| !session.sockets.is_empty() || session.has_said_bye);
-        for session in state.sessions.values_mut() {
-            session.must_bind = true;
-            session.told_idle = None;
-        }
-        state.changed = state.sessions.keys().copied().collect();
+        drop(state);
+        self.bind_again();
     }
 
     pub fn count(&self) -> usize {
         self.state().sessions.len()
+    }
+
+    /// Whether a session is to be ended, and has not been yet.
+    pub fn has_byes(&self) -> bool {
+        self.state().sessions.values().any(|session| session.has_said_bye)
     }
 
     /// Changes a session, if it has not ended meanwhile.
@@ -245,9 +280,10 @@ impl Sessions {
 }
 
 impl Batch {
-    pub fn is_empty(&self) -> bool {
-        let lists = [&self.end, &self.release, &self.bind, &self.active, &self.idle];
-        lists.iter().all(|list| list.is_empty())
+    /// Whether it is of as many sessions as it may be.
+    pub fn is_full(&self, max: usize) -> bool {
+        let sessions = [&self.end, &self.release, &self.active, &self.idle];
+        sessions.iter().map(|list| list.len()).sum::<usize>() >= max
     }
 }
 

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, interval_at, timeout};
+use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 use crate::feed::Feed;
 use crate::message::{Hello, Request};
@@ -18,6 +18,9 @@ use crate::sessions::{Seat, Sessions};
 
 /// A message, such as a list of users to follow.
 const MAX_MESSAGE: usize = 64 * 1024;
+/// The users that it may follow by name, and how often it may say whom.
+const MAX_FOLLOWED: usize = 500;
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 /// Of each socket; the default is 128 kB.
 const READ_BUFFER: usize = 4 * 1024;
 /// How long a browser may take for its first message, to take in a message, and to close.
@@ -106,6 +109,7 @@ async fn converse(app: &mut App, socket: &mut WebSocket, hello: Hello, own: &Out
     let mut seat: Option<Seat> = None;
     let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     let mut heard_at = Instant::now();
+    let mut may_follow_at = heard_at;
     loop {
         tokio::select! {
             biased;
@@ -129,7 +133,12 @@ async fn converse(app: &mut App, socket: &mut WebSocket, hello: Hello, own: &Out
                             Request::Active => seat.set_idle(false),
                             Request::Idle => seat.set_idle(true),
                             Request::Bye => seat.bye(),
-                            Request::Follow(users) => app.feed.subscribe(own, users),
+                            Request::Follow(Some(users)) if users.len() > MAX_FOLLOWED => return Some(Farewell::Invalid),
+                            Request::Follow(users) => {
+                                sleep_until(may_follow_at).await;
+                                may_follow_at = Instant::now() + FOLLOW_INTERVAL;
+                                app.feed.subscribe(own, users);
+                            }
                         }
                     }
                     Ok(Message::Ping(_) | Message::Pong(_)) => {}

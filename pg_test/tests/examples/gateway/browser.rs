@@ -73,7 +73,10 @@ impl Browser {
         let browser = Browser::log_in(gateway, "observer");
         browser.session();
         browser.say(&json!({ "follow": null }));
-        browser.wait_for("who is online", |message| message.get("users").cloned());
+        // From then on it is told of changes: the gateway itself may have begun to follow later than it has bound.
+        browser.wait_for("who is online", |message| {
+            (message["live"] == json!(true)).then_some(())
+        });
         browser
     }
 
@@ -134,6 +137,15 @@ impl Browser {
     pub fn close(self) {
         let _ = self.0.lock().unwrap().socket.close(None);
         assert_eq!(self.closed(), Some(1005), "an answer to a farewell without a code");
+    }
+
+    /// Whether the connection still takes what is sent.
+    pub fn can_send(&self) -> bool {
+        match self.0.lock().unwrap().socket.send(Message::Ping(Default::default())) {
+            Ok(()) | Err(Error::WriteBufferFull(_)) => true,
+            Err(Error::Io(error)) => error.kind() == ErrorKind::WouldBlock,
+            Err(_) => false,
+        }
     }
 
     /// Reads nothing any more.

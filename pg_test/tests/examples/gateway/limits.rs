@@ -27,7 +27,11 @@ fn more_sockets_than_there_may_be_are_refused() {
     let database = served();
     let gateway = Gateway::start_with(&database, &[("MAX_SOCKETS", "2")]);
     let open = || Browser::open(&gateway, &format!("http://{}", gateway.address));
-    let (first, _second) = (open().expect("a socket"), open().expect("a socket"));
+    // One that says nothing for ten seconds would lose its place.
+    let [first, second] = ["ana", "ben"].map(|user| Browser::log_in(&gateway, user));
+    for browser in [&first, &second] {
+        browser.session();
+    }
     assert_eq!(open().err(), Some(503));
     drop(first);
     wait_until("a place", || open().is_ok());
@@ -96,7 +100,7 @@ fn a_browser_that_does_not_read_is_dropped_and_nobody_waits_for_it() {
             .any(|change| change["user_id"] == late.to_string())
             .then_some(())
     });
-    gateway.wait_until_called(&database, "release_sessions");
+    wait_until("the slow browser to be dropped", || !slow.can_send());
     assert!(crowd.iter().all(Browser::is_open) && quick.is_open());
 }
 
@@ -125,4 +129,23 @@ fn sessions_that_memory_has_no_room_for_are_kept_by_heartbeats() {
         client.query_one(sql, &[&now]).unwrap().get::<_, i64>(0) == 200
     });
     assert!(crowd.iter().all(Browser::is_open));
+}
+
+#[test]
+fn a_user_whom_the_database_refuses_is_turned_away_and_costs_others_nothing() {
+    let database = served();
+    database.run(
+        "ALTER TABLE presence.user_sessions ADD CONSTRAINT no_mallory CHECK (user_key IS DISTINCT FROM 'mallory')",
+    );
+    let gateway = Gateway::start(&database);
+    let ana = Browser::log_in(&gateway, "ana");
+    let (_, token) = ana.session();
+    // In one call, if they come within its pause.
+    let users = ["ben", "mallory", "cleo", "dana"].map(|user| Browser::log_in(&gateway, user));
+    let resumed = Browser::resume(&gateway, &token);
+    assert_eq!(users[1].closed(), Some(1011));
+    for browser in [&users[0], &users[2], &users[3], &resumed] {
+        browser.session();
+    }
+    assert!(ana.is_open());
 }

@@ -93,6 +93,7 @@ fn who_says_idle_is_shown_as_idle_until_somebody_is_active() {
     let gateway = Gateway::start(&database);
     let ana = Browser::log_in(&gateway, "ana");
     let (user, token) = ana.session();
+    wait_for_feed(&mut client, user, STARTED);
     let follower = Browser::log_in(&gateway, "ben");
     follower.session();
     follower.say(&json!({ "follow": [user, Uuid::new_v4()] }));
@@ -127,6 +128,7 @@ fn bye_ends_the_session_and_its_token_is_refused() {
     let gateway = Gateway::start(&database);
     let ana = Browser::log_in(&gateway, "ana");
     let (user, token) = ana.session();
+    wait_for_feed(&mut client, user, STARTED);
     ana.say(&json!("bye"));
     assert_eq!(ana.closed(), Some(1000));
     wait_for_feed(&mut client, user, &format!("{STARTED}; ended: active, inactive"));
