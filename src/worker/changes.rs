@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     pg::{clock, fault_point},
-    roster::Tenant,
+    roster::{Now, Tenant},
     rules::payload::Change,
     settings,
     store::{
@@ -181,13 +181,15 @@ impl ChangeWriter {
                 Ok(()) => self.stopped = None,
             }
         }
+        // Now comes first: whoever was stopped after that is given a grace before it counts.
+        let now = tenant.now();
         tenant.note_standstill();
         let (start, taken_at) = (Instant::now(), clock::steady());
         let settled = tenant.settled(taken_at);
         if settled.is_none() {
             return Batch::Empty;
         }
-        let (source, mut updates) = self.next_batch(tenant);
+        let (source, mut updates) = self.next_batch(tenant, &now);
         if updates.is_empty() {
             return Batch::Empty;
         }
@@ -212,7 +214,7 @@ impl ChangeWriter {
                     some_locked |= !locked.is_empty();
                     withheld.extend(locked);
                 }
-                let shown = declared.shown(tenant, &mut updates, &mut withheld);
+                let shown = declared.shown(tenant, &mut updates);
                 let written = feed::write(state, &updates, &shown);
                 fault_point::reach("write");
                 written
@@ -244,7 +246,7 @@ impl ChangeWriter {
                     self.single_failures = 0;
                 }
                 self.defer(withheld);
-                if takes_all && !self.holds_back() {
+                if takes_all && !self.holds_back() && !declared.is_behind() {
                     tenant.set_written(taken_at);
                 }
                 if let Some(last) = changes.last() {
@@ -349,7 +351,7 @@ impl ChangeWriter {
     }
 
     /// Takes the next users to compare, each once, with their status now. The sources take turns.
-    fn next_batch(&mut self, tenant: Tenant) -> (Source, Vec<UserUpdate>) {
+    fn next_batch(&mut self, tenant: Tenant, now: &Now) -> (Source, Vec<UserUpdate>) {
         const SOURCES: [Source; 3] = [Source::Queue, Source::Suspects, Source::SetAside];
         if let Some(pause) = self.postponed_until
             && Instant::now() >= pause.until
@@ -365,9 +367,9 @@ impl ChangeWriter {
             let source = SOURCES[self.turn as usize % SOURCES.len()];
             self.turn = self.turn.wrapping_add(1);
             let updates = match source {
-                Source::Queue => self.next_of_queue(tenant),
-                Source::Suspects => self.next_suspects(tenant),
-                Source::SetAside => self.next_set_aside(tenant),
+                Source::Queue => self.next_of_queue(tenant, now),
+                Source::Suspects => self.next_suspects(tenant, now),
+                Source::SetAside => self.next_set_aside(tenant, now),
             };
             if !updates.is_empty() {
                 return (source, updates);
@@ -376,30 +378,30 @@ impl ChangeWriter {
         (Source::Queue, Vec::new())
     }
 
-    fn next_suspects(&mut self, tenant: Tenant) -> Vec<UserUpdate> {
+    fn next_suspects(&mut self, tenant: Tenant, now: &Now) -> Vec<UserUpdate> {
         while let Some(group) = self.suspects.pop() {
             let (waiting, group): (Vec<_>, Vec<_>) = group
                 .into_iter()
                 .partition(|update| self.set_aside.contains(&update.user.user_id));
             self.add(waiting);
             if !group.is_empty() {
-                return group.into_iter().map(|update| current(tenant, update)).collect();
+                return group.into_iter().map(|update| current(tenant, update, now)).collect();
             }
         }
         Vec::new()
     }
 
-    fn next_set_aside(&mut self, tenant: Tenant) -> Vec<UserUpdate> {
+    fn next_set_aside(&mut self, tenant: Tenant, now: &Now) -> Vec<UserUpdate> {
         if self.set_aside_at.is_some_and(|at| Instant::now() < at) {
             return Vec::new();
         }
         let due = self.set_aside.next_due();
         let update = due.and_then(|id| self.set_aside_updates.get(&id).copied());
-        update.map(|update| current(tenant, update)).into_iter().collect()
+        update.map(|update| current(tenant, update, now)).into_iter().collect()
     }
 
-    fn next_of_queue(&mut self, tenant: Tenant) -> Vec<UserUpdate> {
-        let mut dirty = tenant.take_dirty(self.batch_size, settings::active_timeout(), &tenant.now());
+    fn next_of_queue(&mut self, tenant: Tenant, now: &Now) -> Vec<UserUpdate> {
+        let mut dirty = tenant.take_dirty(self.batch_size, settings::active_timeout(), now);
         if self.set_aside.len() > 0 {
             dirty.retain(|user| {
                 let is_set_aside = self.set_aside.contains(&user.user_id);
@@ -425,7 +427,7 @@ impl ChangeWriter {
             let ids: Vec<Uuid> = self.deferred.keys().copied().take(room).collect();
             for id in ids {
                 if let Some(deferred) = self.deferred.remove(&id) {
-                    updates.insert(id, current(tenant, deferred));
+                    updates.insert(id, current(tenant, deferred, now));
                 }
             }
         }

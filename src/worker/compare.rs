@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use crate::{
-    roster::{DirtyUser, Tenant},
+    roster::{DirtyUser, Now, Tenant},
     rules::{
         declared::shown,
         status::{Reason, Status},
@@ -19,17 +19,17 @@ use crate::{
     },
 };
 
-/// Returns an update with the user's status now.
-pub fn current(tenant: Tenant, update: UserUpdate) -> UserUpdate {
-    let (now, timeout) = (tenant.now(), settings::active_timeout());
+/// Returns an update with the user's status at `now`.
+pub fn current(tenant: Tenant, update: UserUpdate, now: &Now) -> UserUpdate {
+    let timeout = settings::active_timeout();
     let all = update.user.reason.is_while_online();
-    tenant.time_out_due(&update.user.user_id, all, timeout, &now);
-    let mut user = tenant.dirty_user(&update.user.user_id, update.user.reason, &now, timeout);
+    let timed_out = tenant.time_out_due(&update.user.user_id, all, timeout, now);
+    let mut user = tenant.dirty_user(&update.user.user_id, update.user.reason, now, timeout);
     user.last_seen = user.last_seen.max(update.user.last_seen);
     user.keyed |= update.user.keyed;
     UserUpdate {
         user,
-        reason: update.reason,
+        reason: timed_out.or(update.reason),
     }
 }
 
@@ -104,8 +104,9 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Comparison {
     let (now, timeout) = (tenant.synchronize_clock(), settings::active_timeout());
     // First what was written, then the rest: users who change in between are in the roster's queue.
     let mut written = load::shown_users();
-    let is_behind = tenant.may_have_declared() && !declared::try_lock();
-    let (mut declared, next_expiry) = match tenant.may_have_declared() && !is_behind {
+    let may_have_declared = tenant.may_have_declared();
+    let is_behind = may_have_declared && !declared::try_lock();
+    let (mut declared, next_expiry) = match may_have_declared && !is_behind {
         true => (declared::of_known(now.wall()), declared::next_expiry(now.wall())),
         false => (HashMap::new(), None),
     };

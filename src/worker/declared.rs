@@ -30,6 +30,9 @@ use crate::{
 /// The least time between two looks whether the table is empty.
 const EMPTY_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The same after an error, or where it took too long.
+const EMPTY_CHECK_RETRY: Duration = Duration::from_secs(60);
+
 /// What the worker knows of the table.
 pub struct DeclaredWatch {
     /// Users of whom something has expired up to this have been looked at.
@@ -68,14 +71,10 @@ impl DeclaredWatch {
 
     /// Returns what is shown of these users now, and notes when that expires. To be called in a transaction.
     ///
-    /// Where others have locked the table, what was last written counts as declared. Users of whom that tells too little
-    /// are moved to `withheld`: those whose declarations are why they are written, and some who neither come nor go.
-    pub fn shown(
-        &mut self,
-        tenant: Tenant,
-        updates: &mut Vec<UserUpdate>,
-        withheld: &mut Vec<UserUpdate>,
-    ) -> Vec<Shown> {
+    /// Where others have locked the table, what was last written counts as declared. Users of whom that tells too little are
+    /// removed from `updates`, and left to the comparison of all users that follows: those whose declarations are why they
+    /// are written, and some who neither come nor go.
+    pub fn shown(&mut self, tenant: Tenant, updates: &mut Vec<UserUpdate>) -> Vec<Shown> {
         let now = tenant.synchronize_clock().wall();
         let shown = if !tenant.may_have_declared() {
             shown_with(updates, HashMap::new())
@@ -84,11 +83,11 @@ impl DeclaredWatch {
         } else {
             self.is_behind = true;
             let mut written = table::last_written(&ids(updates), now);
-            withheld.extend(updates.extract_if(.., |update| {
+            updates.retain(|update| {
                 let stays = |written: &LastWritten| written.is_online && update.user.status.is_online();
                 let written = written.get(&update.user.user_id);
-                update.reason == Some(Reason::Declared) || written.is_some_and(|it| stays(it) && !it.is_certain)
-            }));
+                update.reason != Some(Reason::Declared) && written.is_none_or(|it| it.is_certain || !stays(it))
+            });
             let declared = written.drain().map(|(user_id, written)| (user_id, written.declared));
             shown_with(updates, declared.collect())
         };
@@ -100,6 +99,11 @@ impl DeclaredWatch {
             self.check_empty_soon();
         }
         shown
+    }
+
+    /// Whether users are left to a comparison of all, as others have locked the table.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Returns whether all users are to be compared, as others had locked the table, and have not any more.
@@ -162,7 +166,7 @@ impl DeclaredWatch {
     /// Looks whether the table is empty, where there is reason to: then no reader has to.
     pub fn check_empty(&mut self, tenant: Tenant) {
         let now = Instant::now();
-        if self.check_empty.is_none_or(|at| now < at) || !self.may_try() {
+        if self.check_empty.is_none_or(|at| now < at) {
             return;
         }
         self.check_empty = None;
@@ -185,15 +189,17 @@ impl DeclaredWatch {
         });
         match result {
             Ok(()) => {
-                self.pause = None;
                 // Rows are gone, and somebody is writing others.
                 if tenant.may_have_declared() && was_empty.get() {
                     self.check_empty = Some(now + EMPTY_CHECK_INTERVAL);
                 }
             }
             Err(aborted) => {
-                self.failed(tenant, &aborted);
-                self.check_empty = Some(now + EMPTY_CHECK_INTERVAL);
+                // It takes long where many rows have gone that an old snapshot keeps.
+                if !matches!(&aborted, Aborted::Failed(failure) if failure.is_timeout()) {
+                    trouble::report_aborted(tenant, Work::Declared, &aborted);
+                }
+                self.check_empty = Some(now + EMPTY_CHECK_RETRY);
             }
         }
     }

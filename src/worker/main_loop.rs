@@ -391,7 +391,8 @@ impl Worker {
     /// Whether only a load can tell who was heard from just before a crash, as the table lags behind: to compare users
     /// with it now would take them offline.
     fn knows_too_little(&self) -> bool {
-        !self.loader.has_read_table()
+        !self.tenant.is_complete()
+            && !self.loader.has_read_table()
             && !self.tenant.in_overflow()
             && self.tenant.now().steady < self.tenant.grace_until()
     }

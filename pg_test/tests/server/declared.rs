@@ -247,8 +247,12 @@ fn a_text_of_a_user_whose_sessions_have_all_ended_is_told() {
     service.execute(sql, &[&&users[..]]).unwrap();
     // One is compared with all others, one is looked at alone.
     let worker = database.pause_worker();
-    service.batch_execute("TRUNCATE presence.declared_statuses").unwrap();
-    declare(&mut service, users[0], "status_text => 'back on Monday'");
+    let sql = format!(
+        "TRUNCATE presence.declared_statuses;
+         SELECT presence.set_status(status_text => 'back on Monday', user_id => '{}')",
+        users[0]
+    );
+    service.batch_execute(&sql).unwrap();
     worker.resume();
     assert_shown(&mut service, users[0], "inactive back on Monday");
     database.wait_until_served();

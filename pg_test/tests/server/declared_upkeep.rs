@@ -328,7 +328,7 @@ fn what_is_declared_of_absent_users_takes_little_of_the_room_that_others_need() 
 
 #[test]
 fn who_declares_something_before_the_table_is_loaded_is_not_told_to_be_gone() {
-    let cluster = Cluster::private(&[("presence.active_timeout", "30 s")]);
+    let cluster = Cluster::private(&[("presence.active_timeout", "1d")]);
     let database = cluster.database();
     let mut service = database.connect();
     let user = Uuid::new_v4();
@@ -354,6 +354,25 @@ fn who_declares_something_before_the_table_is_loaded_is_not_told_to_be_gone() {
     assert_eq!(service.beat(session.id), "ok");
     let expected = "started: inactive, active; declared: active, busy";
     assert_eq!(feed(&mut service, user), expected);
+}
+
+#[test]
+fn a_worker_that_comes_back_just_after_a_restart_tells_an_expiry() {
+    // The grace after the restart lasts for minutes.
+    let cluster = Cluster::private(&[("presence.active_timeout", "1d")]);
+    let database = cluster.database();
+    let user = online(&mut database.connect());
+    cluster.restart(Shutdown::Fast);
+    database.wait_until_served();
+    let worker = database.worker();
+    let mut service = database.connect();
+    service.execute("SELECT pg_terminate_backend($1)", &[&worker]).unwrap();
+    database.new_worker(worker);
+    database.wait_until_served();
+    declare(&mut service, user, "'busy', expires_in => '90 s'");
+    assert_shown(&mut service, user, "busy expires");
+    cluster.set_clock("clock", 100_000_000);
+    assert_shown(&mut service, user, "active");
 }
 
 #[test]
