@@ -253,7 +253,7 @@ impl Cluster {
     pub fn abandon(&self) {
         let Ok(postmaster) = self.postmaster.lock() else { return };
         if let Some(pid) = postmaster.as_ref().and_then(|child| i32::try_from(child.id()).ok()) {
-            try_signal("QUIT", pid);
+            try_signal("QUIT", &[pid]);
         }
     }
 

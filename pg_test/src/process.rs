@@ -14,8 +14,8 @@ pub fn signal(name: &str, pid: i32) {
     );
 }
 
-/// Sends a signal, unless the process has exited meanwhile.
-pub fn try_signal(name: &str, pid: i32) {
-    let kill = format!("kill -s {name} {pid}");
-    let _ = Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status();
+/// Sends a signal to these processes, in order, but for those that have exited meanwhile.
+pub fn try_signal(name: &str, pids: &[i32]) {
+    let kills: String = pids.iter().map(|pid| format!("kill -s {name} {pid};")).collect();
+    let _ = Command::new("sh").args(["-c", &kills]).stderr(Stdio::null()).status();
 }

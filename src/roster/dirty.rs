@@ -181,16 +181,16 @@ impl Tenant {
         dirty
     }
 
-    /// Makes the counts of a user who is idle by them, or of any if `all`, what the sweep would make of them. Returns the
-    /// reason if that has taken the user offline.
-    pub fn time_out_due(&self, user_id: &Uuid, all: bool, timeout: Micros, now: &Now) -> Option<Reason> {
+    /// Makes the counts of a user what the sweep would make of them: what shows besides is of `now`, too. Returns the reason if
+    /// that has taken the user offline.
+    pub fn time_out_due(&self, user_id: &Uuid, timeout: Micros, now: &Now) -> Option<Reason> {
         let roster = self.roster();
         let words = uuid_words(user_id);
         let writer = roster.write();
         let at = roster.find_user(self.index(), roster.user_bucket(self.index(), words), words)?;
         let user = &roster.users[at as usize];
         let was_online = user.counted_status().is_online();
-        writer.time_out_due(at, all, timeout, now);
+        writer.time_out_due(at, true, timeout, now);
         let has_gone = was_online && !user.counted_status().is_online();
         has_gone.then(|| Reason::from_repr(user.reason.get())).flatten()
     }

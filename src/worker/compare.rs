@@ -22,8 +22,7 @@ use crate::{
 /// Returns an update with the user's status at `now`.
 pub fn current(tenant: Tenant, update: UserUpdate, now: &Now) -> UserUpdate {
     let timeout = settings::active_timeout();
-    let all = update.user.reason.is_while_online();
-    let timed_out = tenant.time_out_due(&update.user.user_id, all, timeout, now);
+    let timed_out = tenant.time_out_due(&update.user.user_id, timeout, now);
     let mut user = tenant.dirty_user(&update.user.user_id, update.user.reason, now, timeout);
     user.last_seen = user.last_seen.max(update.user.last_seen);
     user.keyed |= update.user.keyed;

@@ -30,8 +30,8 @@ use crate::{
 /// The least time between two looks whether the table is empty.
 const EMPTY_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The same after an error, or where it took too long.
-const EMPTY_CHECK_RETRY: Duration = Duration::from_secs(60);
+/// The same where it took too long.
+const EMPTY_CHECK_RETRY: Duration = Duration::from_secs(30);
 
 /// What the worker knows of the table.
 pub struct DeclaredWatch {
@@ -195,11 +195,15 @@ impl DeclaredWatch {
                 }
             }
             Err(aborted) => {
-                // It takes long where many rows have gone that an old snapshot keeps.
-                if !matches!(&aborted, Aborted::Failed(failure) if failure.is_timeout()) {
+                let wait = match &aborted {
+                    // It takes long where many rows have gone that an old snapshot keeps.
+                    Aborted::Failed(failure) if failure.is_timeout() => EMPTY_CHECK_RETRY,
+                    _ => EMPTY_CHECK_INTERVAL,
+                };
+                if wait == EMPTY_CHECK_INTERVAL {
                     trouble::report_aborted(tenant, Work::Declared, &aborted);
                 }
-                self.check_empty = Some(now + EMPTY_CHECK_RETRY);
+                self.check_empty = Some(now + wait);
             }
         }
     }

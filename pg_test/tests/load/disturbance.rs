@@ -78,7 +78,7 @@ impl Disturbance {
                         return false;
                     };
                     if !row.get::<_, bool>(1) {
-                        try_signal("TERM", row.get(0));
+                        try_signal("TERM", &[row.get(0)]);
                     }
                     row.get(1)
                 });

@@ -189,7 +189,17 @@ impl<'w, 'c> Run<'w, 'c> {
                 self.shown[n].status,
             )?;
         }
-        self.transitions = [0; USERS];
+        // What is declared of a user without a row is told once the user has a session, even one that nobody has seen.
+        let sql = "SELECT user_id FROM presence.user_presence WHERE user_id = ANY ($1)";
+        let rows = self.server.reader.query(sql, &[&&self.users[..]]).map_err(fail)?;
+        let written: Vec<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+        for (user, transitions) in self.users.iter().zip(&mut self.transitions) {
+            *transitions = if written.contains(user) {
+                0
+            } else {
+                (*transitions).min(1)
+            };
+        }
         self.changes = [0; USERS];
         Ok(())
     }

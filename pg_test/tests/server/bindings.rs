@@ -57,7 +57,7 @@ fn last_seen(client: &mut Client, user: Uuid) -> f64 {
 
 #[test]
 fn a_bound_session_is_live_without_heartbeats_and_its_last_activity_is_now() {
-    let server = Server::new("5min");
+    let server = Server::with(&[("presence.active_timeout", "5min"), ("presence.flush_interval", "1s")]);
     let database = server.cluster.database();
     let (mut service, mut gateway) = (database.connect(), database.connect());
     let (user, session) = started(&database);
@@ -302,7 +302,7 @@ fn a_binding_counts_though_its_transaction_rolls_back_unless_that_has_started_th
 
 #[test]
 fn a_bound_session_is_idle_or_active_by_its_heartbeats() {
-    let server = Server::new("5h");
+    let server = Server::with(&[("presence.active_timeout", "5h"), ("presence.flush_interval", "1s")]);
     let database = server.cluster.database();
     let (mut service, mut gateway, mut new) = (database.connect(), database.connect(), database.connect());
     let (user, session) = started(&database);

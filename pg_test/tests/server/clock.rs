@@ -302,7 +302,8 @@ struct StoppedServer(Vec<i32>);
 impl Drop for StoppedServer {
     fn drop(&mut self) {
         // The postmaster last, so that it does not find its children gone.
-        self.0.iter().rev().for_each(|&pid| try_signal("CONT", pid));
+        let pids: Vec<i32> = self.0.iter().rev().copied().collect();
+        try_signal("CONT", &pids);
     }
 }
 
@@ -312,7 +313,7 @@ fn stand_still(database: &Database, first: i32, before_the_others: impl FnOnce()
     let worker = database.pause_worker();
     let stopped = StoppedServer(processes(database.cluster));
     assert!(stopped.0.contains(&first));
-    stopped.0.iter().for_each(|&pid| try_signal("STOP", pid));
+    try_signal("STOP", &stopped.0);
     worker.resume();
     std::thread::sleep(STANDSTILL);
     signal("CONT", first);

@@ -342,7 +342,7 @@ fn who_declares_something_before_the_table_is_loaded_is_not_told_to_be_gone() {
     let worker = database.pause_worker();
     service.batch_execute(resumed).unwrap();
     cluster.stop(Shutdown::Kill);
-    drop(worker);
+    worker.kill();
     std::fs::write(cluster.data().join("presence_test.load_error"), "").unwrap();
     cluster.start();
     let mut service = database.connect();

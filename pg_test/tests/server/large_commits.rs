@@ -58,7 +58,7 @@ fn others_start_and_end_sessions_while_a_large_commit_is_applied() {
     let database = Cluster::shared().database();
     database.wait_until_served();
     let (mut writer, mut service) = (database.connect(), database.connect());
-    writer.batch_execute("SET presence_test.apply_delay = 200").unwrap();
+    writer.batch_execute("SET presence_test.apply_delay = 2000").unwrap();
     let start =
         format!("SELECT presence.start_sessions(array_agg(gen_random_uuid())) FROM generate_series(1, {USERS})");
     thread::scope(|scope| {

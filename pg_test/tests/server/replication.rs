@@ -65,6 +65,7 @@ fn a_plain_subscriber_gets_the_rows() {
 #[test]
 fn the_worker_serves_a_database_of_which_all_tables_are_published() {
     let database = Cluster::shared().database();
+    database.wait_until_served();
     database.run("CREATE PUBLICATION everything FOR ALL TABLES");
     let worker = database.worker();
     signal("TERM", worker);

@@ -47,7 +47,8 @@ fn silence_is_notified_once_and_never_before_the_timeout() {
     listener.wait_for(later, &["active", "inactive"]);
     assert_eq!(listener.statuses_of(user), ["active", "inactive"]);
     let changes = changes(&mut service, user);
-    assert_eq!(changes[1].1, "timed_out");
+    // Recovered, where the whole server stood still for longer than a heartbeat.
+    assert!(["timed_out", "recovered"].contains(&&*changes[1].1), "{changes:?}");
     assert!(changes[1].2 >= 2.0, "{changes:?}");
     assert!(!service.is_online(user));
 }
@@ -98,7 +99,11 @@ fn a_beat_resumes_a_session_that_timed_out() {
         }
         reasons(&mut service, user).len() >= 3
     });
-    assert_eq!(reasons(&mut service, user)[..3], ["started", "timed_out", "resumed"]);
+    let reasons_so_far = reasons(&mut service, user);
+    assert!(
+        ["timed_out", "recovered"].contains(&&*reasons_so_far[1]) && reasons_so_far[2] == "resumed",
+        "{reasons_so_far:?}"
+    );
     wait_until("is_active becomes true again, or the next timeout is written", || {
         service.query_one(sql, &[&session.id]).unwrap().get::<_, bool>(0) || reasons(&mut service, user).len() > 3
     });

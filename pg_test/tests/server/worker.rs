@@ -154,8 +154,8 @@ fn a_shutdown_writes_the_last_activity_of_every_session() {
 #[test]
 fn a_user_who_does_not_beat_after_a_restart_is_recovered_to_inactive() {
     let cluster = Cluster::private(&[
-        ("presence.active_timeout", "5s"),
-        ("presence.heartbeat_interval", "1s"),
+        ("presence.active_timeout", "20s"),
+        ("presence.heartbeat_interval", "8s"),
         ("presence.flush_interval", "1s"),
     ]);
     let database = cluster.database();

@@ -50,9 +50,7 @@ impl Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        for pid in &self.0 {
-            try_signal("CONT", *pid);
-        }
+        try_signal("CONT", &self.0);
     }
 }
 
