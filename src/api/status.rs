@@ -10,8 +10,8 @@ use crate::{
     rules::status::Status,
 };
 
-/// Returns a user's status, 'active', 'idle', 'busy' or 'inactive'; 'inactive' for an unknown user and for NULL. Errors: 42501
-/// where a client names another user, 55000 where the library is not preloaded.
+/// Returns a user's status, 'active', 'idle', 'busy' or 'inactive'; 'inactive' for an unknown user and for NULL. Errors:
+/// 42501 where a client names another user, 55000 where the library is not preloaded.
 #[pg_extern(stable, parallel_safe, requires = ["types"])]
 fn user_status(user_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> StatusLabel {
     // SAFETY: the call frame is PostgreSQL's, of this function.

@@ -37,8 +37,8 @@ thread_local! {
     ) };
 }
 
-/// Erases a user's sessions, presence and declared statuses; the feed keeps the rows of its changes, with the user blanked. Returns
-/// whether there was anything to erase. Errors: 42501 where the caller is not a service, 25006 on a standby, 55000
+/// Erases a user's sessions, presence and declared statuses; the feed keeps the rows of its changes, with the user blanked.
+/// Returns whether there was anything to erase. Errors: 42501 where the caller is not a service, 25006 on a standby, 55000
 /// where the library is not preloaded, or a rule or trigger keeps the user's row.
 #[pg_extern(volatile, parallel_unsafe)]
 fn forget_user(user_id: Option<pgrx::Uuid>) -> bool {

@@ -1,8 +1,8 @@
 //! What the roster knows of declared statuses: whether there may be any, and whom the worker has to look at.
 //!
-//! The rows are in the table alone. Where nobody uses them, readers need not look there, for which one word is enough:
-//! triggers set it before the commit of a row, and the worker alone clears it, once it has seen the table empty under a lock
-//! that no writer holds beside it. Until the worker has looked, there may be some.
+//! The rows are in the table alone. Where there are none, readers need not look there, for which one word is enough,
+//! `nothing_declared`: the worker alone sets it, once it has seen the table empty under a lock that no writer holds beside
+//! it, and triggers clear it before the commit of a row. Until the worker has looked, there may be some.
 
 use uuid::Uuid;
 

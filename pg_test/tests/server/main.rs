@@ -15,6 +15,7 @@ mod consistency;
 mod damages;
 mod database_ddl;
 mod declared;
+mod declared_locks;
 mod declared_upkeep;
 mod declared_writers;
 mod definitions;
