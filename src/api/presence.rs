@@ -66,9 +66,7 @@ fn presence_of(user_ids: Option<UuidArray>, user_keys: Option<ArrayArg<Text>>, m
         let stored = needs_tables(live.as_ref()).then(|| stored.next()).flatten();
         let given_key = keys_by_id.get(&id).map(|key| EncodedText::encode(key));
         let declared = declared.remove(&id).unwrap_or_default();
-        push_user(&mut rows, id, given_key, live, stored, declared, || {
-            reader.last_activity(id)
-        });
+        push_user(&mut rows, id, given_key, live, stored, declared);
     }
     rows
 }
@@ -102,7 +100,7 @@ fn online_users(mut rows: ResultSet) -> ResultSet {
         check_for_interrupts!();
         let stored = needs_tables(Some(&live)).then(|| stored.next()).flatten();
         let declared = declared.remove(&id).unwrap_or_default();
-        push_user(&mut rows, id, None, Some(live), stored, declared, || None);
+        push_user(&mut rows, id, None, Some(live), stored, declared);
     }
     rows
 }
@@ -113,7 +111,7 @@ fn online_count() -> i64 {
     PresenceReader::begin().online_count()
 }
 
-/// Adds the row of a user. `last_activity` returns what the roster has of an offline one.
+/// Adds the row of a user.
 fn push_user(
     rows: &mut ResultSet,
     id: Uuid,
@@ -121,7 +119,6 @@ fn push_user(
     live: Option<LiveSessions>,
     stored: Option<StoredPresence>,
     declared: Declared,
-    last_activity: impl FnOnce() -> Option<Micros>,
 ) {
     let by_sessions = live.as_ref().map_or(Status::Inactive, LiveSessions::status);
     let Shown {
@@ -140,7 +137,7 @@ fn push_user(
     let last_seen = if status.is_online() {
         live.last_activity
     } else {
-        stored_last_seen.max(last_activity())
+        stored_last_seen
     };
     rows.push(&[
         Value::Uuid(&id),

@@ -305,25 +305,27 @@ impl PresenceReader {
         }
     }
 
-    /// Returns what the tables store of each of these users, in the same order.
+    /// Returns what is known of each of these users besides their live sessions, in the same order.
     pub fn stored(&self, users: &[Uuid]) -> Vec<StoredPresence> {
         if users.is_empty() {
             return Vec::new();
         }
+        // First memory, then the tables: the worker writes what it removes from memory before.
+        let in_roster = memory::collect(users.iter().map(|&user| self.last_activity(user)));
         let now = self.now.wall();
         FIND_STORED.with(|statement| {
             statement.read(Snapshot::Latest, &[Value::Uuids(users)], |rows| {
-                let stored = |row: Row| StoredPresence {
+                let stored = |(row, in_roster): (Row, Option<Micros>)| StoredPresence {
                     user_key: row.encoded_text(1),
-                    last_seen: row.time(2).map(|at| at.min(now)),
+                    last_seen: row.time(2).map(|at| at.min(now)).max(in_roster),
                 };
-                memory::collect(rows.iter().map(stored))
+                memory::collect(rows.iter().zip(in_roster).map(stored))
             })
         })
     }
 
     /// Returns the last activity of a user that the roster knows; `None` where it knows none.
-    pub fn last_activity(&self, user_id: Uuid) -> Option<Micros> {
+    fn last_activity(&self, user_id: Uuid) -> Option<Micros> {
         self.tenant?.user(&user_id, &self.now, self.timeout)?.last_activity
     }
 

@@ -48,11 +48,7 @@ fn last_seen(user_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> O
     let reader = PresenceReader::begin();
     let seen = match reader.live(id) {
         Some(live) => live.last_activity,
-        None => {
-            let stored = reader.stored(&[id]);
-            let in_tables = stored.first().and_then(|stored| stored.last_seen);
-            in_tables.max(reader.last_activity(id))
-        }
+        None => reader.stored(&[id]).pop().and_then(|stored| stored.last_seen),
     };
     seen.and_then(|seen| TimestampWithTimeZone::try_from(seen).ok())
 }

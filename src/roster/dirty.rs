@@ -1,7 +1,8 @@
 //! The queue of dirty users: those whose status may have changed.
 //!
 //! The queue is linked through the users' entries, so it cannot overflow. A user is in it at most once, and its status is
-//! derived when it is taken out, so flips in between coalesce.
+//! derived when it is taken out, so flips in between coalesce. It keeps its entry until the worker has written it: readers
+//! look into memory first and into the tables then, so that they find its last activity in one of them.
 
 use uuid::Uuid;
 
@@ -78,14 +79,13 @@ impl Writer {
     /// Takes some users out of the queues of tenants that have no worker to read them, for the entries that others need. The
     /// worker such a tenant gets compares all users with the tables.
     pub fn drop_users_without_worker(&self) {
-        let now = self.roster.now();
         let ever = self.roster.header.free_lists.tenants_ever.get() as usize;
         let used = self.roster.user_blocks.used();
         for (index, tenant) in self.roster.tenants[..ever].iter().enumerate() {
             if tenant.worker.pid.get() == 0 && tenant.dirty.length.get() > 0 {
                 tenant.compare.set(1);
                 for _ in 0..BATCH {
-                    self.take_one_dirty(index, 0, &now);
+                    self.drop_one_dirty(index);
                 }
                 if self.roster.user_blocks.used() < used {
                     return;
@@ -107,8 +107,8 @@ impl Writer {
         }
     }
 
-    /// Takes the first user out of the queue, with its status at `now`.
-    pub fn take_one_dirty(&self, tenant: usize, timeout: Micros, now: &Now) -> Option<DirtyUser> {
+    /// Takes the first user out of the queue.
+    fn unqueue(&self, tenant: usize) -> Option<u32> {
         let roster = self.roster;
         let queue = &roster.tenants[tenant].dirty;
         let at = queue.head.get();
@@ -127,10 +127,41 @@ impl Writer {
             user.flags.assign(UserFlag::QueuedAbsent, false);
             queue.absent.sub(1);
         }
-        let reason = Reason::from_repr(user.reason.get()).unwrap_or(Reason::Started);
-        let dirty = roster.dirty(user, reason, &roster.summarize(user, timeout, now), now);
+        Some(at)
+    }
+
+    /// Takes the first user out of the queue, whom nobody will write. Returns whether there was one.
+    pub fn drop_one_dirty(&self, tenant: usize) -> bool {
+        let dropped = self.unqueue(tenant);
+        dropped.into_iter().for_each(|at| self.free_user_if_unused(at));
+        dropped.is_some()
+    }
+
+    /// Takes the first user out of the queue, with its status at `now`, to be written.
+    fn take_one_dirty(&self, tenant: usize, timeout: Micros, now: &Now) -> Option<DirtyUser> {
+        let at = self.unqueue(tenant)?;
+        let roster = self.roster;
+        let user = &roster.users[at as usize];
+        let dirty = roster.dirty(user, user.reason(), &roster.summarize(user, timeout, now), now);
+        user.flags.assign(UserFlag::Taken, dirty.last_seen.is_some());
         self.free_user_if_unused(at);
         Some(dirty)
+    }
+
+    /// Notes that a user who was taken out of the queue is written.
+    fn finish_taken(&self, tenant: usize, id: [u64; 2]) {
+        let roster = self.roster;
+        if let Some(at) = roster.find_user(tenant, roster.user_bucket(tenant, id), id) {
+            roster.users[at as usize].flags.assign(UserFlag::Taken, false);
+            self.free_user_if_unused(at);
+        }
+    }
+}
+
+impl User {
+    /// Why its status may have changed last.
+    fn reason(&self) -> Reason {
+        Reason::from_repr(self.reason.get()).unwrap_or(Reason::Started)
     }
 }
 
@@ -167,8 +198,7 @@ impl Tenant {
                 if first == NONE {
                     break;
                 }
-                let reason = self.roster().users[first as usize].reason.get();
-                let all = Reason::from_repr(reason).is_some_and(Reason::is_while_online);
+                let all = self.roster().users[first as usize].reason().is_while_online();
                 writer.time_out_due(first, all, timeout, now);
                 dirty.extend(writer.take_one_dirty(self.index(), timeout, now));
                 taken += 1;
@@ -179,6 +209,33 @@ impl Tenant {
             }
         }
         dirty
+    }
+
+    /// Notes that users who were taken out of the queue are written.
+    pub fn finish_taken<'a>(&self, users: impl Iterator<Item = &'a Uuid>) {
+        let mut users = users.peekable();
+        while users.peek().is_some() {
+            let writer = self.roster().write();
+            let some = users.by_ref().take(BATCH);
+            some.for_each(|id| writer.finish_taken(self.index(), uuid_words(id)));
+            writer.give_way();
+        }
+    }
+
+    /// Queues again whom a worker before has taken, and has not written.
+    pub fn requeue_taken(&self) {
+        let roster = self.roster();
+        for word in roster.user_blocks.words_of(self.index()) {
+            let writer = roster.write();
+            for at in roster.user_blocks.entries_in(word) {
+                let user = &roster.users[at as usize];
+                if user.tenant.get() as usize == self.index() && user.flags.has(UserFlag::Taken) {
+                    user.flags.assign(UserFlag::Taken, false);
+                    writer.queue(at, user.reason());
+                }
+            }
+            writer.give_way_without_waking();
+        }
     }
 
     /// Makes the counts of a user what the sweep would make of them: what shows besides is of `now`, too. Returns the reason if
@@ -192,7 +249,7 @@ impl Tenant {
         let was_online = user.counted_status().is_online();
         writer.time_out_due(at, true, timeout, now);
         let has_gone = was_online && !user.counted_status().is_online();
-        has_gone.then(|| Reason::from_repr(user.reason.get())).flatten()
+        has_gone.then(|| user.reason())
     }
 
     /// Notes that every change that was queued before `at` is written.

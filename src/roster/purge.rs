@@ -26,6 +26,7 @@ pub fn purge(tenant: Tenant) -> bool {
         }
         false
     });
+    tenant.requeue_taken();
     while tenant.drop_dirty() {}
     if left == 0 {
         let _writer = tenant.roster().write();
@@ -106,9 +107,8 @@ impl Tenant {
 
     /// Takes some users out of the queue, whom no worker will read. Returns whether there may be more.
     fn drop_dirty(&self) -> bool {
-        let now = self.roster().now();
         let writer = self.roster().write();
-        let some = (0..BATCH).all(|_| writer.take_one_dirty(self.index(), 0, &now).is_some());
+        let some = (0..BATCH).all(|_| writer.drop_one_dirty(self.index()));
         writer.give_way_without_waking();
         some
     }

@@ -76,6 +76,8 @@ pub enum UserFlag {
     Keyed = 2,
     /// Is in the queue, and had no session when it was queued.
     QueuedAbsent = 4,
+    /// The worker has taken it out of the queue, and has not written it yet: nothing else may have its last activity.
+    Taken = 8,
 }
 
 impl Flag for UserFlag {
@@ -110,6 +112,13 @@ mod tests {
         use SessionFlag::{Bound, Deleted, EndUnwritten, Idle, Recovered, TableInactive, Unattended};
         let masks = [Recovered, TableInactive, EndUnwritten, Deleted, Unattended, Idle, Bound].map(Flag::mask);
         assert_eq!(masks.iter().fold(0, |all, mask| all | mask), masks.iter().sum::<u8>());
-        assert_eq!(UserFlag::Dirty.mask() & UserFlag::Keyed.mask(), 0);
+        let masks = [
+            UserFlag::Dirty,
+            UserFlag::Keyed,
+            UserFlag::QueuedAbsent,
+            UserFlag::Taken,
+        ]
+        .map(Flag::mask);
+        assert_eq!(masks.iter().fold(0, |all, mask| all | mask), masks.iter().sum::<u8>());
     }
 }

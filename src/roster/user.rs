@@ -160,11 +160,12 @@ impl Writer {
         Ok(at)
     }
 
-    /// Frees a user's entry unless a session, a pin or the queue needs it.
+    /// Frees a user's entry unless a session, a pin, the queue or the worker needs it.
     pub fn free_user_if_unused(&self, at: u32) {
         let roster = self.roster;
         let user = &roster.users[at as usize];
-        if user.sessions.get() > 0 || user.pins.get() > 0 || user.flags.has(UserFlag::Dirty) {
+        let is_awaited = user.flags.has(UserFlag::Dirty) || user.flags.has(UserFlag::Taken);
+        if user.sessions.get() > 0 || user.pins.get() > 0 || is_awaited {
             return;
         }
         let tenant = user.tenant.get() as usize;

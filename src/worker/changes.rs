@@ -235,6 +235,7 @@ impl ChangeWriter {
         }
         match result {
             Ok(Written::Changes(changes)) => {
+                tenant.finish_taken(updates.iter().map(|update| &update.user.user_id));
                 if source == Source::Queue {
                     self.skip_locked = some_locked;
                 }

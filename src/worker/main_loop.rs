@@ -89,6 +89,7 @@ impl Worker {
         tenant.worker().set_aside.set(0);
         tenant.attach_worker(std::process::id(), compat::now());
         tenant.take_compare();
+        tenant.requeue_taken();
         let timeout = settings::active_timeout();
         let now = tenant.synchronize_clock();
         // It may have been changed while there was no worker.

@@ -5,6 +5,8 @@ use postgres::Client;
 use postgres::error::SqlState;
 use uuid::Uuid;
 
+use crate::hours::Server;
+
 /// user_id, user_key, status, is_online, whether there is a last_seen, session_count.
 type Shown = (Uuid, Option<String>, String, bool, bool, i32);
 
@@ -55,6 +57,54 @@ fn last_seen_outlives_the_sessions() {
     listener.wait_for(user, &["active", "inactive"]);
     database.run("DELETE FROM presence.user_sessions");
     assert_eq!(last_seen(&mut service), seen);
+}
+
+#[test]
+fn the_last_activity_of_who_has_left_is_known_until_it_is_written() {
+    let server = Server::new("5h");
+    let database = server.cluster.database();
+    let (mut service, mut holder) = (database.connect(), database.connect());
+    let leave = [
+        "DELETE FROM presence.user_sessions WHERE id = $1",
+        "UPDATE presence.user_sessions SET user_id = gen_random_uuid() WHERE id = $1",
+    ];
+    for leave in leave {
+        let user = Uuid::new_v4();
+        let session = service.start(user);
+        service.wait_for_written(user, true);
+        server.pass(1);
+        assert_eq!(service.beat(session.id), "ok");
+        let seen = |client: &mut Client| -> f64 {
+            let sql = "SELECT extract(epoch FROM last_seen)::float8 FROM presence.presence_of(ARRAY[$1::uuid])
+                       WHERE last_seen = presence.last_seen($1)";
+            client.query_one(sql, &[&user]).unwrap().get(0)
+        };
+        let before = seen(&mut service);
+        let assert_kept = |client: &mut Client, when: &str| {
+            let now = seen(client);
+            assert!(now > before - 1800.0, "{leave}, {when}: {now} after {before}");
+        };
+
+        // The row cannot be written while it is locked.
+        let mut held = holder.transaction().unwrap();
+        let lock = "SELECT FROM presence.user_presence WHERE user_id = $1 FOR UPDATE";
+        assert_eq!(held.execute(lock, &[&user]).unwrap(), 1);
+        let worker = database.pause_worker_at("taken");
+        service.execute(leave, &[&session.id]).unwrap();
+        worker.wait_until_reached();
+        assert_kept(&mut service, "taken by the worker");
+        worker.resume();
+        let worker = database.pause_worker();
+        assert_kept(&mut service, "put off");
+        let old = worker.pid();
+        worker.resume();
+        service.query("SELECT pg_terminate_backend($1)", &[&old]).unwrap();
+        database.new_worker(old);
+        assert_kept(&mut service, "after the worker's end");
+        held.rollback().unwrap();
+        service.wait_for_written(user, false);
+        assert_kept(&mut service, "written");
+    }
 }
 
 #[test]
