@@ -59,11 +59,11 @@ impl Cluster {
         &SHARED
     }
 
-    /// Returns the server that tests of timeouts share: a session times out after two seconds.
+    /// Returns the server that tests of timeouts share: a session times out after five seconds.
     pub fn shared_short_timeout() -> &'static Cluster {
         static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
             let mut cluster = Cluster::private(&[
-                ("presence.active_timeout", "2s"),
+                ("presence.active_timeout", "5s"),
                 ("presence.heartbeat_interval", "1s"),
                 ("presence.flush_interval", "1s"),
             ]);

@@ -5,11 +5,12 @@
 //! runs beside the others, and waits for conditions, never for a fixed time.
 //!
 //! From the ground up, each module uses only those before it: `wait`, `run_options`, `rng`, `process`, `programs`,
-//! `cluster`, `errors`, `presence`, `listener`, `database`, `paused_process`, `feed_copy`, `pooler`, `workload`.
+//! `cluster`, `errors`, `presence`, `listener`, `database`, `failure`, `paused_process`, `feed_copy`, `pooler`, `workload`.
 
 mod cluster;
 mod database;
 mod errors;
+mod failure;
 mod feed_copy;
 mod listener;
 mod paused_process;

@@ -3,8 +3,8 @@
 /// Waits for `presence_test.<name>_delay` milliseconds, if that is set.
 ///
 /// At `commit`, in the commit callback, other transactions already see the commit and may write the same rows, so callbacks
-/// can run in the opposite order of the commits. At `apply`, between the parts of a large commit, readers already see some
-/// of it. At `read`, between the two reads of a session, the process can be terminated.
+/// can run in the opposite order of the commits. At `read`, between the two reads of a session, the process can be
+/// terminated.
 #[cfg(debug_assertions)]
 pub fn delay(name: &str) {
     use pgrx::pg_sys;
@@ -43,10 +43,10 @@ pub fn reach(name: &str) {
     }
 }
 
-/// Raises an error if the data directory contains the file `presence_test.<name>_error`, which is removed first.
+/// Raises an error while the data directory contains the file `presence_test.<name>_error`.
 #[cfg(debug_assertions)]
 pub fn fail(name: &str) {
-    if std::fs::remove_file(format!("presence_test.{name}_error")).is_ok() {
+    if std::fs::exists(format!("presence_test.{name}_error")).unwrap_or(false) {
         pgrx::error!("injected at {name}");
     }
 }

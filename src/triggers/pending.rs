@@ -303,7 +303,7 @@ pub fn apply(timeout: Micros) {
             let writes = entries.iter().filter_map(Entry::row);
             entries[0].tenant.apply(writes, timeout, is_large);
             if is_large {
-                fault_point::delay("apply");
+                fault_point::pause("apply");
             }
         }
         entries[0]

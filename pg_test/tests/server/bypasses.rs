@@ -294,9 +294,9 @@ fn who_is_active_by_a_commit_that_memory_has_not_been_told_of_stays_active_when_
     service.execute("DELETE FROM presence.user_sessions", &[]).unwrap();
     service.wait_for_written(user, false);
     let worker = database.pause_worker();
-    // Memory is incomplete for some seconds: until the worker tries again to load the table.
+    // Memory is incomplete until the worker can load the table.
     database.run(&BYPASSES[0].join("; "));
-    std::fs::write(cluster.data().join("presence_test.load_error"), "").unwrap();
+    let failure = cluster.fail_at("load");
     let restoring = database.pause_at(other.process_id(), "commit");
     std::thread::scope(|scope| {
         let insert = "INSERT INTO presence.user_sessions (id, user_id) VALUES ($1, $2)";
@@ -305,6 +305,7 @@ fn who_is_active_by_a_commit_that_memory_has_not_been_told_of_stays_active_when_
         // Committed, and all that memory knows of the session is that it was deleted.
         worker.resume();
         service.wait_for_written(user, true);
+        drop(failure);
         database.wait_until_served();
         // The second is written after the comparison that follows the load.
         for latecomer in [Uuid::new_v4(), Uuid::new_v4()] {

@@ -44,7 +44,7 @@ fn wait_for_sweeps(client: &mut Client) {
 }
 
 fn short_timeout() -> Cluster {
-    Cluster::private(&[("presence.active_timeout", "2s"), ("presence.heartbeat_interval", "1s")])
+    Cluster::private(&[("presence.active_timeout", "6s"), ("presence.heartbeat_interval", "1s")])
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn who_beats_stays_online_though_the_clock_is_set_forward_and_back() {
             longest = longest.max(start.elapsed());
         }
         let reasons = reasons(&mut service, user);
-        longest < Duration::from_millis(1500) && {
+        longest < Duration::from_secs(5) && {
             assert_eq!(reasons, ["started"]);
             true
         }
@@ -269,7 +269,7 @@ fn who_beats_is_online_on_a_server_that_starts_in_1970() {
         let is_online = service.is_online(user);
         wait_for_sweeps(&mut service);
         let is_still_online = service.is_online(user);
-        start.elapsed() < Duration::from_millis(1500) && {
+        start.elapsed() < Duration::from_secs(5) && {
             assert!(is_online && is_still_online);
             true
         }
@@ -277,11 +277,11 @@ fn who_beats_is_online_on_a_server_that_starts_in_1970() {
     wait_until("readers see the timeout", || !service.is_online(user));
 }
 
-/// A server on which a session times out after five seconds, and that has stood still for longer.
-const STANDSTILL: Duration = Duration::from_secs(7);
+/// For how long a server stands still on which a session times out earlier.
+const STANDSTILL: Duration = Duration::from_secs(11);
 
-fn clients_beat_every_two_seconds() -> Cluster {
-    Cluster::private(&[("presence.active_timeout", "5s")])
+fn timeout_within_a_standstill() -> Cluster {
+    Cluster::private(&[("presence.active_timeout", "9s")])
 }
 
 /// Returns the processes of a server, the postmaster first.
@@ -353,7 +353,7 @@ fn stands_still(database: &Database, first: impl FnOnce(&mut Client) -> i32, is_
 
 #[test]
 fn a_standstill_of_the_server_takes_nobody_offline_whoever_wakes_first() {
-    let cluster = clients_beat_every_two_seconds();
+    let cluster = timeout_within_a_standstill();
     let database = cluster.database();
     database.wait_until_served();
     stands_still(&database, launcher, false);
@@ -364,7 +364,7 @@ fn a_standstill_of_the_server_takes_nobody_offline_whoever_wakes_first() {
 
 #[test]
 fn two_standstills_in_a_row_take_nobody_offline() {
-    let cluster = clients_beat_every_two_seconds();
+    let cluster = timeout_within_a_standstill();
     let database = cluster.database();
     database.wait_until_served();
     let (mut service, user, session) = login(&database);
@@ -382,7 +382,7 @@ fn two_standstills_in_a_row_take_nobody_offline() {
 
 #[test]
 fn a_worker_that_stood_still_alone_gives_no_grace() {
-    let cluster = clients_beat_every_two_seconds();
+    let cluster = timeout_within_a_standstill();
     let database = cluster.database();
     database.wait_until_served();
     let (mut service, user, _) = login(&database);

@@ -200,12 +200,13 @@ fn who_declares_something_before_the_table_is_loaded_is_not_told_to_be_gone() {
     service.batch_execute(resumed).unwrap();
     cluster.stop(Shutdown::Kill);
     worker.kill();
-    std::fs::write(cluster.data().join("presence_test.load_error"), "").unwrap();
+    let failure = cluster.fail_at("load");
     cluster.start();
     let mut service = database.connect();
     declare(&mut service, user, "'busy'");
     // Somebody who has nothing to do with it is told of before.
     online(&mut service);
+    drop(failure);
     database.wait_until_served();
     assert_shown(&mut service, user, "busy");
     assert_eq!(service.beat(session.id), "ok");

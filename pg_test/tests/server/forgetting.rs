@@ -72,18 +72,16 @@ fn a_change_is_not_written_between_the_commit_that_forgets_its_user_and_the_call
     let (user, mut service) = (Uuid::new_v4(), database.connect());
     service.start(user);
     let mut late = database.connect();
+    let callback = database.pause_at(late.process_id(), "commit");
     thread::scope(|scope| {
-        let late = scope.spawn(move || {
-            late.batch_execute("SET presence_test.commit_delay = '3000'").unwrap();
-            forget(&mut late, user);
-        });
-        wait_until("the commit to become visible", || {
-            let sql = "SELECT count(*) FROM presence.user_sessions";
-            service.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 1
-        });
+        let late = scope.spawn(move || forget(&mut late, user));
+        callback.wait_until_reached();
+        let sql = "SELECT count(*) FROM presence.user_sessions";
+        assert_eq!(service.query_one(sql, &[]).unwrap().get::<_, i64>(0), 1, "visible");
         held.rollback().unwrap();
         assert!(service.is_online(user), "the callback has already run");
         database.assert_served();
+        callback.resume();
         late.join().unwrap();
     });
     assert_erased(&database, user);

@@ -1,4 +1,4 @@
-//! Commits of so many rows that they are applied to memory in parts. A debug build can be made to wait between two.
+//! Commits of so many rows that they are applied to memory in parts.
 
 use std::thread;
 
@@ -31,7 +31,7 @@ fn users_whose_sessions_are_replaced_in_a_large_commit_stay_online_in_the_feed()
         .unwrap();
 
     let mut writer = database.connect();
-    writer.batch_execute("SET presence_test.apply_delay = 200").unwrap();
+    let a_part_is_applied = database.pause_at(writer.process_id(), "apply");
     thread::scope(|scope| {
         let commit = scope.spawn(move || {
             let replace = "BEGIN;
@@ -40,9 +40,9 @@ fn users_whose_sessions_are_replaced_in_a_large_commit_stay_online_in_the_feed()
                            COMMIT";
             writer.batch_execute(replace).unwrap();
         });
-        wait_until("a part is applied", || observer.online_count() < USERS);
-        let applied = observer.online_count();
-        wait_until("others follow", || observer.online_count() != applied);
+        a_part_is_applied.wait_until_reached();
+        assert!(observer.online_count() < USERS);
+        a_part_is_applied.resume();
         commit.join().unwrap();
     });
     assert_eq!(observer.online_count(), USERS);
@@ -58,18 +58,20 @@ fn others_start_and_end_sessions_while_a_large_commit_is_applied() {
     let database = Cluster::shared().database();
     database.wait_until_served();
     let (mut writer, mut service) = (database.connect(), database.connect());
-    writer.batch_execute("SET presence_test.apply_delay = 2000").unwrap();
+    let a_part_is_applied = database.pause_at(writer.process_id(), "apply");
     let start =
         format!("SELECT presence.start_sessions(array_agg(gen_random_uuid())) FROM generate_series(1, {USERS})");
     thread::scope(|scope| {
         let commit = scope.spawn(move || writer.batch_execute(&start).unwrap());
-        wait_until("a part is applied", || service.online_count() > 0);
+        a_part_is_applied.wait_until_reached();
+        assert!(service.online_count() > 0);
         let user = Uuid::new_v4();
         let session = service.start(user);
         assert!(service.is_online(user));
         assert!(service.end(session.id));
         assert!(!service.is_online(user));
-        assert!(service.online_count() < USERS, "it took longer than the commit");
+        assert!(service.online_count() < USERS);
+        a_part_is_applied.resume();
         commit.join().unwrap();
     });
     assert_eq!(service.online_count(), USERS);

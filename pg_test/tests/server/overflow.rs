@@ -3,6 +3,8 @@
 use pg_presence_test::{Cluster, Presence, wait_until};
 use uuid::Uuid;
 
+use crate::hours::Server;
+
 const SMALL: &[(&str, &str)] = &[("presence.max_sessions", "64")];
 
 #[test]
@@ -42,18 +44,15 @@ fn every_status_is_right_with_more_sessions_than_the_roster_holds() {
 
 #[test]
 fn silence_is_written_with_more_sessions_than_the_roster_holds() {
-    let cluster = Cluster::private(&[
-        ("presence.max_sessions", "64"),
-        ("presence.active_timeout", "3s"),
-        ("presence.heartbeat_interval", "1s"),
-    ]);
-    let database = cluster.database();
+    let server = Server::with(&[("presence.max_sessions", "64"), ("presence.active_timeout", "5h")]);
+    let database = server.cluster.database();
     let mut service = database.connect();
     let users: Vec<Uuid> = (0..200).map(|_| Uuid::new_v4()).collect();
     service
         .execute("SELECT presence.start_sessions($1)", &[&users])
         .unwrap();
     assert_eq!(service.online_count(), 200);
+    server.pass(6);
     wait_until("readers see the timeout", || service.online_count() == 0);
     wait_until("everybody is written as offline", || {
         let sql = "SELECT count(*) FILTER (WHERE NOT is_online), count(*) FROM presence.user_presence";

@@ -307,17 +307,15 @@ fn nobody_is_reported_inactive_because_the_table_could_not_be_read_at_first() {
     let cluster = Cluster::private(LONG_TIMEOUT);
     let database = cluster.database();
     let (_, user) = crash_before_the_table_knows_of_a_return(&database);
-    std::fs::write(cluster.data().join("presence_test.load_error"), "").unwrap();
+    let failure = cluster.fail_at("load");
     cluster.start();
     let mut service = database.connect();
     let before = changes(&mut service, user);
     assert!(service.is_online(user), "before the table is loaded");
     assert!(service.online_users().contains(&user));
-    wait_until("the table is loaded after all", || {
-        let sql = "SELECT is_complete FROM presence.presence_stats";
-        service.query_one(sql, &[]).unwrap().get(0)
-    });
-    assert!(cluster.log().contains("injected at load"));
+    wait_until("the load to fail", || cluster.log().contains("injected at load"));
+    drop(failure);
+    database.wait_until_served();
     assert!(service.is_online(user));
     let stranger = Uuid::new_v4();
     service.start(stranger);
@@ -331,8 +329,7 @@ fn who_starts_a_session_while_the_table_is_loaded_has_not_recovered() {
     let database = cluster.database();
     database.wait_until_served();
     cluster.stop(Shutdown::Fast);
-    // The worker tries again some seconds later.
-    std::fs::write(cluster.data().join("presence_test.load_error"), "").unwrap();
+    let failure = cluster.fail_at("load");
     cluster.start();
     let (mut service, mut other, user) = (database.connect(), database.connect(), Uuid::new_v4());
     let starting = database.pause_at(other.process_id(), "commit");
@@ -340,6 +337,7 @@ fn who_starts_a_session_while_the_table_is_loaded_has_not_recovered() {
         scope.spawn(|| other.start(user));
         // Committed, and memory has not been told yet.
         starting.wait_until_reached();
+        drop(failure);
         service.wait_for_written(user, true);
         starting.resume();
     });
@@ -353,19 +351,16 @@ fn a_reader_that_the_load_overtakes_knows_who_had_resumed() {
     let cluster = Cluster::private(LONG_TIMEOUT);
     let database = cluster.database();
     let (_, user) = crash_before_the_table_knows_of_a_return(&database);
-    std::fs::write(cluster.data().join("presence_test.load_error"), "").unwrap();
+    let failure = cluster.fail_at("load");
     cluster.start();
-    let mut service = database.connect();
     let mut reader = database.connect();
     let pid = reader.process_id();
     // It has looked into memory, and not yet into the table.
     let paused = database.pause_at(pid, "table");
     let found = std::thread::spawn(move || reader.is_online(user));
     paused.wait_until_reached();
-    wait_until("the table is loaded", || {
-        let sql = "SELECT is_complete FROM presence.presence_stats";
-        service.query_one(sql, &[]).unwrap().get(0)
-    });
+    drop(failure);
+    database.wait_until_served();
     paused.resume();
     assert!(found.join().unwrap());
 }

@@ -49,7 +49,7 @@ fn silence_is_notified_once_and_never_before_the_timeout() {
     let changes = changes(&mut service, user);
     // Recovered, where the whole server stood still for longer than a heartbeat.
     assert!(["timed_out", "recovered"].contains(&&*changes[1].1), "{changes:?}");
-    assert!(changes[1].2 >= 2.0, "{changes:?}");
+    assert!(changes[1].2 >= 5.0, "{changes:?}");
     assert!(!service.is_online(user));
 }
 
@@ -59,19 +59,19 @@ fn a_user_who_keeps_beating_is_never_reported_inactive() {
     let mut service = database.connect();
     let user = Uuid::new_v4();
     // A machine that stalls for longer than the timeout causes a real silence; then the attempt proves nothing.
-    wait_until("six seconds without a stall of the machine", || {
+    wait_until("ten seconds without a stall of the machine", || {
         let session = service.start(user);
         let (start, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
-        while start.elapsed() < Duration::from_secs(6) {
+        while start.elapsed() < Duration::from_secs(10) {
             assert_eq!(service.beat(session.id), "ok");
-            assert!(service.is_online(user) || last.elapsed() > Duration::from_secs(1));
+            assert!(service.is_online(user) || last.elapsed() > Duration::from_secs(3));
             longest = longest.max(last.elapsed());
             last = Instant::now();
             std::thread::sleep(Duration::from_millis(100));
         }
         let found = changes(&mut service, user);
         service.end(session.id);
-        longest < Duration::from_secs(1) && {
+        longest < Duration::from_secs(3) && {
             assert_eq!(found.last().unwrap().0, "active", "{found:?}");
             assert_eq!(found.len() % 2, 1, "{found:?}");
             assert!(found.iter().all(|(_, reason, _)| reason != "timed_out"), "{found:?}");
@@ -129,7 +129,7 @@ fn a_login_with_the_same_token_resumes_a_session_that_timed_out() {
 
 #[test]
 fn readers_are_right_while_the_worker_is_stopped() {
-    let cluster = Cluster::private(&[("presence.active_timeout", "3s"), ("presence.heartbeat_interval", "1s")]);
+    let cluster = Cluster::private(&[("presence.active_timeout", "8s"), ("presence.heartbeat_interval", "1s")]);
     let database = cluster.database();
     database.wait_until_served();
     let mut service = database.connect();
@@ -160,7 +160,7 @@ fn a_released_session_times_out_after_its_grace() {
     let user = Uuid::new_v4();
     let session = service.start(user);
     listener.wait_for(user, &["active"]);
-    assert!(service.release(session.id, "3 s"));
+    assert!(service.release(session.id, "8 s"));
     assert!(service.is_online(user));
     listener.wait_for(user, &["active", "inactive"]);
     assert_eq!(reasons(&mut service, user), ["started", "released"]);
@@ -241,17 +241,17 @@ fn a_polling_query_on_the_table_stays_right() {
     let user = Uuid::new_v4();
     let session = service.start(user);
     let sql = "SELECT count(*) FROM presence.user_sessions
-               WHERE user_id = $1 AND is_active AND last_activity > now() - interval '2 s'";
-    wait_until("five seconds without a stall of the machine", || {
+               WHERE user_id = $1 AND is_active AND last_activity > now() - interval '5 s'";
+    wait_until("eight seconds without a stall of the machine", || {
         let start = Instant::now();
         let mut last = Instant::now();
         let mut paused = false;
-        while start.elapsed() < Duration::from_secs(5) && !paused {
+        while start.elapsed() < Duration::from_secs(8) && !paused {
             service.beat(session.id);
-            paused = last.elapsed() > Duration::from_millis(700);
+            paused = last.elapsed() > Duration::from_secs(2);
             last = Instant::now();
             let seen = service.query_one(sql, &[&user]).unwrap().get::<_, i64>(0);
-            paused |= last.elapsed() > Duration::from_millis(700);
+            paused |= last.elapsed() > Duration::from_secs(2);
             assert!(
                 seen == 1 || paused,
                 "the table has the user offline after {:?}",
