@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use pg_presence_test::{Cluster, Database, Presence, assert_denied, patience, tools, wait_for, wait_until};
+use pg_presence_test::{
+    Cluster, Database, Presence, assert_denied, patience, tools, wait_for, wait_until, wait_until_equal,
+};
 use postgres::Client;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -167,14 +169,11 @@ fn the_metrics_follow_what_happens() {
     let values = wait_for("every value", || {
         let values = values(&mut service);
         let is_right = |(name, value): &(&str, f64)| values[&format!("pg_presence_{name}")] == *value;
-        expected.iter().all(is_right).then_some(values)
+        let is_told = values["pg_presence_changes_total"] >= 1.0 && values["pg_presence_notifications_total"] >= 1.0;
+        (is_told && expected.iter().all(is_right)).then_some(values)
     });
     let value = |name: &str| values[&format!("pg_presence_{name}")];
     assert!(value("slots") >= 100_000.0 && value("slots_used") >= 2.0, "{values:?}");
-    assert!(
-        value("changes_total") >= 1.0 && value("notifications_total") >= 1.0,
-        "{values:?}"
-    );
     let sql = "SELECT extract(epoch FROM s.worker_started_at)::float8, extract(epoch FROM now())::float8
                  FROM presence.presence_stats s";
     let row = service.query_one(sql, &[]).unwrap();
@@ -190,7 +189,11 @@ fn the_metrics_follow_what_happens() {
     );
 
     database.run("ALTER TABLE presence.user_sessions DISABLE ROW LEVEL SECURITY");
-    assert_eq!(self::values(&mut service)["pg_presence_failed_health_checks"], 1.0);
+    wait_until_equal(
+        "failed checks",
+        &1.0,
+        || self::values(&mut service)["pg_presence_failed_health_checks"],
+    );
 }
 
 #[test]
@@ -259,9 +262,13 @@ fn a_standby_answers_with_its_metrics() {
     let primary = Cluster::private(&[]);
     let database = served(&primary);
     let standby = primary.standby();
-    let values = values(&mut standby.connect(&database.name));
-    assert_eq!(values["pg_presence_worker_running"], 0.0);
-    assert_eq!(values["pg_presence_failed_health_checks"], 0.0);
+    let mut client = standby.connect(&database.name);
+    wait_until_equal(
+        "failed checks",
+        &0.0,
+        || values(&mut client)["pg_presence_failed_health_checks"],
+    );
+    assert_eq!(values(&mut client)["pg_presence_worker_running"], 0.0);
 }
 
 #[test]
