@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use pg_presence_test::{Cluster, Database, Install, Pooler, tools};
+use pg_presence_test::{Cluster, Database, Install, Pooler, tools, wait_until_equal};
 
 use crate::{lines, run, served, with_connection};
 
@@ -125,12 +125,14 @@ fn the_code_that_the_page_shows_for_django_keeps_users_online_and_signs_them_out
     run(&served(), "postgres", &mut python("django_walk.py"));
 }
 
-/// Asserts that no health check finds anything to mend.
+/// Asserts that no health check finds anything to mend; on a machine that is busy, the worker may be late when it is asked.
 fn assert_healthy(database: &Database, schema: &str) {
     let sql = format!("SELECT check_name, detail FROM {schema}.presence_health() WHERE NOT ok");
-    let rows = database.connect().query(&sql, &[]).unwrap();
-    let failed: Vec<(&str, &str)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    assert!(failed.is_empty(), "{failed:?}");
+    let mut client = database.connect();
+    wait_until_equal("failed checks", &Vec::<(String, String)>::new(), || {
+        let rows = client.query(&sql, &[]).unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    });
 }
 
 /// Has a tool add a column to a table of an application, with the extension in either schema.
