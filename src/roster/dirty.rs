@@ -51,8 +51,10 @@ impl Writer {
     pub fn queue(&self, user_at: u32, reason: Reason) {
         let user = &self.roster.users[user_at as usize];
         let is_dirty = user.flags.has(UserFlag::Dirty);
-        // Why the user has come or gone stays known: between two statuses that are online, these tell the reason.
-        if !(is_dirty && reason.is_while_online()) {
+        // Why the user has come or gone stays known until it is written: between two statuses that are online, these tell the
+        // reason.
+        let is_unwritten = is_dirty || user.flags.has(UserFlag::Taken);
+        if !(is_unwritten && reason.is_while_online()) {
             user.reason.set(reason as u8);
         }
         if is_dirty {

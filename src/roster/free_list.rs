@@ -8,7 +8,7 @@ use super::{
     deadline::deadline,
     layout::Slot,
     stamp::LOADED,
-    state::{SessionFlag, SessionState},
+    state::{SessionFlag, SessionState, UserFlag},
     sweep_clock,
     tenant::Tenant,
     writer::Writer,
@@ -45,7 +45,27 @@ impl Writer {
             return Ok(at);
         }
         self.drop_users_without_worker();
+        if let Some(at) = blocks.allocate(tenant) {
+            return Ok(at);
+        }
+        self.drop_taken_users();
         blocks.allocate(tenant).ok_or(Full)
+    }
+
+    /// Frees some of the entries that are kept only until the worker has written them: it has what it will write.
+    fn drop_taken_users(&self) {
+        const ATTEMPTS: usize = 256;
+        let hand = &self.roster.header.free_lists.user_hand;
+        let users = self.roster.users.len() as u32;
+        for _ in 0..ATTEMPTS.min(users as usize) {
+            let at = hand.get() % users;
+            hand.set(at + 1);
+            let user = &self.roster.users[at as usize];
+            if user.flags.has(UserFlag::Taken) {
+                user.flags.assign(UserFlag::Taken, false);
+                self.free_user_if_unused(at);
+            }
+        }
     }
 
     /// Returns a user entry that is in no chain any more.

@@ -245,6 +245,8 @@ pub struct FreeLists {
     pub users: BlockLists,
     /// Where the search for a slot to evict continues.
     pub evict_hand: SharedU32,
+    /// Where the search for a user entry that only the worker needs continues.
+    pub user_hand: SharedU32,
     pub tenants_ever: SharedU32,
 }
 

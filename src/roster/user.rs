@@ -54,8 +54,10 @@ impl Roster {
         let mut at = user.first.get();
         while at != NONE {
             let slot = &self.slots[at as usize];
-            if slot.state.get() != SessionState::Empty && self.survives_truncate(slot) {
+            if slot.state.get() != SessionState::Empty {
                 last = last.max(slot.activity(now.steady));
+            }
+            if slot.state.get() != SessionState::Empty && self.survives_truncate(slot) {
                 if is_live(slot, tenant, timeout, now) {
                     live += 1;
                     idle += u32::from(now.steady >= self.idle_from(at));
@@ -242,7 +244,8 @@ impl Writer {
         let mut at = user.first.get();
         while at != NONE {
             let slot = &roster.slots[at as usize];
-            if slot.state.get() == SessionState::Ended && slot.flags.has(SessionFlag::Deleted) {
+            let is_deleted = slot.state.get() == SessionState::Ended && slot.flags.has(SessionFlag::Deleted);
+            if is_deleted || !roster.survives_truncate(slot) {
                 slot.last_activity.set(SteadyTime::PAST);
             }
             at = slot.user_next.get();

@@ -130,6 +130,17 @@ impl Reason {
         }
     }
 
+    /// Returns whether a user may have this status for this reason.
+    pub const fn leads_to(self, status: Status) -> bool {
+        match self {
+            Reason::Started | Reason::Resumed | Reason::Idle | Reason::Returned => status.is_online(),
+            Reason::Ended | Reason::Released | Reason::TimedOut | Reason::Expired | Reason::Deleted => {
+                !status.is_online()
+            }
+            Reason::Recovered | Reason::Declared => true,
+        }
+    }
+
     /// Returns whether a user with this reason neither comes nor goes.
     pub const fn is_while_online(self) -> bool {
         matches!(self, Reason::Idle | Reason::Returned | Reason::Declared)

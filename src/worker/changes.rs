@@ -146,25 +146,17 @@ impl ChangeWriter {
         !has_written_all
     }
 
-    /// Adds users to those in the roster's queue.
+    /// Adds users to those in the roster's queue. Those who wait anyway have another reason.
     pub fn add(&mut self, updates: impl IntoIterator<Item = UserUpdate>) {
         for update in updates {
             let id = update.user.user_id;
-            match self.set_aside.contains(&id) {
-                true => self.set_aside_updates.insert(id, update),
-                false => self.deferred.insert(id, update),
+            let waiting = match self.set_aside.contains(&id) {
+                true => &mut self.set_aside_updates,
+                false => &mut self.deferred,
             };
-        }
-    }
-
-    /// Adds users of whom something that was declared has expired. Those who wait anyway have another reason.
-    pub fn add_expired(&mut self, updates: impl IntoIterator<Item = UserUpdate>) {
-        for update in updates {
-            let id = update.user.user_id;
-            match self.set_aside.contains(&id) {
-                true => self.set_aside_updates.entry(id).or_insert(update),
-                false => self.deferred.entry(id).or_insert(update),
-            };
+            let waiting = waiting.entry(id).or_insert(update);
+            waiting.user.last_seen = waiting.user.last_seen.max(update.user.last_seen);
+            waiting.user.keyed |= update.user.keyed;
         }
     }
 
@@ -201,7 +193,7 @@ impl ChangeWriter {
         fault_point::pause("taken");
         let takes_all = source == Source::Queue && updates.len() < self.batch_size;
         let skip_locked = self.skip_locked || source != Source::Queue;
-        let (mut withheld, mut some_locked) = (Vec::new(), false);
+        let (mut withheld, mut left_out, mut some_locked) = (Vec::new(), Vec::new(), false);
         let limit = Some(write_limit(updates.len()));
         let mut attempt = || {
             run_transaction(Some(tenant), Durability::Flushed, limit, |_| {
@@ -214,7 +206,7 @@ impl ChangeWriter {
                     some_locked |= !locked.is_empty();
                     withheld.extend(locked);
                 }
-                let shown = declared.shown(tenant, &mut updates);
+                let shown = declared.shown(tenant, &mut updates, &mut left_out);
                 let written = feed::write(state, &updates, &shown);
                 fault_point::reach("write");
                 written
@@ -235,7 +227,8 @@ impl ChangeWriter {
         }
         match result {
             Ok(Written::Changes(changes)) => {
-                tenant.finish_taken(updates.iter().map(|update| &update.user.user_id));
+                let finished = updates.iter().chain(&left_out);
+                tenant.finish_taken(finished.map(|update| &update.user.user_id));
                 if source == Source::Queue {
                     self.skip_locked = some_locked;
                 }
@@ -437,7 +430,8 @@ impl ChangeWriter {
 
     fn defer(&mut self, updates: Vec<UserUpdate>) {
         if !updates.is_empty() {
-            self.retry_at = Some(Instant::now() + RETRY_AFTER);
+            // Who waits already does not wait for longer.
+            self.retry_at.get_or_insert_with(|| Instant::now() + RETRY_AFTER);
             self.add(updates);
         }
     }

@@ -19,17 +19,17 @@ use crate::{
     },
 };
 
-/// Returns an update with the user's status at `now`.
+/// Returns an update with the user's status at `now`. The reason of another status is none of this one.
 pub fn current(tenant: Tenant, update: UserUpdate, now: &Now) -> UserUpdate {
     let timeout = settings::active_timeout();
     let timed_out = tenant.time_out_due(&update.user.user_id, timeout, now);
     let mut user = tenant.dirty_user(&update.user.user_id, update.user.reason, now, timeout);
     user.last_seen = user.last_seen.max(update.user.last_seen);
     user.keyed |= update.user.keyed;
-    UserUpdate {
-        user,
-        reason: timed_out.or(update.reason),
-    }
+    let reason = timed_out
+        .or(update.reason)
+        .filter(|reason| reason.leads_to(user.status));
+    UserUpdate { user, reason }
 }
 
 /// While the roster is incomplete, a user it calls inactive or idle may still have a live session in the table, one that
@@ -56,25 +56,33 @@ pub fn split_off_unapplied(tenant: Tenant, updates: &mut Vec<UserUpdate>) -> Vec
         .collect()
 }
 
-/// Returns those of the selected users who are not active by the roster, but have a live session that only the table knows,
-/// and since when they are idle by the tables.
+/// Returns those of the selected users who are not active by these updates, but have a live session that only the table knows,
+/// or that the roster knows by now, and since when they are idle by that.
 fn more_active_in_table(
     tenant: Tenant,
     updates: &[UserUpdate],
     is_selected: impl Fn(&DirtyUser) -> bool,
 ) -> HashMap<Uuid, Option<Micros>> {
-    let users: Vec<Uuid> = updates
-        .iter()
-        .map(|update| &update.user)
+    let users = updates.iter().map(|update| &update.user);
+    let users: Vec<&DirtyUser> = users
         .filter(|user| user.status != Status::Active && is_selected(user))
-        .map(|user| user.user_id)
         .collect();
     if users.is_empty() {
         return HashMap::new();
     }
+    let ids: Vec<Uuid> = users.iter().map(|user| user.user_id).collect();
     tenant.note_standstill();
     let (now, timeout) = (tenant.synchronize_clock(), settings::active_timeout());
-    load::users_live_only_in_table(tenant, Some(&users), &now, timeout)
+    let mut more_active = load::users_live_only_in_table(tenant, Some(&ids), &now, timeout);
+    // What the roster has learned since the updates were made, the table did not have alone.
+    for user in users {
+        let by_now = tenant.dirty_user(&user.user_id, user.reason, &now, timeout);
+        if by_now.status == Status::Active || by_now.status == Status::Idle && !user.status.is_online() {
+            let idle_since = more_active.entry(user.user_id).or_insert(by_now.idle_since);
+            *idle_since = idle_since.zip(by_now.idle_since).map(|(there, here)| there.max(here));
+        }
+    }
+    more_active
 }
 
 /// Makes a user what one more live session makes of it, which is idle since then, or active.

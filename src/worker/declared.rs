@@ -73,8 +73,13 @@ impl DeclaredWatch {
     ///
     /// Where others have locked the table, what was last written counts as declared. Users of whom that tells too little are
     /// removed from `updates`, and left to the comparison of all users that follows: those whose declarations are why they
-    /// are written, and some who neither come nor go.
-    pub fn shown(&mut self, tenant: Tenant, updates: &mut Vec<UserUpdate>) -> Vec<Shown> {
+    /// are written, and some who neither come nor go. These are added to `left_out`.
+    pub fn shown(
+        &mut self,
+        tenant: Tenant,
+        updates: &mut Vec<UserUpdate>,
+        left_out: &mut Vec<UserUpdate>,
+    ) -> Vec<Shown> {
         let now = tenant.synchronize_clock().wall();
         let shown = if !tenant.may_have_declared() {
             shown_with(updates, HashMap::new())
@@ -83,11 +88,11 @@ impl DeclaredWatch {
         } else {
             self.is_behind = true;
             let mut written = table::last_written(&ids(updates), now);
-            updates.retain(|update| {
+            left_out.extend(updates.extract_if(.., |update| {
                 let stays = |written: &LastWritten| written.is_online && update.user.status.is_online();
                 let written = written.get(&update.user.user_id);
-                update.reason != Some(Reason::Declared) && written.is_none_or(|it| it.is_certain || !stays(it))
-            });
+                update.reason == Some(Reason::Declared) || written.is_some_and(|it| !it.is_certain && stays(it))
+            }));
             let declared = written.drain().map(|(user_id, written)| (user_id, written.declared));
             shown_with(updates, declared.collect())
         };

@@ -183,7 +183,7 @@ impl Worker {
         }
         if self.is_reconciled && !self.knows_too_little() {
             let expired = self.declared.find_expired(self.tenant);
-            self.changes.add_expired(expired);
+            self.changes.add(expired);
         }
         if start >= self.schedule.housekeeping {
             self.schedule.before_housekeeping(start);
@@ -286,7 +286,8 @@ impl Worker {
         let uptime = self.tenant.note_standstill();
         self.tenant.sweep(&now, self.timeout);
         self.tenant.tick_done(&now, uptime);
-        if self.is_reconciled && self.tenant.dirty_users() == 0 && !self.changes.holds_back() {
+        let holds_back = self.changes.holds_back() || self.declared.is_behind();
+        if self.is_reconciled && self.tenant.dirty_users() == 0 && !holds_back {
             self.tenant.set_written(now.steady);
         }
         self.schedule.after_sweep(start);

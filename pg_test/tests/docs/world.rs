@@ -92,7 +92,7 @@ impl World {
             return;
         };
         let sql = format!(
-            "SELECT is_complete AND last_tick_at IS NOT NULL AND unwritten_users = 0 FROM {}.presence_stats",
+            "SELECT is_complete AND last_tick_at IS NOT NULL AND oldest_unwritten_ms IS NULL FROM {}.presence_stats",
             row.get::<_, &str>(0)
         );
         wait_until("the worker to have written everything", || {

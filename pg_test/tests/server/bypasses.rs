@@ -312,7 +312,12 @@ fn who_is_active_by_a_commit_that_memory_has_not_been_told_of_stays_active_when_
             service.start(latecomer);
             service.wait_for_written(latecomer, true);
         }
+        // The commit is applied while the worker is about to write its user again.
+        let taken = database.pause_worker_at("taken");
+        taken.wait_until_reached();
         restoring.resume();
+        wait_until("it is applied", || service.is_online(user));
+        taken.resume();
     });
     assert_eq!(service.beat(session.id), "ok");
     let last = Uuid::new_v4();
@@ -321,6 +326,37 @@ fn who_is_active_by_a_commit_that_memory_has_not_been_told_of_stays_active_when_
     let sql = "SELECT string_agg(reason, ', ' ORDER BY seq) FROM presence.presence_changes WHERE user_id = $1";
     let reasons: String = service.query_one(sql, &[&user]).unwrap().get(0);
     assert_eq!(reasons, "started, deleted, started");
+}
+
+#[test]
+fn who_is_known_to_be_online_while_being_written_is_not_told_gone() {
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database();
+    database.wait_until_served();
+    let (mut service, user, other) = (database.connect(), Uuid::new_v4(), Uuid::new_v4());
+    let first = service.start(user);
+    service.wait_for_written(user, true);
+    let failure = cluster.fail_at("load");
+    let second = Uuid::new_v4();
+    let insert = format!("INSERT INTO presence.user_sessions (id, user_id) VALUES ('{second}', '{user}')");
+    bypass(&database, &insert, BYPASSES[0], true);
+    wait_until("the worker notices", || {
+        let sql = "SELECT NOT is_complete FROM presence.presence_stats";
+        service.query_one(sql, &[]).unwrap().get(0)
+    });
+    let taken = database.pause_worker_at("taken");
+    service.end(first.id);
+    // Taken as offline by the roster, as the other session is in the table alone: until somebody asks for it.
+    taken.wait_until_reached();
+    assert_eq!(service.beat(second), "ok");
+    taken.resume();
+    service.start(other);
+    service.wait_for_written(other, true);
+    drop(failure);
+    database.wait_until_served();
+    let sql = "SELECT string_agg(reason, ', ' ORDER BY seq) FROM presence.presence_changes WHERE user_id = $1";
+    let reasons: String = service.query_one(sql, &[&user]).unwrap().get(0);
+    assert_eq!(reasons, "started");
 }
 
 #[test]

@@ -63,6 +63,10 @@ fn numbers_have_no_gaps_and_are_in_order_under_concurrent_changes() {
         let rows = reader.query(sql, &[]).unwrap();
         rows.iter().map(|row| row.get::<_, Uuid>(0)).collect::<Vec<_>>() == online
     });
+    wait_until("nothing is left to write", || {
+        let sql = "SELECT oldest_unwritten_ms IS NULL FROM presence.presence_stats";
+        reader.query_one(sql, &[]).unwrap().get(0)
+    });
     let (_, last) = database.cursor();
     let rows = reader
         .query("SELECT seq FROM presence.changes_since(0, NULL, 100000)", &[])

@@ -24,6 +24,11 @@ fn healthy(cluster: &Cluster) -> Database<'_> {
     database
 }
 
+/// Waits until no check fails.
+fn assert_well(client: &mut Client) {
+    wait_until_equal("the failed checks", &Vec::new(), || failed_checks(client));
+}
+
 /// Waits until only this check fails: one about the worker may, for a moment, where the machine stalls.
 fn assert_only(check: &str, client: &mut Client) {
     wait_until_equal("the failed checks", &vec![check.to_owned()], || failed_checks(client));
@@ -79,7 +84,7 @@ fn privileges_beyond_the_documented_ones_are_found() {
         database.run(&format!("REVOKE {right} FROM {role}"));
         // Revoking UPDATE on the table revokes it on the columns too.
         database.run(&format!("SELECT presence.grant_client('{role}')"));
-        assert!(failed_checks(&mut client).is_empty(), "{right}");
+        assert_well(&mut client);
     }
     database.run("GRANT EXECUTE ON FUNCTION presence.online_users() TO PUBLIC");
     assert_only("grants", &mut client);
@@ -97,7 +102,7 @@ fn health_names_the_services() {
     let database = healthy(Cluster::shared());
     let role = database.service();
     let mut client = database.connect();
-    assert!(failed_checks(&mut client).is_empty());
+    assert_well(&mut client);
     let sql = "SELECT detail FROM presence.presence_health() WHERE check_name = 'services'";
     let detail: String = client.query_one(sql, &[]).unwrap().get(0);
     assert!(detail.contains(&role), "{detail}");
@@ -182,7 +187,7 @@ fn parameters_in_the_log_are_found() {
             .unwrap();
         assert_only("logging", &mut client);
         client.batch_execute(&format!("SET {cure}")).unwrap();
-        assert!(failed_checks(&mut client).is_empty(), "{cure}");
+        assert_well(&mut client);
         client.batch_execute("RESET ALL").unwrap();
     }
 }
@@ -206,7 +211,7 @@ fn only_services_and_monitors_may_read_health_and_statistics() {
     ));
     for role in [database.service(), monitor] {
         let mut client = database.connect_as(&role);
-        assert!(failed_checks(&mut client).is_empty());
+        assert_well(&mut client);
         client.query_one("SELECT * FROM presence.presence_stats", &[]).unwrap();
     }
     for role in [database.client(), database.reader(), database.holder()] {

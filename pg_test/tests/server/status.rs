@@ -65,8 +65,9 @@ fn the_last_activity_of_who_has_left_is_known_until_it_is_written() {
     let database = server.cluster.database();
     let (mut service, mut holder) = (database.connect(), database.connect());
     let leave = [
-        "DELETE FROM presence.user_sessions WHERE id = $1",
-        "UPDATE presence.user_sessions SET user_id = gen_random_uuid() WHERE id = $1",
+        "DELETE FROM presence.user_sessions",
+        "UPDATE presence.user_sessions SET user_id = gen_random_uuid() WHERE is_active",
+        "TRUNCATE presence.user_sessions",
     ];
     for leave in leave {
         let user = Uuid::new_v4();
@@ -90,7 +91,7 @@ fn the_last_activity_of_who_has_left_is_known_until_it_is_written() {
         let lock = "SELECT FROM presence.user_presence WHERE user_id = $1 FOR UPDATE";
         assert_eq!(held.execute(lock, &[&user]).unwrap(), 1);
         let worker = database.pause_worker_at("taken");
-        service.execute(leave, &[&session.id]).unwrap();
+        service.execute(leave, &[]).unwrap();
         worker.wait_until_reached();
         assert_kept(&mut service, "taken by the worker");
         worker.resume();

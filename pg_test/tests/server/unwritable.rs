@@ -271,6 +271,44 @@ fn a_publication_that_forbids_updates_of_one_table_stops_nothing_else() {
 }
 
 #[test]
+fn who_comes_back_after_a_failed_attempt_to_write_that_it_left_has_come_back() {
+    let database = Cluster::shared().database();
+    let mut service = database.connect();
+    let (user, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let session = service.start(user);
+    service.wait_for_written(user, true);
+    service.end(session.id);
+    service.wait_for_written(user, false);
+    let socket = database.cluster.socket_directory().display();
+    database.run(&format!(
+        "CREATE EXTENSION dblink SCHEMA public;
+         CREATE FUNCTION public.come_back() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.user_id = '{user}' AND NOT NEW.is_online THEN
+                 PERFORM * FROM public.dblink(
+                     'host={socket} user=postgres dbname={}',
+                     'SELECT session_id FROM presence.start_session(user_id => ''{user}'')'
+                 ) AS t (session_id uuid);
+                 RAISE EXCEPTION 'not now';
+             END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER come_back BEFORE UPDATE ON presence.user_presence
+             FOR EACH ROW EXECUTE FUNCTION public.come_back()",
+        database.name
+    ));
+    let worker = database.pause_worker();
+    let session = service.start(user);
+    service.end(session.id);
+    service.start(other);
+    worker.resume();
+    service.wait_for_written(user, true);
+    service.wait_for_written(other, true);
+    let sql = "SELECT string_agg(reason, ', ' ORDER BY seq) FROM presence.presence_changes WHERE user_id = $1";
+    let reasons: String = service.query_one(sql, &[&user]).unwrap().get(0);
+    assert_eq!(reasons, "started, ended, started");
+}
+
+#[test]
 fn a_call_that_waits_for_somebodys_lock_gives_up_and_names_the_process() {
     let database = Cluster::shared().database();
     let mut service = database.connect();
