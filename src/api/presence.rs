@@ -20,7 +20,6 @@ use crate::{
         declared::{Shown, shown},
         presence_id::{integer_of, presence_id_text},
         status::Status,
-        time::Micros,
     },
     store::{declared::Declared, value::Value},
 };

@@ -183,6 +183,18 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_leads_to_coming_or_to_going() {
+        for &reason in Reason::ALL {
+            let [inactive, idle, busy, active] = Status::ALL.map(|status| reason.leads_to(status));
+            assert!(idle == active && busy == active && (inactive || active), "{reason:?}");
+            assert!(active || !reason.is_while_online(), "{reason:?}");
+        }
+        for (reason, status) in [(Reason::Ended, Status::Active), (Reason::Started, Status::Inactive)] {
+            assert!(!reason.leads_to(status), "{reason:?}");
+        }
+    }
+
+    #[test]
     fn changes_while_online_have_the_reason_that_the_statuses_tell() {
         for &reason in Reason::ALL {
             for (before, after) in Status::ALL.iter().flat_map(|&a| Status::ALL.map(|b| (a, b))) {
