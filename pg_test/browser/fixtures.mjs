@@ -135,12 +135,13 @@ export class Person {
 
   async sees(user, word, page = this.page) {
     const row = page.locator(`tr[data-user="${user.id}"]`)
-    const look = (row) => [row.querySelector('.word').textContent, row.querySelector('.status .dot').classList.contains('on')]
+    const look = (row) => [row.querySelector('.word').textContent, row.querySelector('.status .dot').className]
     const shown = await until(`${user.name} is ${word}`, async () => {
       const shown = (await row.count()) && (await row.evaluate(look).catch(() => null))
       return shown && shown[0] === word && shown
     })
-    if (shown[1] !== (word === 'Active')) throw new Error(`${user.name} is ${word}, but the dot is not`)
+    const dot = { Active: 'dot on', Idle: 'dot idle', Busy: 'dot busy', Inactive: 'dot' }[word]
+    if (shown[1] !== dot) throw new Error(`${user.name} is ${word}, but the dot is "${shown[1]}"`)
   }
 
   // Returns a function for the statuses of one user in the event stream from now on: whether they are online, each time that

@@ -65,8 +65,18 @@ export interface SessionOptions extends RequestOptions {
    * Without an identity, the database alone tells users apart.
    */
   identity?: string | null
-  /** `activity` (the default): users are online while they use the page. `connection`: while they have it open. */
-  mode?: 'activity' | 'connection'
+  /**
+   * - `activity` (the default): users are online while they use the page
+   * - `connection`: while they have it open
+   * - `idle`: while they have it open, and idle while nobody is there
+   */
+  mode?: 'activity' | 'connection' | 'idle'
+  /**
+   * In the mode `idle`, after how many milliseconds without activity in any tab nobody is there. Where the permission
+   * `idle-detection` has been granted, the browser says whether somebody is at the computer instead (after 60,000 at
+   * least). Default: 60,000.
+   */
+  idleAfter?: number
   /** The base URL of the functions, as PostgREST serves them. Default: `/rpc`. */
   url?: string
   /** Describes the session: device, version… */
@@ -81,13 +91,42 @@ export interface SessionOptions extends RequestOptions {
   onError?: SessionEvents['error']
 }
 
+/** What a user declares. At least one of status, text and emoji. */
+export interface StatusToDeclare {
+  /** `available`: as if nothing were declared. */
+  status?: 'busy' | 'away' | 'available' | null
+  /** Up to 140 characters. */
+  text?: string | null
+  /** Up to 64 bytes. */
+  emoji?: string | null
+  /** Milliseconds, or an interval as PostgreSQL reads it, as `1 hour`. Default: until it is cleared. */
+  expiresIn?: number | string | null
+  /** Default: `manual`. With `text`, a text of its own beside the status. */
+  source?: 'manual' | 'text'
+}
+
+/** What is declared, as stored. */
+export interface DeclaredStatus {
+  user_id: string
+  source: string
+  status: string | null
+  status_text: string | null
+  emoji: string | null
+  set_at: string
+  expires_at: string | null
+}
+
 export interface Session {
   readonly status: SessionStatus
   readonly session: StartedSession | null
   /** Adds a listener, and returns a function that removes it. */
   on<Name extends keyof SessionEvents>(name: Name, listener: SessionEvents[Name]): () => void
-  /** Sends a heartbeat now, regardless of activity. */
+  /** Sends a heartbeat now, regardless of activity; in the mode `idle`, it counts as activity. */
   heartbeat(): Promise<void>
+  /** Declares a status, a text, an emoji, in place of what the same source has declared. */
+  setStatus(declared: StatusToDeclare): Promise<DeclaredStatus>
+  /** Takes back what a source has declared; the result is whether it was still valid. Default: `manual`. */
+  clearStatus(source?: 'manual' | 'text'): Promise<boolean>
   /** Calls a function of the database with the session's headers. */
   call<Result = unknown>(name: string, args: object): Promise<Result>
   /** Ends the session, in all tabs. Rejects, with a message for users, if the server cannot do it. */

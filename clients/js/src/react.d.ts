@@ -1,4 +1,4 @@
-import type { EndReason, SessionOptions, SessionStatus, User, WatchOptions, WatchStatus } from './index.js'
+import type { DeclaredStatus, EndReason, SessionOptions, SessionStatus, StatusToDeclare, User, WatchOptions, WatchStatus } from './index.js'
 
 export interface UseSession {
   /** `ended` also while nobody is signed in. */
@@ -6,6 +6,9 @@ export interface UseSession {
   /** Why the session has ended. */
   reason?: EndReason
   heartbeat(): Promise<void>
+  /** Undefined while there is no session, as with `clearStatus`. */
+  setStatus(declared: StatusToDeclare): Promise<DeclaredStatus | undefined>
+  clearStatus(source?: 'manual' | 'text'): Promise<boolean | undefined>
   end(): Promise<void>
 }
 

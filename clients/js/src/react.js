@@ -48,6 +48,8 @@ export function useSession(options) {
     status: isSignedIn ? status : 'ended',
     reason,
     heartbeat: async () => session.current?.heartbeat(),
+    setStatus: async (declared) => session.current?.setStatus(declared),
+    clearStatus: async (source) => session.current?.clearStatus(source),
     end: async () => session.current?.end(),
   }
 }

@@ -1,6 +1,7 @@
 // Keeps the session of the signed-in user, one for all tabs of a browser.
 
 import { inOneTab, inTurn, listeners, newToken, openChannel, openStorage, pageTimer, workerTimer } from './browser.js'
+import { watchComputer } from './idle.js'
 import { backOff, requester } from './request.js'
 
 const ACTIVITY_EVENTS = ['mousemove', 'mousedown', 'keydown', 'click', 'scroll', 'wheel', 'touchstart']
@@ -9,7 +10,8 @@ const FALLBACK = 1000 // how long to leave a beat to another tab
 const LATE_RELEASE = 5000 // how late the release of a closed page may arrive; less than its grace of 10 s
 
 export function keepSession(options = {}) {
-  const { mode = 'activity', url = '/rpc', identity = null, metadata = null, name = 'pg_presence' } = options
+  const { mode = 'activity', idleAfter = 60_000 } = options
+  const { url = '/rpc', identity = null, metadata = null, name = 'pg_presence' } = options
   const { on, emit } = listeners(options, ['status', 'ended', 'error'])
   const stored = openStorage(name, options.storage) // { token, session_id, identity }, for other tabs and later pages
   const tabs = openChannel(name, receive)
@@ -22,7 +24,10 @@ export function keepSession(options = {}) {
   let status = null
   let hasStarted = false
   let isActive = true // whether there was activity since the last beat; opening the page is activity
-  let activeAt = Date.now() // when the last activity was
+  let activeAt = Date.now() // when the last activity was; in mode idle, in any tab
+  let isComputerInUse = null // what Idle Detection says, if it may
+  let toldActiveAt = 0 // of which activity the other tabs have been told
+  let hasSaidIdle = false // whether the last beat, in any tab, said that nobody is there
   let beatAt = 0 // when the last beat was sent that succeeded, in any tab
   let wait = { until: 0, ms: 0 } // before the next beat
   let pendingBeat = null // the promise of the beat in progress
@@ -104,19 +109,22 @@ export function keepSession(options = {}) {
     // Activity from here on counts for the next beat.
     isActive = false
     const sentAt = Date.now()
+    const isIdle = !isAttended()
     try {
-      const answer = session ? await call('heartbeat', { session_id: session.session_id }) : 'unknown'
+      const beat = isIdle ? 'heartbeat_idle' : 'heartbeat'
+      const answer = session ? await call(beat, { session_id: session.session_id }) : 'unknown'
       if (isAway()) return
       if (answer === 'ended' && !isTokenReplaced()) return endInAllTabs()
       if (answer !== 'ok') await start()
       if (isAway()) return
       retry.reset()
+      hasSaidIdle = isIdle && answer === 'ok'
       // Unless the clock was set back meanwhile.
       beatAt = Math.min(sentAt, Date.now())
       // A little early: the rest of the interval is what tabs, and browsers that started at once, are spread over.
       waitFor(0.9 * session.heartbeat_ms - (Date.now() - beatAt))
       setStatus('live')
-      tell({ beatAt, nextBeatAt: wait.until })
+      tell({ beatAt, nextBeatAt: wait.until, isIdle: hasSaidIdle })
     } catch (error) {
       if (isAway()) return
       if (error.status === 401) {
@@ -135,7 +143,17 @@ export function keepSession(options = {}) {
     wait = { until: Date.now() + ms, ms }
   }
 
+  // Whether somebody is there, in this tab or another.
+  function isAttended() {
+    if (mode !== 'idle') return true
+    return isComputerInUse ?? Math.abs(Date.now() - activeAt) < idleAfter
+  }
+
+  // Whether the last beat said that nobody is there, and somebody is: the next one is due.
+  const hasReturned = () => hasSaidIdle && !retry.isFailing && isAttended()
+
   function untilNextBeat() {
+    if (hasReturned()) return 0
     const ms = wait.until - Date.now()
     // Longer than it was at first: the clock was set back.
     return ms > wait.ms ? 0 : Math.max(ms, 0)
@@ -143,7 +161,7 @@ export function keepSession(options = {}) {
 
   function schedule() {
     if (isStopped) return
-    const spread = retry.isFailing || !session ? 0 : Math.random() * 0.1 * session.heartbeat_ms
+    const spread = retry.isFailing || !session || hasReturned() ? 0 : Math.random() * 0.1 * session.heartbeat_ms
     timer.start(untilNextBeat() + spread)
   }
 
@@ -165,7 +183,7 @@ export function keepSession(options = {}) {
 
   // Activity older than the timeout, as from before the computer slept, does not count.
   function shouldBeat() {
-    if (mode === 'connection' || !session) return true
+    if (mode !== 'activity' || !session) return true
     return isActive && Date.now() - activeAt < session.timeout_ms
   }
 
@@ -175,7 +193,7 @@ export function keepSession(options = {}) {
     setTimeout(() => beatAt < lateAt && heartbeat(), LATE_RELEASE + Math.random() * 2000)
   }
 
-  const timer = (mode === 'connection' ? workerTimer : pageTimer)(tick)
+  const timer = (mode === 'activity' ? pageTimer : workerTimer)(tick)
 
   // --- The page -------------------------------------------------------------------------------------
 
@@ -188,10 +206,25 @@ export function keepSession(options = {}) {
     if (Math.abs(now - activeAt) < THROTTLE && isActive) return
     activeAt = now
     isActive = true
+    tellActivity()
     // Beats at once if a beat is overdue, as after a time without activity.
     tick()
   }
+
+  // Whichever tab sends the next beat has to know. Not each time: a tab that is wrong all the same is corrected by the one
+  // in use, which hears of its beat.
+  function tellActivity() {
+    if (mode !== 'idle' || Math.abs(activeAt - toldActiveAt) < idleAfter / 4) return
+    toldActiveAt = activeAt
+    tell({ activeAt })
+  }
   for (const type of ACTIVITY_EVENTS) handle(document, type, noteActivity, { passive: true, capture: true })
+  if (mode === 'idle') {
+    watchComputer(idleAfter, handlers.signal, (isInUse) => {
+      isComputerInUse = isInUse
+      tick()
+    })
+  }
 
   // The computer woke up, the network is back, or the tab is visible again: do not wait for the retry delay. Hidden tabs
   // leave it to the visible one.
@@ -239,8 +272,11 @@ export function keepSession(options = {}) {
       if (data.isNew && identity !== null && data.identity !== identity) endInThisTab('replaced')
     } else if (data.isEnded) {
       if (!isTokenReplaced()) endInThisTab('ended')
+    } else if (data.activeAt) {
+      activeAt = data.activeAt
     } else if (data.nextBeatAt) {
       beatAt = Math.max(beatAt, data.beatAt)
+      hasSaidIdle = Boolean(data.isIdle)
       retry.reset()
       if (session) {
         if (data.nextBeatAt > wait.until) waitFor(Math.min(data.nextBeatAt - Date.now(), session.heartbeat_ms))
@@ -302,7 +338,19 @@ export function keepSession(options = {}) {
     },
     on,
     call,
-    heartbeat,
+    heartbeat() {
+      if (mode === 'idle') activeAt = Date.now() // the application knows
+      return heartbeat()
+    },
+    setStatus: ({ status, text, emoji, expiresIn, source }) =>
+      call('set_status', {
+        status,
+        status_text: text,
+        emoji,
+        expires_in: typeof expiresIn === 'number' ? `${expiresIn} milliseconds` : expiresIn,
+        source,
+      }),
+    clearStatus: (source) => call('clear_status', { source }),
     async end() {
       await pendingBeat
       if (!token || isOver) return

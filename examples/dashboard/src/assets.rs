@@ -25,6 +25,7 @@ pub fn assets() -> Router<AppState> {
         "/login.js" "text/javascript" "../web/login.js"
         "/pg-presence/index.js" "text/javascript" "../../../clients/js/src/index.js"
         "/pg-presence/session.js" "text/javascript" "../../../clients/js/src/session.js"
+        "/pg-presence/idle.js" "text/javascript" "../../../clients/js/src/idle.js"
         "/pg-presence/watch.js" "text/javascript" "../../../clients/js/src/watch.js"
         "/pg-presence/request.js" "text/javascript" "../../../clients/js/src/request.js"
         "/pg-presence/browser.js" "text/javascript" "../../../clients/js/src/browser.js"

@@ -29,6 +29,7 @@ pub fn routes(state: AppState) -> Router {
         .route("/api/events", get(events))
         .route("/rpc/start_session", post(rpc::start_session))
         .route("/rpc/heartbeat", post(rpc::heartbeat))
+        .route("/rpc/heartbeat_idle", post(rpc::heartbeat_idle))
         .route("/rpc/end_session_by_token", post(rpc::end_session_by_token))
         .route("/rpc/release_session_by_token", post(rpc::release_session_by_token))
         .fallback(async || {

@@ -1,4 +1,4 @@
-//! Four of the extension's functions, under the paths and in the form that PostgREST would serve them.
+//! Some of the extension's functions, under the paths and in the form that PostgREST would serve them.
 
 use axum::Json;
 use axum::extract::State;
@@ -32,6 +32,13 @@ struct Heartbeat {
 pub async fn heartbeat(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Error> {
     let args: Heartbeat = parse(&headers, body)?;
     let sql = "SELECT to_json(presence.heartbeat($1::text::uuid)), NULL";
+    call_signed_in(&app, &headers, sql, &[&args.session_id]).await
+}
+
+/// What a page in the mode `idle` sends while nobody is there.
+pub async fn heartbeat_idle(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Error> {
+    let args: Heartbeat = parse(&headers, body)?;
+    let sql = "SELECT to_json(presence.heartbeat_idle($1::text::uuid)), NULL";
     call_signed_in(&app, &headers, sql, &[&args.session_id]).await
 }
 

@@ -1,0 +1,185 @@
+// The mode `idle` of clients/js: who is connected, and whether somebody is there.
+
+import assert from 'node:assert/strict'
+import { advanceClock, expectChanges, newUser, PAGE, Person, sql, untilBeatAfter } from './fixtures.mjs'
+import { test, until } from './framework.mjs'
+
+// Keeps a session in the mode idle on a page that has none of its own. With `heartbeat_ms`, as if the server asked for
+// beats that often.
+async function keepIdleSession(page, { idleAfter, heartbeat_ms }) {
+  await page.goto(`${PAGE}/login`)
+  await page.evaluate(
+    async ([idleAfter, heartbeat_ms]) => {
+      const { keepSession } = await import('/pg-presence/index.js')
+      window.session = keepSession({
+        mode: 'idle',
+        idleAfter,
+        fetch: async (...args) => {
+          const response = await fetch(...args)
+          if (!heartbeat_ms || !args[0].endsWith('start_session')) return response
+          return Response.json({ ...(await response.json()), heartbeat_ms, timeout_ms: 3 * heartbeat_ms })
+        },
+      })
+    },
+    [idleAfter, heartbeat_ms],
+  )
+  await until('live', () => page.evaluate(() => window.session.status === 'live'))
+}
+
+// The heartbeats that a person's browser sends from now on, by their functions.
+function beatsOf(person) {
+  const beats = []
+  person.context.on('request', (request) => {
+    const [, name] = request.url().match(/\/rpc\/(heartbeat\w*)$/) ?? []
+    if (name) beats.push(name)
+  })
+  return beats
+}
+
+// Signs a new user in whose page does not keep a session by itself.
+async function signedIn() {
+  const person = await Person.create()
+  await person.signIn(await newUser())
+  await person.sees(person.user, 'Active')
+  person.stopMoving()
+  return person
+}
+
+const HOUR = 3_600_000
+
+test('in idle mode an untouched page turns yellow, and green again when somebody is back', async () => {
+  const [ana, ben] = [await signedIn(), await signedIn()]
+  await keepIdleSession(ana.page, { idleAfter: 2000 })
+  await ben.sees(ana.user, 'Idle')
+  // Longer than the timeout: the page is open.
+  await untilBeatAfter(ana.user, 31)
+  ana.moveMouse(ana.page)
+  await ben.sees(ana.user, 'Active')
+  await expectChanges(ana.user, ['active started', 'idle idle', 'active returned'])
+})
+
+test('in idle mode the first activity sends a heartbeat at once, not when the next one is due', async () => {
+  const ana = await signedIn()
+  await keepIdleSession(ana.page, { idleAfter: 30_000, heartbeat_ms: HOUR })
+  const beats = beatsOf(ana)
+  // The page finds out that the time has come.
+  await advanceClock(ana.page, HOUR)
+  await ana.page.evaluate(() => window.dispatchEvent(new Event('online')))
+  await until('an idle beat', () => beats.length)
+  assert.deepEqual(beats, ['heartbeat_idle'])
+  await ana.page.mouse.move(40, 50)
+  await until('a beat', () => beats.length > 1)
+  assert.deepEqual(beats, ['heartbeat_idle', 'heartbeat'])
+})
+
+test('activity while an idle beat is on its way is told after it', async () => {
+  const ana = await signedIn()
+  await keepIdleSession(ana.page, { idleAfter: 30_000, heartbeat_ms: HOUR })
+  const beats = beatsOf(ana)
+  await ana.page.route('**/rpc/heartbeat_idle', async (route) => {
+    await ana.page.mouse.move(40, 50)
+    await route.continue()
+  })
+  await advanceClock(ana.page, HOUR)
+  await ana.page.evaluate(() => window.dispatchEvent(new Event('online')))
+  await until('both', () => beats.length > 1)
+  assert.deepEqual(beats, ['heartbeat_idle', 'heartbeat'])
+})
+
+test('of several tabs in idle mode one that is used is enough, whichever of them beats', async () => {
+  const ana = await signedIn()
+  const pages = [ana.page, await ana.open('/login'), await ana.open('/login')]
+  const beats = beatsOf(ana)
+  ana.moveMouse(ana.page)
+  for (const page of pages) await keepIdleSession(page, { idleAfter: 5000 })
+  await untilBeatAfter(ana.user, 12)
+  assert.ok(beats.length > 5)
+  assert.deepEqual(new Set(beats), new Set(['heartbeat']))
+  await expectChanges(ana.user, ['active started'])
+  ana.stopMoving()
+  await expectChanges(ana.user, ['active started', 'idle idle'])
+})
+
+test('a tab that is used corrects another one that has said that nobody is there', async () => {
+  const ana = await signedIn()
+  await keepIdleSession(ana.page, { idleAfter: HOUR, heartbeat_ms: HOUR })
+  const beats = beatsOf(ana)
+  await ana.page.evaluate(() => {
+    const { token } = window.session.session
+    const now = Date.now()
+    new BroadcastChannel('pg_presence').postMessage({ token, beatAt: now, nextBeatAt: now + 3_000_000, isIdle: true })
+  })
+  await until('a beat', () => beats.length)
+  assert.deepEqual(beats, ['heartbeat'])
+})
+
+test('a heartbeat that the application sends is one of somebody who is there', async () => {
+  const ana = await signedIn()
+  await keepIdleSession(ana.page, { idleAfter: 30_000, heartbeat_ms: HOUR })
+  await advanceClock(ana.page, HOUR)
+  const beats = beatsOf(ana)
+  await ana.page.evaluate(() => window.session.heartbeat())
+  assert.deepEqual(beats, ['heartbeat'])
+})
+
+test('where Idle Detection is granted, the whole computer counts, and nobody is asked for it', async () => {
+  const ana = await Person.create()
+  await ana.context.addInitScript(() => {
+    const permission = Object.assign(new EventTarget(), { state: 'granted' })
+    const query = navigator.permissions.query.bind(navigator.permissions)
+    navigator.permissions.query = async (what) => (what.name === 'idle-detection' ? permission : query(what))
+    window.IdleDetector = class extends EventTarget {
+      static requestPermission() {
+        window.hasAsked = true
+      }
+      async start({ threshold }) {
+        window.threshold = threshold
+        Object.assign(this, { userState: 'active', screenState: 'unlocked' })
+        window.setComputer = (userState, screenState) => {
+          Object.assign(this, { userState, screenState })
+          this.dispatchEvent(new Event('change'))
+        }
+      }
+    }
+    window.revoke = () => {
+      permission.state = 'denied'
+      permission.dispatchEvent(new Event('change'))
+    }
+  })
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  ana.stopMoving()
+  await keepIdleSession(page, { idleAfter: 1000 })
+  const beats = beatsOf(ana)
+  const next = async () => {
+    beats.length = 0
+    // The first may have been decided before.
+    await until('two beats', () => beats.length > 1)
+    return beats[1]
+  }
+  assert.equal(await page.evaluate(() => window.threshold), 60_000)
+  // Nobody touches the page, but somebody is at the computer.
+  assert.equal(await next(), 'heartbeat')
+  await page.evaluate(() => window.setComputer('active', 'locked'))
+  assert.equal(await next(), 'heartbeat_idle')
+  await page.evaluate(() => window.setComputer('active', 'unlocked'))
+  assert.equal(await next(), 'heartbeat')
+  await page.evaluate(() => window.setComputer('idle', 'unlocked'))
+  assert.equal(await next(), 'heartbeat_idle')
+  await page.evaluate(() => window.setComputer('active', 'unlocked'))
+  assert.equal(await next(), 'heartbeat')
+  // Without it the page alone counts again.
+  await page.evaluate(() => window.revoke())
+  assert.equal(await next(), 'heartbeat_idle')
+  assert.equal(await page.evaluate(() => window.hasAsked), undefined)
+})
+
+test('a page in idle mode that is closed is released as any other', async () => {
+  const ana = await signedIn()
+  await keepIdleSession(ana.page, { idleAfter: 1000 })
+  await expectChanges(ana.user, ['active started', 'idle idle'])
+  await ana.leave()
+  await expectChanges(ana.user, ['active started', 'idle idle', 'inactive released'])
+  const [{ ended_at }] = await sql('SELECT ended_at FROM presence.user_sessions WHERE user_id = $1', [ana.user.id])
+  assert.equal(ended_at, null)
+})
