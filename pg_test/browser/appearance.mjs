@@ -1,12 +1,9 @@
 // What the page looks like: long and hostile names, narrow screens, forced colours, other languages; and axe's rules.
 
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import { faultsOf } from './axe.mjs'
 import { newUser, PAGE, Person, show, hide, SHOTS, sql, visit } from './fixtures.mjs'
 import { test, until } from './framework.mjs'
-
-const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
 const LONG = {
   word: 'W'.repeat(60),
@@ -67,6 +64,7 @@ test('at 390 pixels the page still says whose it is', async () => {
   const brand = page.locator('.topbar .brand')
   assert.notEqual(await brand.evaluate((brand) => getComputedStyle(brand).fontSize), '0px')
   assert.ok((await brand.boundingBox()).width > 60)
+  assert.ok((await page.locator('#own-name').boundingBox()).width > 60)
   await page.screenshot({ path: `${SHOTS}/narrow.png` })
 })
 
@@ -170,26 +168,19 @@ for (const [name, options] of [
     await ana.sees(ana.user, 'Active')
     await visit(ben)
     await ana.sees(ben, 'Active')
-    const check = async () => {
-      // Colours that are changing are no colours to check.
-      await until('no animation', () => page.evaluate(() => !document.getAnimations().length))
-      await page.evaluate(axe)
-      const { violations } = await page.evaluate(() => window.axe.run())
-      return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`)
-    }
-    assert.deepEqual(await check(), [])
+    assert.deepEqual(await faultsOf(page), [])
     await page.screenshot({ path: `${SHOTS}/page-${name.replaceAll(' ', '_')}.png` })
     // With a notice.
     await ana.context.route('**/api/events', (route) => route.fulfill({ status: 503, json: {} }))
     await hide(page)
     await show(page)
     await page.getByText('The database cannot be reached. What you see is as of').waitFor()
-    assert.deepEqual(await check(), [])
+    assert.deepEqual(await faultsOf(page), [])
     await page.screenshot({ path: `${SHOTS}/notice-${name.replaceAll(' ', '_')}.png` })
     ana.stopMoving()
     await page.goto(`${PAGE}/login`)
     await page.locator('button[data-user]').first().waitFor()
-    assert.deepEqual(await check(), [])
+    assert.deepEqual(await faultsOf(page), [])
     await page.screenshot({ path: `${SHOTS}/login-${name.replaceAll(' ', '_')}.png` })
   })
 }

@@ -21,6 +21,8 @@ pub fn assets() -> Router<AppState> {
         "/style.css" "text/css" "../web/style.css"
         "/users.js" "text/javascript" "../web/users.js"
         "/user-list.js" "text/javascript" "../web/user-list.js"
+        "/own-status.js" "text/javascript" "../web/own-status.js"
+        "/status.js" "text/javascript" "../web/status.js"
         "/text.js" "text/javascript" "../web/text.js"
         "/login.js" "text/javascript" "../web/login.js"
         "/pg-presence/index.js" "text/javascript" "../../../clients/js/src/index.js"

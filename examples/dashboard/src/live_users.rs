@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pg_presence_client::{Event, Follower, User as Presence};
+use pg_presence_client::{Event, Follower, Status, User as Presence};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{broadcast, mpsc};
@@ -19,7 +19,8 @@ use crate::log;
 /// How many updates a slow browser may be behind before it is sent all users again.
 const MAX_BEHIND: usize = 256;
 const COLUMNS: &str = "u.id::text, u.name, u.title, p.is_online,
-    (extract(epoch FROM p.last_seen) * 1000)::bigint AS last_seen, p.session_count::bigint AS sessions";
+    (extract(epoch FROM p.last_seen) * 1000)::bigint AS last_seen, p.session_count::bigint AS sessions,
+    p.status::text, p.status_text, p.emoji, (extract(epoch FROM p.status_expires_at) * 1000)::bigint AS status_expires_at";
 
 /// One row of the page.
 #[derive(Clone, PartialEq, Serialize)]
@@ -31,6 +32,13 @@ struct User {
     /// In milliseconds since 1970; `None` for a user who never had a session.
     last_seen: Option<i64>,
     sessions: i64,
+    /// `active`, `idle`, `busy` or `inactive`.
+    status: String,
+    /// What the user has declared, which no notification contains.
+    status_text: Option<String>,
+    emoji: Option<String>,
+    /// In milliseconds since 1970.
+    status_expires_at: Option<i64>,
 }
 
 /// An update for the streams of all browsers.
@@ -240,7 +248,12 @@ impl LiveUsers {
     fn log(&self, user: &Presence) {
         let name = self.state().users.get(&user.user_id).map(|user| user.name.clone());
         let name = name.as_ref().unwrap_or(&user.user_id);
-        let dot = if user.is_online() { "🟢" } else { "⚫" };
+        let dot = match user.status {
+            Status::Idle => "🟡",
+            Status::Busy => "🔴",
+            _ if user.is_online() => "🟢",
+            _ => "⚫",
+        };
         let time = user.changed_at.get(11..19).unwrap_or_default();
         log::info(log::escape(&format!("{time}  {dot} {name} is {}", user.status)));
     }
@@ -261,6 +274,10 @@ fn user(row: &Row) -> User {
         is_online: row.get(3),
         last_seen: row.get(4),
         sessions: row.get(5),
+        status: row.get(6),
+        status_text: row.get(7),
+        emoji: row.get(8),
+        status_expires_at: row.get(9),
     }
 }
 

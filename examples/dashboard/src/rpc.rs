@@ -42,6 +42,43 @@ pub async fn heartbeat_idle(State(app): State<AppState>, headers: HeaderMap, bod
     call_signed_in(&app, &headers, sql, &[&args.session_id]).await
 }
 
+/// Without the argument `user_id`: a status is always that of the caller. Who passes it is refused, not misunderstood.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetStatus {
+    status: Option<String>,
+    status_text: Option<String>,
+    emoji: Option<String>,
+    expires_in: Option<String>,
+    source: Option<String>,
+}
+
+pub async fn set_status(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Error> {
+    let args: SetStatus = parse(&headers, body)?;
+    let sql = "SELECT to_json(s), s.user_id::text
+               FROM presence.set_status($1, $2, $3, $4::text::interval, coalesce($5, 'manual')) s";
+    let params: [&(dyn ToSql + Sync); 5] = [
+        &args.status,
+        &args.status_text,
+        &args.emoji,
+        &args.expires_in,
+        &args.source,
+    ];
+    call_signed_in(&app, &headers, sql, &params).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClearStatus {
+    source: Option<String>,
+}
+
+pub async fn clear_status(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Error> {
+    let args: ClearStatus = parse(&headers, body)?;
+    let sql = "SELECT to_json(presence.clear_status(coalesce($1, 'manual'))), presence.presence_user_id()::text";
+    call_signed_in(&app, &headers, sql, &[&args.source]).await
+}
+
 /// Calls a function as the signed-in user. The query returns its result, and the user to read again, if any.
 async fn call_signed_in(
     app: &AppState,

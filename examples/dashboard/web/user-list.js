@@ -1,6 +1,7 @@
 // The table of users. It is made for many: a change touches one row, however many changes there are the rows are arranged
 // once a frame, only so many rows exist as somebody has scrolled to, and only those in view grow older.
 
+import { showStatus } from './status.js'
 import { initials, language, languages, now, plain, timeAgo } from './text.js'
 
 const PAGE = 200 // how many rows are added at a time
@@ -13,7 +14,8 @@ template.innerHTML = `
   <tr>
     <th scope="row"><span class="person">
       <span class="avatar" aria-hidden="true"></span>
-      <span class="who"><bdi class="name"></bdi> <span class="you" hidden>you</span><bdi class="title muted"></bdi></span>
+      <span class="who"><bdi class="name"></bdi> <span class="you" hidden>you</span><bdi class="title muted"></bdi>
+      <span class="declared"><bdi class="emoji"></bdi> <bdi class="text"></bdi></span></span>
     </span></th>
     <td class="status"><span class="dot" aria-hidden="true"></span><span class="word"></span></td>
     <td><time></time></td>
@@ -137,10 +139,12 @@ export class UserList {
     set('.avatar', initials(name))
     set('.name', name)
     set('.title', plain(user.title))
-    set('.word', user.is_online ? 'Active' : 'Inactive')
+    set('.emoji', plain(user.emoji ?? ''))
+    set('.text', plain(user.status_text ?? ''))
+    row.querySelector('.declared').hidden = !user.emoji && !user.status_text
     set('.number', user.sessions)
     row.querySelector('.you').hidden = user.id !== this.ownId
-    row.querySelector('.dot').classList.toggle('on', user.is_online)
+    showStatus(row.querySelector('.status'), user)
     row.classList.toggle('off', !user.is_online)
     if (previous && previous.is_online !== user.is_online) {
       // Each has an animation of its own, so that one after the other starts anew.

@@ -1,7 +1,9 @@
 // The users page: keeps the session of who is signed in, and shows who is online.
 
 import { keepSession, watchPresence } from './pg-presence/index.js'
-import { isolated, plain } from './text.js'
+import { OwnStatus } from './own-status.js'
+import { wordOf } from './status.js'
+import { isolated } from './text.js'
 import { UserList } from './user-list.js'
 
 const $ = (id) => document.getElementById(id)
@@ -78,9 +80,9 @@ const watch = watchPresence({
   onChange(changes) {
     list.apply(changes)
     for (const { id, user, previous } of changes) {
-      if (id === list.ownId && user) $('own-name').textContent = plain(user.name)
-      if (user && previous && user.is_online !== previous.is_online) {
-        announce(`${isolated(user.name)} is ${user.is_online ? 'active' : 'inactive'}`)
+      if (id === list.ownId && user) own.show(user)
+      if (user && previous && user.status !== previous.status) {
+        announce(`${isolated(user.name)} is ${wordOf(user).toLowerCase()}`)
       }
     }
   },
@@ -96,6 +98,7 @@ const watch = watchPresence({
   onError: (error) => error.status === 401 && goToLogin(),
 })
 const list = new UserList(watch.now)
+const own = new OwnStatus(session, announce)
 
 function problemOf(error) {
   if (error.status >= 500) return 'The database cannot be reached.'

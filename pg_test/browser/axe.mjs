@@ -1,0 +1,16 @@
+// The rules of axe.
+
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { until } from './framework.mjs'
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+
+// Returns what axe finds wrong with a page.
+export async function faultsOf(page) {
+  // Colours that are changing are no colours to check.
+  await until('no animation', () => page.evaluate(() => !document.getAnimations().length))
+  await page.evaluate(axe)
+  const { violations } = await page.evaluate(() => window.axe.run())
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`)
+}
