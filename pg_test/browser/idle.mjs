@@ -5,12 +5,13 @@ import { advanceClock, expectChanges, newUser, PAGE, Person, sql, untilBeatAfter
 import { test, until } from './framework.mjs'
 
 // Keeps a session in the mode idle on a page that has none of its own. With `heartbeat_ms`, as if the server asked for
-// beats that often.
+// beats that often, and a new one: a session that is resumed sends one more beat, some seconds later.
 async function keepIdleSession(page, { idleAfter, heartbeat_ms }) {
   await page.goto(`${PAGE}/login`)
   await page.evaluate(
     async ([idleAfter, heartbeat_ms]) => {
       const { keepSession } = await import('/pg-presence/index.js')
+      if (heartbeat_ms) localStorage.removeItem('pg_presence')
       window.session = keepSession({
         mode: 'idle',
         idleAfter,
@@ -122,55 +123,53 @@ test('a heartbeat that the application sends is one of somebody who is there', a
   assert.deepEqual(beats, ['heartbeat'])
 })
 
+// Grants Idle Detection to a page, or takes that back, and sets what the browser knows of who is at the computer.
+async function computerOf(person) {
+  const tab = await person.context.newCDPSession(person.page)
+  const { targetInfo } = await tab.send('Target.getTargetInfo')
+  const browser = await person.context.browser().newBrowserCDPSession()
+  const { browserContextId } = targetInfo
+  const permission = { permission: { name: 'idle-detection' }, setting: 'granted', origin: PAGE }
+  return {
+    grant: () => browser.send('Browser.setPermission', { ...permission, browserContextId }),
+    revoke: () => browser.send('Browser.resetPermissions', { browserContextId }),
+    set: (isUserActive, isScreenUnlocked) => tab.send('Emulation.setIdleOverride', { isUserActive, isScreenUnlocked }),
+  }
+}
+
 test('where Idle Detection is granted, the whole computer counts, and nobody is asked for it', async () => {
-  const ana = await Person.create()
-  await ana.context.addInitScript(() => {
-    const permission = Object.assign(new EventTarget(), { state: 'granted' })
-    const query = navigator.permissions.query.bind(navigator.permissions)
-    navigator.permissions.query = async (what) => (what.name === 'idle-detection' ? permission : query(what))
-    window.IdleDetector = class extends EventTarget {
-      static requestPermission() {
-        window.hasAsked = true
-      }
-      async start({ threshold }) {
-        window.threshold = threshold
-        Object.assign(this, { userState: 'active', screenState: 'unlocked' })
-        window.setComputer = (userState, screenState) => {
-          Object.assign(this, { userState, screenState })
-          this.dispatchEvent(new Event('change'))
-        }
-      }
-    }
-    window.revoke = () => {
-      permission.state = 'denied'
-      permission.dispatchEvent(new Event('change'))
-    }
+  const ana = await signedIn()
+  const { page } = ana
+  await page.addInitScript(() => {
+    window.IdleDetector.requestPermission = () => (window.hasAsked = true)
   })
-  const page = await ana.signIn(await newUser())
-  await ana.sees(ana.user, 'Active')
-  ana.stopMoving()
+  const computer = await computerOf(ana)
+  await computer.set(true, true)
   await keepIdleSession(page, { idleAfter: 1000 })
   const beats = beatsOf(ana)
-  const next = async () => {
+  const untilBeat = async (name) => {
     beats.length = 0
     // The first may have been decided before.
-    await until('two beats', () => beats.length > 1)
-    return beats[1]
+    await until(`a ${name}`, () => beats.slice(1).includes(name))
   }
-  assert.equal(await page.evaluate(() => window.threshold), 60_000)
+  await untilBeat('heartbeat_idle')
   // Nobody touches the page, but somebody is at the computer.
-  assert.equal(await next(), 'heartbeat')
-  await page.evaluate(() => window.setComputer('active', 'locked'))
-  assert.equal(await next(), 'heartbeat_idle')
-  await page.evaluate(() => window.setComputer('active', 'unlocked'))
-  assert.equal(await next(), 'heartbeat')
-  await page.evaluate(() => window.setComputer('idle', 'unlocked'))
-  assert.equal(await next(), 'heartbeat_idle')
-  await page.evaluate(() => window.setComputer('active', 'unlocked'))
-  assert.equal(await next(), 'heartbeat')
+  await computer.grant()
+  await untilBeat('heartbeat')
+  for (const [isUserActive, isScreenUnlocked] of [[true, false], [false, true]]) {
+    await computer.set(isUserActive, isScreenUnlocked)
+    await untilBeat('heartbeat_idle')
+    await computer.set(true, true)
+    await untilBeat('heartbeat')
+  }
+  // A page that is opened with the permission.
+  await page.reload()
+  await keepIdleSession(page, { idleAfter: 1000 })
+  await advanceClock(page, HOUR)
+  await untilBeat('heartbeat')
   // Without it the page alone counts again.
-  await page.evaluate(() => window.revoke())
-  assert.equal(await next(), 'heartbeat_idle')
+  await computer.revoke()
+  await untilBeat('heartbeat_idle')
   assert.equal(await page.evaluate(() => window.hasAsked), undefined)
 })
 

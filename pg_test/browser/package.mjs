@@ -178,6 +178,10 @@ test('it is installed from a path, and its types are those of the code', async (
     session.session?.session_id.length
     const remove: () => void = session.on('ended', (reason: EndReason) => reason)
     session.call<string>('heartbeat', { session_id: '' }).then((answer) => answer.length)
+    keepSession({ mode: 'idle', idleAfter: 120_000 }).clearStatus('text').then((wasValid: boolean) => wasValid)
+    session.setStatus({ status: 'busy', text: null, expiresIn: '1 hour' }).then((row) => row.status_text?.length)
+    // @ts-expect-error: no such status
+    session.setStatus({ status: 'invisible' })
     // @ts-expect-error: no such mode
     keepSession({ mode: 'always' })
     // @ts-expect-error: no such event

@@ -125,6 +125,10 @@ alone('the screenshot of the page', async () => {
       [user(number).id, time],
     )
   }
+  const declared = [['02', 'busy', 'In a meeting'], ['08', 'away', 'Lunch'], ['09', null, 'Back on Monday']]
+  for (const [number, status, text] of declared) {
+    await sql('SELECT presence.set_status($1, $2, user_id => $3)', [status, text, user(number).id])
+  }
   await sql('UPDATE app.users SET title = title') // old sessions are no change: this makes the page read all users
   const grace = { ...user('07'), name: 'Grace Nakamura' }
   const page = await ana.signIn(grace)

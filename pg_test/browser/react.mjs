@@ -85,6 +85,38 @@ test('useSession sends the headers of the latest render', async () => {
   await Promise.all([page.waitForRequest(isSecond), page.getByRole('button', { name: 'Beat' }).click()])
 })
 
+test('useSession declares a status, and takes it back', async () => {
+  const dir = application(`
+    import { useState } from 'react'
+    import { createRoot } from 'react-dom/client'
+    import { useSession } from 'pg-presence/react'
+    function Application() {
+      const { status, setStatus, clearStatus } = useSession({ identity: 'Ana', mode: 'idle' })
+      const [result, setResult] = useState<unknown>()
+      return <>
+        <output>{status} {String(result)}</output>
+        <button onClick={async () => setResult((await setStatus({ status: 'busy', text: 'Writing' }))?.status_text)}>Busy</button>
+        <button onClick={async () => setResult(await clearStatus())}>Clear</button>
+      </>
+    }
+    createRoot(document.getElementById('root')!).render(<Application />)`)
+  const ana = await Person.create()
+  const page = await ana.signIn(await newUser())
+  await ana.sees(ana.user, 'Active')
+  ana.stopMoving()
+  await serve(page, dir)
+  await page.goto(`${PAGE}/react`)
+  const shows = (text) => until(text, async () => (await textOf(page, 'output')) === text)
+  await shows('live undefined')
+  await page.getByRole('button', { name: 'Busy' }).click()
+  await shows('live Writing')
+  const declared = () => sql('SELECT status FROM presence.declared_statuses WHERE user_id = $1', [ana.user.id])
+  assert.deepEqual(await declared(), [{ status: 'busy' }])
+  await page.getByRole('button', { name: 'Clear' }).click()
+  await shows('live true')
+  assert.deepEqual(await declared(), [])
+})
+
 test('usePresence shows who is there, and all components share one stream', async () => {
   const [ben, cleo] = [await newUser(), await newUser()]
   const dir = application(`

@@ -1,4 +1,4 @@
-//! A users table whose dots turn green and gray by themselves: a small application built on pg_presence, to read and to
+//! A users table whose dots turn green, yellow, red and gray by themselves: a small application built on pg_presence, to read and to
 //! copy from. Read it in this order:
 //!
 //! - `schema.sql`: its tables, and the roles it uses
@@ -9,7 +9,7 @@
 //! - `serve`: the limits of connections, and what a proxy in front must do
 //! - `routes`: the HTTP routes, which lead to `login`, `rpc` and `events`, the stream of server-sent events
 //! - `assets`: the files of the pages, and the package `clients/js`: sessions and statuses in the browser
-//! - `web/users.js`: the page
+//! - `web/users.js`: the page; `web/own-status.js`: the menu by which users declare what they are doing
 
 pub mod assets;
 pub mod connect;

@@ -1,5 +1,5 @@
 //! Simulates users who come and go, so that the page has something to show: each signs in as the page does, sends
-//! heartbeats, and then logs out, closes the page, or falls silent.
+//! heartbeats, may declare what it is doing, and then logs out, closes the page, or falls silent.
 
 use std::env;
 use std::hash::{BuildHasher, RandomState};
@@ -53,6 +53,14 @@ async fn visit(database: &Database, user_id: &str) -> Result<(), Error> {
         "SELECT session_id::text, heartbeat_ms FROM presence.start_session(metadata => '{\"page\": \"simulated\"}')";
     let session = database.query(caller(), start, &[]).await?;
     let (session_id, heartbeat_ms): (String, i32) = (session[0].get(0), session[0].get(1));
+    let declare = match random() % 6 {
+        0 => Some("SELECT presence.set_status('busy', 'In a meeting', '📅', '15 s')"),
+        1 => Some("SELECT presence.set_status('away', 'Getting a coffee', '☕', '15 s')"),
+        _ => None,
+    };
+    if let Some(declare) = declare {
+        database.query(caller(), declare, &[]).await?;
+    }
     let interval = Duration::from_millis(u64::try_from(heartbeat_ms).expect("a positive interval"));
     let end = Instant::now() + seconds(5..40);
     while Instant::now() < end {
