@@ -150,7 +150,7 @@ export function keepSession(options = {}) {
   }
 
   // Whether the last beat said that nobody is there, and somebody is: the next one is due.
-  const hasReturned = () => hasSaidIdle && !retry.isFailing && isAttended()
+  const hasReturned = () => mode === 'idle' && hasSaidIdle && !retry.isFailing && isAttended()
 
   function untilNextBeat() {
     if (hasReturned()) return 0
