@@ -230,6 +230,11 @@ for (const [name, options] of [
     await menu(page).click()
     await setStatus(page).waitFor()
     assert.deepEqual(await faultsOf(page), [])
+    // It does not judge the colours of what lies over something else.
+    const hideRest = (isHidden) => page.evaluate((isHidden) => (document.querySelector('main').hidden = isHidden), isHidden)
+    await hideRest(true)
+    assert.deepEqual(await faultsOf(page, 'color-contrast'), [])
+    await hideRest(false)
     const { width } = page.viewportSize()
     assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= width)
     const { x, width: formWidth } = await page.locator('#own-form').boundingBox()
