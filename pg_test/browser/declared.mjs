@@ -240,9 +240,12 @@ for (const [name, options] of [
     const { x, width: formWidth } = await page.locator('#own-form').boundingBox()
     assert.ok(x >= 0 && x + formWidth <= width, 'the menu is on the screen')
     await page.screenshot({ path: `${SHOTS}/menu-${name.replaceAll(' ', '_')}.png` })
-    const dots = await page.locator('.status .dot').evaluateAll((dots) =>
-      dots.map((dot) => `${getComputedStyle(dot).backgroundImage} ${getComputedStyle(dot).backgroundColor}`),
-    )
+    const dotOf = (user) =>
+      page.locator(`tr[data-user="${user.id}"] .status .dot`).evaluate((dot) => {
+        const { backgroundColor, backgroundImage } = getComputedStyle(dot)
+        return `${backgroundColor} ${backgroundImage}`
+      })
+    const dots = await Promise.all([busy, away, offline, ana.user].map(dotOf))
     assert.equal(new Set(dots).size, 4)
   })
 }

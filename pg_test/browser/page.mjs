@@ -125,7 +125,7 @@ alone('the screenshot of the page', async () => {
       [user(number).id, time],
     )
   }
-  const declared = [['02', 'busy', 'In a meeting'], ['08', 'away', 'Lunch'], ['09', null, 'Back on Monday']]
+  const declared = [['02', 'busy', 'In a meeting'], ['04', 'away', 'Lunch'], ['05', null, 'Back on Monday']]
   for (const [number, status, text] of declared) {
     await sql('SELECT presence.set_status($1, $2, user_id => $3)', [status, text, user(number).id])
   }
