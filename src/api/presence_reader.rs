@@ -311,7 +311,10 @@ impl PresenceReader {
             return Vec::new();
         }
         // First memory, then the tables: the worker writes what it removes from memory before.
-        let in_roster = memory::collect(users.iter().map(|&user| self.last_activity(user)));
+        let in_roster = memory::collect(users.iter().map(|&user| {
+            check_for_interrupts!();
+            self.last_activity(user)
+        }));
         let now = self.now.wall();
         FIND_STORED.with(|statement| {
             statement.read(Snapshot::Latest, &[Value::Uuids(users)], |rows| {

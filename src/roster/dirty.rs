@@ -213,7 +213,7 @@ impl Tenant {
         dirty
     }
 
-    /// Notes that users who were taken out of the queue are written.
+    /// Notes that users who were taken out of the queue are written, or that there is nothing to write of them.
     pub fn finish_taken<'a>(&self, users: impl Iterator<Item = &'a Uuid>) {
         let mut users = users.peekable();
         while users.peek().is_some() {

@@ -48,12 +48,12 @@ impl Writer {
         if let Some(at) = blocks.allocate(tenant) {
             return Ok(at);
         }
-        self.drop_taken_users();
+        self.drop_taken_user();
         blocks.allocate(tenant).ok_or(Full)
     }
 
-    /// Frees some of the entries that are kept only until the worker has written them: it has what it will write.
-    fn drop_taken_users(&self) {
+    /// Frees an entry that is kept only until the worker has written it: a worker, where there is one, has what it writes.
+    fn drop_taken_user(&self) {
         const ATTEMPTS: usize = 256;
         let hand = &self.roster.header.free_lists.user_hand;
         let users = self.roster.users.len() as u32;
@@ -61,9 +61,10 @@ impl Writer {
             let at = hand.get() % users;
             hand.set(at + 1);
             let user = &self.roster.users[at as usize];
-            if user.flags.has(UserFlag::Taken) {
+            let is_queued = user.flags.has(UserFlag::Dirty);
+            if user.flags.has(UserFlag::Taken) && !is_queued && user.sessions.get() == 0 && user.pins.get() == 0 {
                 user.flags.assign(UserFlag::Taken, false);
-                self.free_user_if_unused(at);
+                return self.free_user_if_unused(at);
             }
         }
     }

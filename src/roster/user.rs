@@ -54,10 +54,11 @@ impl Roster {
         let mut at = user.first.get();
         while at != NONE {
             let slot = &self.slots[at as usize];
-            if slot.state.get() != SessionState::Empty {
+            let is_session = slot.state.get() != SessionState::Empty;
+            if is_session && !self.survives_truncate(slot) {
+                last = last.max(slot.last_activity.get());
+            } else if is_session {
                 last = last.max(slot.activity(now.steady));
-            }
-            if slot.state.get() != SessionState::Empty && self.survives_truncate(slot) {
                 if is_live(slot, tenant, timeout, now) {
                     live += 1;
                     idle += u32::from(now.steady >= self.idle_from(at));
@@ -246,6 +247,7 @@ impl Writer {
             let slot = &roster.slots[at as usize];
             let is_deleted = slot.state.get() == SessionState::Ended && slot.flags.has(SessionFlag::Deleted);
             if is_deleted || !roster.survives_truncate(slot) {
+                self.unbind(at, &roster.now());
                 slot.last_activity.set(SteadyTime::PAST);
             }
             at = slot.user_next.get();

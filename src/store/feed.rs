@@ -35,8 +35,17 @@ impl From<DirtyUser> for UserUpdate {
     fn from(user: DirtyUser) -> UserUpdate {
         UserUpdate {
             user,
-            reason: Some(user.reason),
+            // A session that was loaded has changed the status, and not the reason.
+            reason: Some(user.reason).filter(|reason| reason.leads_to(user.status)),
         }
+    }
+}
+
+impl UserUpdate {
+    /// Takes in what an older or newer update of the same user knows, and this one may not.
+    pub fn merge(&mut self, other: &UserUpdate) {
+        self.user.last_seen = self.user.last_seen.max(other.user.last_seen);
+        self.user.keyed |= other.user.keyed;
     }
 }
 

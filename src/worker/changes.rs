@@ -154,9 +154,7 @@ impl ChangeWriter {
                 true => &mut self.set_aside_updates,
                 false => &mut self.deferred,
             };
-            let waiting = waiting.entry(id).or_insert(update);
-            waiting.user.last_seen = waiting.user.last_seen.max(update.user.last_seen);
-            waiting.user.keyed |= update.user.keyed;
+            waiting.entry(id).or_insert(update).merge(&update);
         }
     }
 
@@ -251,18 +249,18 @@ impl ChangeWriter {
                 Batch::Written(changes)
             }
             Ok(Written::StateChanged) => {
-                updates.extend(withheld);
+                updates.extend(withheld.into_iter().chain(left_out));
                 self.defer(updates);
                 Batch::StateChanged
             }
             Err(Aborted::Failed(failure)) if skip_locked || !failure.is_lock_conflict() => {
-                updates.extend(withheld);
+                updates.extend(withheld.into_iter().chain(left_out));
                 self.failed(tenant, state, source, updates, &failure)
             }
             Err(Aborted::Dropped) => Batch::Dropped,
             Err(_) => {
                 self.skip_locked = true;
-                updates.extend(withheld);
+                updates.extend(withheld.into_iter().chain(left_out));
                 self.defer(updates);
                 Batch::Blocked
             }
@@ -400,20 +398,28 @@ impl ChangeWriter {
             dirty.retain(|user| {
                 let is_set_aside = self.set_aside.contains(&user.user_id);
                 if is_set_aside {
-                    self.set_aside_updates.insert(user.user_id, (*user).into());
+                    let mut update = UserUpdate::from(*user);
+                    if let Some(older) = self.set_aside_updates.get(&user.user_id) {
+                        update.merge(older);
+                    }
+                    self.set_aside_updates.insert(user.user_id, update);
                 }
                 !is_set_aside
             });
         }
         let is_retry_due = self.retry_at.is_none_or(|at| Instant::now() >= at);
         if self.deferred.is_empty() {
+            self.retry_at = None;
             return dirty.into_iter().map(UserUpdate::from).collect();
         }
         let mut updates: HashMap<Uuid, UserUpdate> = HashMap::with_capacity(dirty.len());
         for user in dirty {
             // The queue's entry is newer than the deferred one.
-            self.deferred.remove(&user.user_id);
-            updates.insert(user.user_id, user.into());
+            let mut update = UserUpdate::from(user);
+            if let Some(deferred) = self.deferred.remove(&user.user_id) {
+                update.merge(&deferred);
+            }
+            updates.insert(user.user_id, update);
         }
         if is_retry_due {
             self.retry_at = None;

@@ -35,7 +35,7 @@ pub fn current(tenant: Tenant, update: UserUpdate, now: &Now) -> UserUpdate {
 /// While the roster is incomplete, a user it calls inactive or idle may still have a live session in the table, one that
 /// is not idle: gives such users the status that this makes.
 pub fn check_table(tenant: Tenant, updates: &mut [UserUpdate]) {
-    let live = more_active_in_table(tenant, updates, |_| true);
+    let live = more_active_by_now(tenant, updates, |_| true);
     for update in updates {
         if let Some(idle_since) = live.get(&update.user.user_id) {
             if !update.user.status.is_online() {
@@ -50,7 +50,7 @@ pub fn check_table(tenant: Tenant, updates: &mut [UserUpdate]) {
 /// Removes the users from `updates` who are less active by the roster than by a commit that is still to be applied to it, and
 /// returns them. Others may see that commit, and it may have been written as their status while the roster was incomplete.
 pub fn split_off_unapplied(tenant: Tenant, updates: &mut Vec<UserUpdate>) -> Vec<UserUpdate> {
-    let live = more_active_in_table(tenant, updates, |user| user.is_being_written);
+    let live = more_active_by_now(tenant, updates, |user| user.is_being_written);
     updates
         .extract_if(.., |update| live.contains_key(&update.user.user_id))
         .collect()
@@ -58,7 +58,7 @@ pub fn split_off_unapplied(tenant: Tenant, updates: &mut Vec<UserUpdate>) -> Vec
 
 /// Returns those of the selected users who are not active by these updates, but have a live session that only the table knows,
 /// or that the roster knows by now, and since when they are idle by that.
-fn more_active_in_table(
+fn more_active_by_now(
     tenant: Tenant,
     updates: &[UserUpdate],
     is_selected: impl Fn(&DirtyUser) -> bool,
@@ -74,7 +74,7 @@ fn more_active_in_table(
     tenant.note_standstill();
     let (now, timeout) = (tenant.synchronize_clock(), settings::active_timeout());
     let mut more_active = load::users_live_only_in_table(tenant, Some(&ids), &now, timeout);
-    // What the roster has learned since the updates were made, the table did not have alone.
+    // The roster may have learned of a session since the updates were made: that is not in the table alone any more.
     for user in users {
         let by_now = tenant.dirty_user(&user.user_id, user.reason, &now, timeout);
         if by_now.status == Status::Active || by_now.status == Status::Idle && !user.status.is_online() {

@@ -111,20 +111,20 @@ impl DeclaredWatch {
         self.is_behind
     }
 
-    /// Returns whether all users are to be compared, as others had locked the table, and have not any more.
+    /// Returns whether all users are to be compared, as others had locked the table, and have not any more. Until then, it is
+    /// behind.
     pub fn catches_up(&mut self, tenant: Tenant) -> bool {
         if !self.is_behind || self.catch_up_at.is_some_and(|at| Instant::now() < at) {
             return false;
         }
         let is_free = run_with_declared(tenant, Durability::Lazy, None, |_| ()).is_ok();
-        self.is_behind = !is_free;
         self.catch_up_at = Some(Instant::now() + RETRY_AFTER);
         is_free
     }
 
     /// Notes that all users were compared.
     pub fn compared(&mut self, comparison: &Comparison) {
-        self.is_behind |= comparison.is_behind;
+        self.is_behind = comparison.is_behind;
         self.expect_expiry(comparison.next_expiry);
         self.check_empty_soon();
     }

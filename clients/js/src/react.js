@@ -16,7 +16,7 @@ function useLatest(value) {
 const resolve = ({ headers }) => (typeof headers === 'function' ? headers() : headers)
 
 export function useSession(options) {
-  const { identity, mode, url, name } = options
+  const { identity, mode, idleAfter, url, name } = options
   const latest = useLatest(options)
   const session = useRef(null)
   const [state, setState] = useState({})
@@ -40,7 +40,7 @@ export function useSession(options) {
       session.current = null
       setState({})
     }
-  }, [isSignedIn, identity, mode, url, name])
+  }, [isSignedIn, identity, mode, idleAfter, url, name])
 
   // What was the status of another login is none of this one.
   const { status = 'starting', reason } = state.identity === identity ? state : {}

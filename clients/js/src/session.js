@@ -118,7 +118,8 @@ export function keepSession(options = {}) {
       if (answer !== 'ok') await start()
       if (isAway()) return
       retry.reset()
-      hasSaidIdle = isIdle && answer === 'ok'
+      // Another tab's may have been sent later, and answered before.
+      if (sentAt >= beatAt) hasSaidIdle = isIdle && answer === 'ok'
       // Unless the clock was set back meanwhile.
       beatAt = Math.min(sentAt, Date.now())
       // A little early: the rest of the interval is what tabs, and browsers that started at once, are spread over.
@@ -146,7 +147,8 @@ export function keepSession(options = {}) {
   // Whether somebody is there, in this tab or another.
   function isAttended() {
     if (mode !== 'idle') return true
-    return isComputerInUse ?? Math.abs(Date.now() - activeAt) < idleAfter
+    const silence = Math.abs(Date.now() - activeAt)
+    return silence < THROTTLE || (isComputerInUse ?? silence < idleAfter)
   }
 
   // Whether the last beat said that nobody is there, and somebody is: the next one is due.
@@ -275,8 +277,8 @@ export function keepSession(options = {}) {
     } else if (data.activeAt) {
       activeAt = data.activeAt
     } else if (data.nextBeatAt) {
+      if (data.beatAt >= beatAt) hasSaidIdle = Boolean(data.isIdle)
       beatAt = Math.max(beatAt, data.beatAt)
-      hasSaidIdle = Boolean(data.isIdle)
       retry.reset()
       if (session) {
         if (data.nextBeatAt > wait.until) waitFor(Math.min(data.nextBeatAt - Date.now(), session.heartbeat_ms))

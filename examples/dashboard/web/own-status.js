@@ -75,7 +75,7 @@ export class OwnStatus {
     for (const button of buttons) button.disabled = true
     try {
       await request()
-      this.#close()
+      if ($('own').open) this.#close()
     } catch (error) {
       $('own-problem').textContent = error.status ? error.message : 'The server cannot be reached. Please try again.'
     }

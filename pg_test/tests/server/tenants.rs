@@ -59,6 +59,28 @@ fn a_transaction_left_open_keeps_no_place_of_its_own_database_either() {
 }
 
 #[test]
+fn users_who_wait_to_be_written_give_way_where_memory_is_full() {
+    let cluster = Cluster::private(SMALL);
+    let database = cluster.database();
+    database.wait_until_served();
+    let mut holder = database.connect();
+    holder
+        .batch_execute("BEGIN; LOCK TABLE presence.user_presence IN EXCLUSIVE MODE")
+        .unwrap();
+    for _ in 0..4 {
+        log_in_and_out(&database, 50);
+        wait_until("the worker has them", || stat::<i64>(&database, "unwritten_users") == 0);
+    }
+    assert_eq!(stat::<i64>(&database, "overflowed"), 0);
+    holder.batch_execute("ROLLBACK").unwrap();
+    let mut client = database.connect();
+    wait_until("everybody is written", || {
+        let sql = "SELECT count(last_seen) FROM presence.user_presence WHERE NOT is_online";
+        client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 200
+    });
+}
+
+#[test]
 fn a_database_without_a_worker_takes_no_place_of_another() {
     let cluster = Cluster::private(&[
         ("presence.max_sessions", "64"),

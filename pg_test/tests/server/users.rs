@@ -172,6 +172,30 @@ fn users_offline_past_user_retention_are_forgotten_and_others_are_not() {
 }
 
 #[test]
+fn a_forgotten_user_is_a_stranger_though_a_session_was_bound() {
+    let cluster = Cluster::private(&[]);
+    let database = cluster.database();
+    let (mut service, mut gateway) = (database.connect(), database.connect());
+    let user = Uuid::new_v4();
+    let session = service.start(user);
+    service.wait_for_written(user, true);
+    let bind = "SELECT presence.bind_sessions(ARRAY[$1::uuid])";
+    gateway.execute(bind, &[&session.id]).unwrap();
+    let worker = database.pause_worker();
+    service
+        .batch_execute(&format!(
+            "BEGIN; TRUNCATE presence.user_sessions; SELECT presence.forget_user('{user}'); COMMIT"
+        ))
+        .unwrap();
+    let sql = "SELECT presence.last_seen($1) IS NULL";
+    let is_stranger = |client: &mut Client| -> bool { client.query_one(sql, &[&user]).unwrap().get(0) };
+    assert!(is_stranger(&mut service));
+    worker.resume();
+    database.assert_served();
+    assert!(is_stranger(&mut service));
+}
+
+#[test]
 fn a_forgotten_user_is_a_stranger_at_once() {
     let database = Cluster::shared().database();
     let mut service = database.connect();
