@@ -117,9 +117,10 @@ impl Schedule {
         self.compare = Some(now.max(self.next_compare));
     }
 
-    /// Compares again after an error.
+    /// Compares again after an error, and not earlier, whoever asks for it.
     pub fn compare_later(&mut self) {
-        self.compare = Some(Instant::now() + RELOAD_AFTER);
+        self.next_compare = Instant::now() + RELOAD_AFTER;
+        self.compare = Some(self.next_compare);
     }
 
     /// Tries to load again after a lock conflict.
@@ -163,5 +164,14 @@ mod tests {
         let later = began + second * 100_000;
         schedule.compare_soon(later);
         assert_eq!(schedule.compare, Some(later));
+    }
+
+    #[test]
+    fn a_comparison_that_has_failed_is_not_tried_again_at_once_whoever_asks_for_it() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start, false);
+        schedule.compare_later();
+        schedule.compare_soon(start);
+        assert!(schedule.compare >= Some(start + RELOAD_AFTER));
     }
 }
