@@ -159,8 +159,12 @@ test('where Idle Detection is granted, the whole computer counts, and nobody is 
   for (const [isUserActive, isScreenUnlocked] of [[true, false], [false, true]]) {
     await computer.set(isUserActive, isScreenUnlocked)
     await untilBeat('heartbeat_idle')
-    // The application knows better.
+    // What the page does by itself is nobody at the computer.
     beats.length = 0
+    await page.evaluate(() => document.dispatchEvent(new Event('scroll')))
+    await until('beats', () => beats.length > 1)
+    assert.ok(!beats.includes('heartbeat'))
+    // The application knows better.
     await page.evaluate(() => window.session.heartbeat())
     await until('a beat', () => beats.includes('heartbeat'))
     await computer.set(true, true)

@@ -26,6 +26,7 @@ export function keepSession(options = {}) {
   let isActive = true // whether there was activity since the last beat; opening the page is activity
   let activeAt = Date.now() // when the last activity was; in mode idle, in any tab
   let isComputerInUse = null // what Idle Detection says, if it may
+  let isVouched = false // whether the application has said that somebody is there, and no beat has told it yet
   let toldActiveAt = 0 // of which activity the other tabs have been told
   let hasSaidIdle = false // whether the last beat, in any tab, said that nobody is there
   let beatAt = 0 // when the last beat was sent that succeeded, in any tab
@@ -110,6 +111,8 @@ export function keepSession(options = {}) {
     isActive = false
     const sentAt = Date.now()
     const isIdle = !isAttended()
+    const wasVouched = isVouched
+    isVouched = false
     try {
       const beat = isIdle ? 'heartbeat_idle' : 'heartbeat'
       const answer = session ? await call(beat, { session_id: session.session_id }) : 'unknown'
@@ -119,7 +122,7 @@ export function keepSession(options = {}) {
       if (isAway()) return
       retry.reset()
       // Another tab's may have been sent later, and answered before.
-      if (sentAt >= beatAt) hasSaidIdle = isIdle && answer === 'ok'
+      if (sentAt >= beatAt || isFuture(beatAt)) hasSaidIdle = isIdle && answer === 'ok'
       // Unless the clock was set back meanwhile.
       beatAt = Math.min(sentAt, Date.now())
       // A little early: the rest of the interval is what tabs, and browsers that started at once, are spread over.
@@ -134,6 +137,7 @@ export function keepSession(options = {}) {
       }
       // The activity has not been reported yet: the next beat does it.
       isActive = true
+      isVouched ||= wasVouched
       waitFor(retry.next(error))
       setStatus('failing')
       emit('error', error)
@@ -144,11 +148,13 @@ export function keepSession(options = {}) {
     wait = { until: Date.now() + ms, ms }
   }
 
+  // Of before the clock was set back.
+  const isFuture = (time) => time > Date.now()
+
   // Whether somebody is there, in this tab or another.
   function isAttended() {
     if (mode !== 'idle') return true
-    const silence = Math.abs(Date.now() - activeAt)
-    return silence < THROTTLE || (isComputerInUse ?? silence < idleAfter)
+    return isVouched || (isComputerInUse ?? Math.abs(Date.now() - activeAt) < idleAfter)
   }
 
   // Whether the last beat said that nobody is there, and somebody is: the next one is due.
@@ -277,6 +283,7 @@ export function keepSession(options = {}) {
     } else if (data.activeAt) {
       activeAt = data.activeAt
     } else if (data.nextBeatAt) {
+      if (isFuture(beatAt)) beatAt = 0
       if (data.beatAt >= beatAt) hasSaidIdle = Boolean(data.isIdle)
       beatAt = Math.max(beatAt, data.beatAt)
       retry.reset()
@@ -341,7 +348,10 @@ export function keepSession(options = {}) {
     on,
     call,
     heartbeat() {
-      if (mode === 'idle') activeAt = Date.now() // the application knows
+      if (mode === 'idle') {
+        activeAt = Date.now()
+        isVouched = true
+      }
       return heartbeat()
     },
     setStatus: ({ status, text, emoji, expiresIn, source }) =>
