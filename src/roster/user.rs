@@ -26,7 +26,8 @@ pub struct Summary {
     /// Those of them that are idle.
     pub idle: u32,
     pub last_activity: Option<SteadyTime>,
-    /// When somebody was last at one of the live sessions that are unattended, live as far as the sweep has got.
+    /// When somebody was last at one of the live sessions that are unattended; where there are none, at one of those that
+    /// the sweep has still to reach.
     pub active_at: Option<SteadyTime>,
 }
 
@@ -50,7 +51,7 @@ impl Roster {
         let tenant = &self.tenants[user.tenant.get() as usize];
         let (mut live, mut idle) = (0, 0);
         let mut last = user.last_seen.get();
-        let mut active_at = None;
+        let (mut active_at, mut active_at_unswept) = (None, None);
         let mut at = user.first.get();
         while at != NONE {
             let slot = &self.slots[at as usize];
@@ -59,12 +60,17 @@ impl Roster {
                 last = last.max(slot.last_activity.get());
             } else if is_session {
                 last = last.max(slot.activity(now.steady));
-                if is_live(slot, tenant, timeout, now) {
+                let is_live = is_live(slot, tenant, timeout, now);
+                if is_live {
                     live += 1;
                     idle += u32::from(now.steady >= self.idle_from(at));
                 }
                 if slot.state.get() == SessionState::Live && slot.flags.has(SessionFlag::Unattended) {
-                    active_at = active_at.max(Some(self.active_at[at as usize].get()));
+                    let active_at = match is_live {
+                        true => &mut active_at,
+                        false => &mut active_at_unswept,
+                    };
+                    *active_at = (*active_at).max(Some(self.active_at[at as usize].get()));
                 }
             }
             at = slot.user_next.get();
@@ -73,7 +79,7 @@ impl Roster {
             live,
             idle,
             last_activity: (last != SteadyTime::PAST).then_some(last),
-            active_at,
+            active_at: active_at.or(active_at_unswept),
         }
     }
 

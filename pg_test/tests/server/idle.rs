@@ -48,6 +48,33 @@ fn idle_user(server: &Server, database: &Database) -> (Uuid, Session) {
 }
 
 #[test]
+fn since_when_a_user_is_idle_is_not_told_by_a_session_that_is_over_though_the_worker_has_not_come_by() {
+    let server = Server::new("10h");
+    let database = server.cluster.database();
+    let mut service = database.connect();
+    let user = Uuid::new_v4();
+    let stays = service.start(user).id;
+    wait_for_feed(&mut service, user, STARTED);
+    let active_at = last_seen(&mut service, user);
+    let leaves = service.start(user).id;
+    assert_eq!(service.beat_idle(stays), "ok");
+    server.pass(1);
+    assert_eq!(service.beat(leaves), "ok");
+    assert_eq!(service.beat_idle(leaves), "ok");
+    let worker = database.pause_worker();
+    assert!(service.release(leaves, "1 h"));
+    server.pass(3);
+    let idle_since = |client: &mut Client| -> Option<String> {
+        let sql = "SELECT idle_since::text FROM presence.presence_of(ARRAY[$1::uuid])";
+        client.query_one(sql, &[&user]).unwrap().get(0)
+    };
+    assert_eq!(idle_since(&mut service), active_at);
+    worker.resume();
+    wait_for_feed(&mut service, user, WENT_IDLE);
+    assert_eq!(idle_since(&mut service), active_at);
+}
+
+#[test]
 fn a_user_is_idle_once_nobody_has_been_there_for_a_while_and_returns_with_a_heartbeat() {
     let server = Server::new("1d");
     let database = server.cluster.database();
