@@ -306,9 +306,6 @@ pub fn apply(timeout: Micros) {
                 fault_point::pause("apply");
             }
         }
-        entries[0]
-            .tenant
-            .queue_declared(entries.iter().filter_map(Entry::declared));
         for entry in entries {
             match entry.write {
                 PendingWrite::Row(..) | PendingWrite::Declared(_) => {}
@@ -324,6 +321,10 @@ pub fn apply(timeout: Micros) {
                 PendingWrite::Overflow => entry.tenant.set_overflow(),
             }
         }
+        // Last, as the worker may look at these users at once: what they declare shows beside what their sessions have become.
+        entries[0]
+            .tenant
+            .queue_declared(entries.iter().filter_map(Entry::declared));
     }
     if is_large {
         let tenants = pending.chunk_by(same_tenant).map(|entries| entries[0].tenant);
