@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import pg from 'pg'
 import { chromium } from 'playwright-core'
@@ -224,11 +225,18 @@ export async function takeScreenshots(name) {
   }
 }
 
+// What a browser does not answer in time keeps no other test waiting.
+const CLOSING = 30_000
+const closed = (closable) => Promise.race([closable.close().catch(() => {}), setTimeout(CLOSING)])
+
 export async function cleanUp() {
   for (const cleanup of currentTest().cleanups.splice(0)) await cleanup()
-  for (const { context } of currentTest().people.splice(0)) await context.close().catch(() => {})
+  for (const { context } of currentTest().people.splice(0)) await closed(context)
 }
 
+// Closes the browser that tests share; the next test starts another one.
 export async function close() {
-  await (await shared)?.close()
+  const browser = await shared
+  shared = undefined
+  if (browser) await closed(browser)
 }

@@ -49,6 +49,8 @@ async function runAll(queue) {
 
 const concurrent = chosen.filter(({ isAlone }) => !isAlone)
 await Promise.all(Array.from({ length: CONCURRENCY }, () => runAll(concurrent)))
+// In a browser that has not shown hundreds of pages.
+await close()
 await runAll(chosen.filter(({ isAlone }) => isAlone))
 await close()
 console.log(`browser: ${passed} passed, ${failed} failed`)
