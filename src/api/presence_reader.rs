@@ -82,7 +82,7 @@ impl LiveSessions {
     }
 }
 
-/// What the tables store of a user, besides live sessions.
+/// What is known of a user besides live sessions.
 pub struct StoredPresence {
     pub user_key: Option<EncodedText>,
     pub last_seen: Option<Micros>,

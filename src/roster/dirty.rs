@@ -1,8 +1,9 @@
 //! The queue of dirty users: those whose status may have changed.
 //!
 //! The queue is linked through the users' entries, so it cannot overflow. A user is in it at most once, and its status is
-//! derived when it is taken out, so flips in between coalesce. It keeps its entry until the worker has written it: readers
-//! look into memory first and into the tables then, so that they find its last activity in one of them.
+//! derived when it is taken out, so flips in between coalesce. Unless others need the room, it keeps its entry until the
+//! worker has written it: readers look into memory first and into the tables then, so that they find its last activity in
+//! one of them.
 
 use uuid::Uuid;
 

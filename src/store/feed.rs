@@ -42,7 +42,8 @@ impl From<DirtyUser> for UserUpdate {
 }
 
 impl UserUpdate {
-    /// Takes in what an older or newer update of the same user knows, and this one may not.
+    /// Takes in what another update of the same user may have and this one may not: the last activity, and that there is a
+    /// key.
     pub fn merge(&mut self, other: &UserUpdate) {
         self.user.last_seen = self.user.last_seen.max(other.user.last_seen);
         self.user.keyed |= other.user.keyed;

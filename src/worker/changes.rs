@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     pg::{clock, fault_point},
-    roster::{Now, Tenant},
+    roster::{DirtyUser, Now, Tenant},
     rules::payload::Change,
     settings,
     store::{
@@ -154,7 +154,7 @@ impl ChangeWriter {
                 true => &mut self.set_aside_updates,
                 false => &mut self.deferred,
             };
-            waiting.entry(id).or_insert(update).merge(&update);
+            keep(waiting, update);
         }
     }
 
@@ -232,7 +232,8 @@ impl ChangeWriter {
                 }
                 self.batch_size = (self.batch_size * 2).min(BATCH);
                 if source == Source::SetAside {
-                    self.written_after_all(updates.iter().chain(&withheld), !changes.is_empty());
+                    let tried = updates.iter().chain(&withheld).chain(&left_out);
+                    self.written_after_all(tried, !changes.is_empty());
                 }
                 if !changes.is_empty() {
                     self.single_failures = 0;
@@ -291,9 +292,9 @@ impl ChangeWriter {
             let id = update.user.user_id;
             self.set_aside.add(id, failure);
             if self.set_aside.contains(&id) {
-                self.set_aside_updates.insert(id, update);
+                keep(&mut self.set_aside_updates, update);
             } else {
-                self.postponed.insert(id, update);
+                keep(&mut self.postponed, update);
             }
             if source != Source::SetAside {
                 self.single_failures += 1;
@@ -305,8 +306,7 @@ impl ChangeWriter {
         if self.single_failures >= MAX_SINGLE_FAILURES {
             // Somebody may be in several groups, having changed again meanwhile, and is to be in one batch once.
             let suspects = self.suspects.drain(..).flatten();
-            self.postponed
-                .extend(suspects.map(|update| (update.user.user_id, update)));
+            suspects.for_each(|update| keep(&mut self.postponed, update));
         }
         if !self.postponed.is_empty() && (self.single_failures >= MAX_SINGLE_FAILURES || self.postponed_until.is_none())
         {
@@ -398,10 +398,7 @@ impl ChangeWriter {
             dirty.retain(|user| {
                 let is_set_aside = self.set_aside.contains(&user.user_id);
                 if is_set_aside {
-                    let mut update = UserUpdate::from(*user);
-                    if let Some(older) = self.set_aside_updates.get(&user.user_id) {
-                        update.merge(older);
-                    }
+                    let update = newer(&mut self.set_aside_updates, *user);
                     self.set_aside_updates.insert(user.user_id, update);
                 }
                 !is_set_aside
@@ -414,12 +411,7 @@ impl ChangeWriter {
         }
         let mut updates: HashMap<Uuid, UserUpdate> = HashMap::with_capacity(dirty.len());
         for user in dirty {
-            // The queue's entry is newer than the deferred one.
-            let mut update = UserUpdate::from(user);
-            if let Some(deferred) = self.deferred.remove(&user.user_id) {
-                update.merge(&deferred);
-            }
-            updates.insert(user.user_id, update);
+            updates.insert(user.user_id, newer(&mut self.deferred, user));
         }
         if is_retry_due {
             self.retry_at = None;
@@ -441,6 +433,20 @@ impl ChangeWriter {
             self.add(updates);
         }
     }
+}
+
+/// Keeps an update of a user. Where there is one already, that one's reason counts.
+fn keep(waiting: &mut HashMap<Uuid, UserUpdate>, update: UserUpdate) {
+    waiting.entry(update.user.user_id).or_insert(update).merge(&update);
+}
+
+/// Returns the update of a user from the queue, whose reason is newer than that of the one that waits, which is removed.
+fn newer(waiting: &mut HashMap<Uuid, UserUpdate>, user: DirtyUser) -> UserUpdate {
+    let mut update = UserUpdate::from(user);
+    if let Some(older) = waiting.remove(&user.user_id) {
+        update.merge(&older);
+    }
+    update
 }
 
 /// Makes `_feed_state` one row that belongs here, in a transaction of its own, and returns its state.

@@ -23,13 +23,13 @@ use crate::{
 pub fn current(tenant: Tenant, update: UserUpdate, now: &Now) -> UserUpdate {
     let timeout = settings::active_timeout();
     let timed_out = tenant.time_out_due(&update.user.user_id, timeout, now);
-    let mut user = tenant.dirty_user(&update.user.user_id, update.user.reason, now, timeout);
-    user.last_seen = user.last_seen.max(update.user.last_seen);
-    user.keyed |= update.user.keyed;
+    let user = tenant.dirty_user(&update.user.user_id, update.user.reason, now, timeout);
     let reason = timed_out
         .or(update.reason)
         .filter(|reason| reason.leads_to(user.status));
-    UserUpdate { user, reason }
+    let mut current = UserUpdate { user, reason };
+    current.merge(&update);
+    current
 }
 
 /// While the roster is incomplete, a user it calls inactive or idle may still have a live session in the table, one that

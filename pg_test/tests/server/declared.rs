@@ -6,7 +6,7 @@ use pg_presence_test::{Cluster, Presence, wait_until_equal};
 use postgres::Client;
 use uuid::Uuid;
 
-use crate::hours::Server;
+use crate::hours::{Server, wait_for_feed};
 
 /// Declares as the source `manual`, with the arguments as SQL.
 pub fn declare(client: &mut Client, user: Uuid, arguments: &str) {
@@ -391,6 +391,31 @@ fn the_expiry_of_an_absent_users_text_is_told_and_one_of_many_misses_nobody() {
     let busy = "SELECT count(*) FROM presence.user_presence WHERE status = 'busy'";
     assert_eq!(service.query_one(busy, &[]).unwrap().get::<_, i64>(0), 0);
     service.assert_no_gaps();
+}
+
+#[test]
+fn what_a_commit_declares_is_told_with_what_it_makes_of_the_sessions() {
+    let database = Cluster::shared().database();
+    database.wait_until_served();
+    let mut service = database.connect();
+    // Where it is not so, the worker has to look in between.
+    let users: Vec<Uuid> = (0..100).map(|_| Uuid::new_v4()).collect();
+    for user in &users {
+        let session = Uuid::new_v4();
+        service
+            .batch_execute(&format!(
+                "BEGIN;
+                 INSERT INTO presence.user_sessions (id, user_id, is_active, last_activity)
+                     VALUES ('{session}', '{user}', false, now() - interval '2 h');
+                 SELECT presence.set_status('busy', 'Writing', user_id => '{user}');
+                 SELECT presence.bind_sessions(ARRAY['{session}'::uuid]);
+                 COMMIT"
+            ))
+            .unwrap();
+    }
+    for user in users {
+        wait_for_feed(&mut service, user, "resumed: inactive, busy");
+    }
 }
 
 #[test]
