@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { faultsOf } from './axe.mjs'
-import { newUser, PAGE, Person, SHOTS, sql, visit } from './fixtures.mjs'
+import { newUser, PAGE, Person, SHOTS, signedIn, sql, visit } from './fixtures.mjs'
 import { test, until } from './framework.mjs'
 
 // Declares something as a service does.
@@ -185,10 +185,8 @@ test('users declare their own status only, and only while they are signed in', a
 })
 
 test('the package declares a status, and takes it back', async () => {
-  const ana = await Person.create()
-  const page = await ana.signIn(await newUser())
-  await ana.sees(ana.user, 'Active')
-  ana.stopMoving()
+  const ana = await signedIn()
+  const { page } = ana
   await page.goto(`${PAGE}/login`)
   await page.evaluate(async () => {
     const { keepSession } = await import('/pg-presence/index.js')

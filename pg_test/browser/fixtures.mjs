@@ -225,6 +225,15 @@ export async function takeScreenshots(name) {
   }
 }
 
+// Signs a new user in, who then does nothing.
+export async function signedIn() {
+  const person = await Person.create()
+  await person.signIn(await newUser())
+  await person.sees(person.user, 'Active')
+  person.stopMoving()
+  return person
+}
+
 // What a browser does not answer in time keeps no other test waiting.
 const CLOSING = 30_000
 const closed = (closable) => Promise.race([closable.close().catch(() => {}), setTimeout(CLOSING)])

@@ -1,7 +1,7 @@
 // Browsers that lack something, or forbid it: the session is kept nevertheless.
 
 import assert from 'node:assert/strict'
-import { expectChanges, newUser, PAGE, Person, untilBeatAfter } from './fixtures.mjs'
+import { expectChanges, newUser, PAGE, Person, signedIn, untilBeatAfter } from './fixtures.mjs'
 import { test, until } from './framework.mjs'
 
 test('the page works in browsers without AbortSignal.any, AbortSignal.timeout, locks, channels and reportError', async () => {
@@ -41,10 +41,8 @@ for (const [name, breakStorage] of [
 }
 
 test('in connection mode beats go on where the policy of the page forbids workers, and it says so', async () => {
-  const ana = await Person.create()
-  const page = await ana.signIn(await newUser())
-  await ana.sees(ana.user, 'Active')
-  ana.stopMoving()
+  const ana = await signedIn()
+  const { page } = ana
   const warnings = []
   page.on('console', (message) => message.type() === 'warning' && warnings.push(message.text()))
   await page.route('**/login', async (route) => {

@@ -1,7 +1,7 @@
 // The mode `idle` of clients/js: who is connected, and whether somebody is there.
 
 import assert from 'node:assert/strict'
-import { advanceClock, expectChanges, newUser, PAGE, Person, sql, untilBeatAfter } from './fixtures.mjs'
+import { advanceClock, expectChanges, PAGE, signedIn, sql, untilBeatAfter } from './fixtures.mjs'
 import { test, until } from './framework.mjs'
 
 // Keeps a session in the mode idle on a page that has none of its own. With `heartbeat_ms`, as if the server asked for
@@ -35,15 +35,6 @@ function beatsOf(person) {
     if (name) beats.push(name)
   })
   return beats
-}
-
-// Signs a new user in whose page does not keep a session by itself.
-async function signedIn() {
-  const person = await Person.create()
-  await person.signIn(await newUser())
-  await person.sees(person.user, 'Active')
-  person.stopMoving()
-  return person
 }
 
 const HOUR = 3_600_000

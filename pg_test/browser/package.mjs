@@ -6,15 +6,13 @@ import { readFileSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'
 import { build, transform } from 'esbuild'
 import { application, bundle } from './application.mjs'
-import { advanceClock, beatOf, expectChanges, newUser, PACKAGE, PAGE, Person, untilBeatAfter } from './fixtures.mjs'
+import { advanceClock, beatOf, expectChanges, newUser, PACKAGE, PAGE, Person, signedIn, untilBeatAfter } from './fixtures.mjs'
 import { test, until } from './framework.mjs'
 
 test('in connection mode an untouched page stays green', async () => {
-  const ana = await Person.create()
-  const page = await ana.signIn(await newUser())
-  await ana.sees(ana.user, 'Active')
+  const ana = await signedIn()
+  const { page } = ana
   // Stands for another application of the same origin: the login page, which has no session.
-  ana.stopMoving()
   await page.goto(`${PAGE}/login`)
   await page.evaluate(async () => {
     const { keepSession } = await import('/pg-presence/index.js')
@@ -113,10 +111,8 @@ test('activity before the computer slept does not count as activity after it', a
 })
 
 test('every listener hears of a status, until it is removed, and one that throws is no fault of the network', async () => {
-  const ana = await Person.create()
-  const page = await ana.signIn(await newUser())
-  await ana.sees(ana.user, 'Active')
-  ana.stopMoving()
+  const ana = await signedIn()
+  const { page } = ana
   await page.goto(`${PAGE}/login`)
   const thrown = []
   page.on('pageerror', (error) => thrown.push(error.message))

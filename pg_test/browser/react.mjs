@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { application, bundle, serve } from './application.mjs'
-import { beatOf, changesOf, newUser, PAGE, Person, sql, visit } from './fixtures.mjs'
+import { beatOf, changesOf, newUser, PAGE, Person, signedIn, sql, visit } from './fixtures.mjs'
 import { test, until } from './framework.mjs'
 
 const textOf = (page, selector) => page.locator(selector).textContent().catch(() => null)
@@ -27,10 +27,8 @@ test('useSession keeps a session while it is mounted, once also in StrictMode, a
       </>
     }
     createRoot(document.getElementById('root')!).render(<StrictMode><Application /></StrictMode>)`)
-  const ana = await Person.create()
-  const page = await ana.signIn(await newUser())
-  await ana.sees(ana.user, 'Active')
-  ana.stopMoving()
+  const ana = await signedIn()
+  const { page } = ana
   await page.goto(`${PAGE}/login`)
   await page.evaluate(() => localStorage.removeItem('pg_presence'))
   await serve(page, dir)
@@ -73,10 +71,8 @@ test('useSession sends the headers of the latest render', async () => {
       </>
     }
     createRoot(document.getElementById('root')!).render(<Application />)`)
-  const ana = await Person.create()
-  const page = await ana.signIn(await newUser())
-  await ana.sees(ana.user, 'Active')
-  ana.stopMoving()
+  const ana = await signedIn()
+  const { page } = ana
   await serve(page, dir)
   await page.goto(`${PAGE}/react`)
   await until('live', async () => (await textOf(page, 'output')) === 'live')
@@ -100,10 +96,8 @@ test('useSession declares a status, and takes it back', async () => {
       </>
     }
     createRoot(document.getElementById('root')!).render(<Application />)`)
-  const ana = await Person.create()
-  const page = await ana.signIn(await newUser())
-  await ana.sees(ana.user, 'Active')
-  ana.stopMoving()
+  const ana = await signedIn()
+  const { page } = ana
   await serve(page, dir)
   await page.goto(`${PAGE}/react`)
   const shows = (text) => until(text, async () => (await textOf(page, 'output')) === text)

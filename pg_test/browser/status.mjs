@@ -1,7 +1,7 @@
 // The dots: which users are green, which are gray, and when that changes.
 
 import assert from 'node:assert/strict'
-import { expectChanges, hide, lastSeen, newUser, launchBrowser, PAGE, Person, show, sql, untilBeatAfter, untilSilentFor, visit } from './fixtures.mjs'
+import { expectChanges, hide, lastSeen, launchBrowser, newUser, PAGE, Person, show, signedIn, sql, untilBeatAfter, untilSilentFor, visit } from './fixtures.mjs'
 import { report, test, until } from './framework.mjs'
 
 test('after the login the signed-in user is green', async () => {
@@ -123,10 +123,8 @@ test('a reload is never shown as gray in another browser', async () => {
 })
 
 test('a release that arrives after the next page has started is undone by a beat', async () => {
-  const ana = await Person.create()
-  const page = await ana.signIn(await newUser())
-  await ana.sees(ana.user, 'Active')
-  ana.stopMoving()
+  const ana = await signedIn()
+  const { page } = ana
   let releasedAt
   await page.route('**/rpc/start_session', async (route) => {
     const answer = await route.fetch()
