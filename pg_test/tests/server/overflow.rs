@@ -1,11 +1,19 @@
 //! More sessions than shared memory holds.
 
-use pg_presence_test::{Cluster, Presence, wait_until};
+use pg_presence_test::{Cluster, Presence, wait_until, wait_until_equal};
+use postgres::Client;
 use uuid::Uuid;
 
 use crate::hours::Server;
 
 const SMALL: &[(&str, &str)] = &[("presence.max_sessions", "64")];
+
+/// How many users are written as online, and as offline.
+fn written(client: &mut Client) -> (i64, i64) {
+    let sql = "SELECT count(*) FILTER (WHERE is_online), count(*) FILTER (WHERE NOT is_online) FROM presence.user_presence";
+    let row = client.query_one(sql, &[]).unwrap();
+    (row.get(0), row.get(1))
+}
 
 #[test]
 fn every_status_is_right_with_more_sessions_than_the_roster_holds() {
@@ -32,11 +40,7 @@ fn every_status_is_right_with_more_sessions_than_the_roster_holds() {
         assert_eq!(service.is_online(*user), index < 100, "{index}");
     }
     assert_eq!(service.online_count(), 100);
-    wait_until("every change is written", || {
-        let sql = "SELECT count(*) FILTER (WHERE is_online), count(*) FROM presence.user_presence";
-        let row = service.query_one(sql, &[]).unwrap();
-        (row.get::<_, i64>(0), row.get::<_, i64>(1)) == (100, 200)
-    });
+    wait_until_equal("what is written", &(100, 100), || written(&mut service));
     wait_until("the log warns", || cluster.log().contains("presence.max_sessions"));
     let failed = "SELECT count(*) FROM presence.presence_health() WHERE NOT ok";
     assert!(service.query_one(failed, &[]).unwrap().get::<_, i64>(0) > 0);
@@ -52,13 +56,10 @@ fn silence_is_written_with_more_sessions_than_the_roster_holds() {
         .execute("SELECT presence.start_sessions($1)", &[&users])
         .unwrap();
     assert_eq!(service.online_count(), 200);
+    wait_until_equal("who is written as online", &(200, 0), || written(&mut service));
     server.pass(6);
-    wait_until("readers see the timeout", || service.online_count() == 0);
-    wait_until("everybody is written as offline", || {
-        let sql = "SELECT count(*) FILTER (WHERE NOT is_online), count(*) FROM presence.user_presence";
-        let row = service.query_one(sql, &[]).unwrap();
-        (row.get::<_, i64>(0), row.get::<_, i64>(1)) == (200, 200)
-    });
+    wait_until_equal("how many readers see", &0, || service.online_count());
+    wait_until_equal("who is written as offline", &(0, 200), || written(&mut service));
 }
 
 #[test]
