@@ -102,6 +102,12 @@ impl<'c> Database<'c> {
     /// Returns a listener on the channel `presence`, once the database has its worker.
     pub fn listen(&self) -> Listener {
         self.wait_until_served();
+        // Before its first message a worker may still begin a new epoch, and that message would stand for changes made since.
+        let mut client = self.connect();
+        let sql = format!("SELECT notifications FROM {}.presence_stats", self.schema);
+        wait_until("the worker's first message", || {
+            client.query_one(&sql, &[]).expect("statistics").get::<_, i64>(0) > 0
+        });
         Listener::new(self.connect(), self.connect(), "presence")
     }
 
@@ -149,10 +155,7 @@ impl<'c> Database<'c> {
 
     /// Asserts that the worker serves the database: that it writes a new user.
     pub fn assert_served(&self) {
-        let mut client = self.connect();
-        let user = Uuid::new_v4();
-        client.start(user);
-        client.wait_for_written(user, true);
+        self.connect().start_written();
     }
 
     /// Connects as a new client role that acts for this identity.

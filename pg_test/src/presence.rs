@@ -3,7 +3,7 @@
 use postgres::GenericClient;
 use uuid::Uuid;
 
-use crate::wait::wait_until;
+use crate::wait::{wait_for, wait_until};
 
 /// The id and token of a session.
 #[derive(Clone, Debug)]
@@ -112,6 +112,19 @@ pub trait Presence: GenericClient {
         wait_until(&format!("{user} written as {online}"), || {
             self.written(user) == Some(online)
         });
+    }
+
+    /// Starts a session of a new user, which the worker has written as online. A worker that is stalled for the whole
+    /// timeout finds nothing to write; then this tries another user.
+    fn start_written(&mut self) -> (Uuid, Session) {
+        wait_for("a login that is written", || {
+            let user = Uuid::new_v4();
+            let session = self.start(user);
+            wait_until("the login to be written, or to time out", || {
+                self.written(user) == Some(true) || !self.is_online(user)
+            });
+            (self.written(user) == Some(true)).then_some((user, session))
+        })
     }
 
     /// Asserts that the numbers of the feed have no gaps and no repeats.

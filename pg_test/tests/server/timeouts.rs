@@ -6,6 +6,8 @@ use pg_presence_test::{Cluster, Listener, Presence, Session, wait_for, wait_unti
 use postgres::Client;
 use uuid::Uuid;
 
+use crate::hours::Server;
+
 /// Returns one user's changes: status, reason, and the seconds since the last activity.
 fn changes(client: &mut Client, user: Uuid) -> Vec<(String, String, f64)> {
     let sql = "SELECT status::text, reason, extract(epoch FROM changed_at - last_seen)::float8
@@ -170,15 +172,19 @@ fn a_released_session_times_out_after_its_grace() {
 
 #[test]
 fn a_beat_within_the_grace_cancels_the_release() {
-    let database = Cluster::shared().database();
+    let server = Server::new("1d");
+    let database = server.cluster.database();
     let mut service = database.connect();
     let mut listener = database.listen();
     let (user, other) = (Uuid::new_v4(), Uuid::new_v4());
     let (session, short) = (service.start(user), service.start(other));
-    assert!(service.release(session.id, "4 s"));
+    listener.wait_for(user, &["active"]);
+    listener.wait_for(other, &["active"]);
+    assert!(service.release(session.id, "1 h"));
     assert_eq!(service.beat(session.id), "ok");
-    // Well after the grace of the first one.
-    assert!(service.release(short.id, "5 s"));
+    // Its grace ends later.
+    assert!(service.release(short.id, "2 h"));
+    server.pass(3);
     listener.wait_for(other, &["active", "inactive"]);
     assert_eq!(listener.statuses_of(user), ["active"]);
     assert!(service.is_online(user));
@@ -218,13 +224,20 @@ fn a_release_never_prolongs_a_session() {
 
 #[test]
 fn a_session_ends_at_expires_at_however_it_beats() {
-    let database = Cluster::shared().database();
+    let server = Server::new("1d");
+    let database = server.cluster.database();
     let mut service = database.connect();
     let mut listener = database.listen();
     let user = Uuid::new_v4();
-    let sql = "SELECT session_id FROM presence.start_session(user_id => $1, lifetime => '1 s')";
+    let sql = "SELECT session_id FROM presence.start_session(user_id => $1, lifetime => '3 h')";
     let session: Uuid = service.query_one(sql, &[&user]).unwrap().get(0);
-    wait_until("the end", || service.beat(session) == "ended");
+    listener.wait_for(user, &["active"]);
+    for _ in 0..2 {
+        server.pass(1);
+        assert_eq!(service.beat(session), "ok");
+    }
+    server.pass(2);
+    assert_eq!(service.beat(session), "ended");
     assert!(!service.is_online(user));
     listener.wait_for(user, &["active", "inactive"]);
     assert_eq!(reasons(&mut service, user), ["started", "expired"]);

@@ -317,6 +317,7 @@ fn a_commit_is_atomic() {
     let mut client = database.connect();
     let (stays, passes) = (Uuid::new_v4(), Uuid::new_v4());
     let mut session = client.start(stays);
+    listener.wait_for(stays, &["active"]);
     // The more is written in between, the more time the worker has to see half of it.
     let others = "SELECT presence.start_sessions(array_agg(gen_random_uuid())) FROM generate_series(1, 400)";
     for _ in 0..20 {
