@@ -106,12 +106,15 @@ impl FeedCopy {
         self.catch_up();
     }
 
-    /// Waits until it equals the table, which it does when nothing changes any more.
+    /// Waits until it equals the table, which it does when nothing changes any more. Who came and went between two looks
+    /// of the worker has a row in the table and no change: a user whom the copy does not have is inactive.
     pub fn wait_until_equal(&mut self) {
-        let sql = "SELECT user_id, status::text FROM presence.user_presence ORDER BY 1";
+        let sql = "SELECT user_id, status::text FROM presence.user_presence
+                   WHERE status <> 'inactive' OR user_id = ANY ($1) ORDER BY 1";
         wait_until("the copy equals the table", || {
             self.receive();
-            let rows = self.reader.query(sql, &[]).expect("the table");
+            let users: Vec<Uuid> = self.users.keys().copied().collect();
+            let rows = self.reader.query(sql, &[&users]).expect("the table");
             let table: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
             self.statuses() == table
         });
@@ -126,8 +129,7 @@ impl FeedCopy {
             .collect()
     }
 
-    /// Returns every user's status in the copy.
-    pub fn statuses(&self) -> Vec<(Uuid, String)> {
+    fn statuses(&self) -> Vec<(Uuid, String)> {
         self.users
             .iter()
             .map(|(user, (_, status))| (*user, status.clone()))
