@@ -36,6 +36,19 @@ impl Cluster {
         self.database_with(Install::Presence)
     }
 
+    /// Runs DDL on a database. PostgreSQL gives up after five seconds where somebody is in the database, as its worker or a
+    /// connection just closed is for a moment, and where another database is created from the same template.
+    pub fn change_database(&self, sql: &str) {
+        let mut postgres = self.connect("postgres");
+        wait_until(sql, || match postgres.batch_execute(sql) {
+            Ok(()) => true,
+            Err(error) => {
+                assert_eq!(error.code().map(|code| code.code()), Some("55006"), "{sql}: {error:?}");
+                false
+            }
+        });
+    }
+
     /// Creates a database, with the extension installed as given.
     pub fn database_with(&self, install: Install) -> Database<'_> {
         Database::create(self, install)
@@ -46,23 +59,13 @@ impl<'c> Database<'c> {
     fn create(cluster: &'c Cluster, install: Install) -> Database<'c> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("test{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut postgres = cluster.connect("postgres");
         let options = match install {
             Install::Encoding(encoding) => {
                 format!("ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
             }
             _ => String::new(),
         };
-        // Only one database at a time can be created from template1, and PostgreSQL gives up waiting after five seconds.
-        wait_until("a new database", || {
-            match postgres.execute(&format!("CREATE DATABASE {name} {options}"), &[]) {
-                Ok(_) => true,
-                Err(error) => {
-                    assert_eq!(error.code().map(|code| code.code()), Some("55006"), "{error:?}");
-                    false
-                }
-            }
-        });
+        cluster.change_database(&format!("CREATE DATABASE {name} {options}"));
         let schema = if matches!(install, Install::Public) {
             "public"
         } else {

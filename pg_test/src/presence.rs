@@ -114,6 +114,11 @@ pub trait Presence: GenericClient {
         });
     }
 
+    /// Lets calls wait for the locks of others for longer than any test takes, rather than for ten seconds.
+    fn wait_for_locks(&mut self) {
+        self.batch_execute("SET lock_timeout = '10 min'").expect("to set it");
+    }
+
     /// Starts a session of a new user, which the worker has written as online. A worker that is stalled for the whole
     /// timeout finds nothing to write; then this tries another user.
     fn start_written(&mut self) -> (Uuid, Session) {

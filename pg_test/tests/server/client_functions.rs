@@ -173,6 +173,7 @@ fn concurrent_transactions_of_a_client_do_not_exceed_the_limit() {
     );
     one.act_for(own);
     other.act_for(own);
+    other.wait_for_locks();
     one.batch_execute("BEGIN").unwrap();
     let kept: Vec<_> = (0..2).map(|_| one.start_own()).collect();
     thread::scope(|scope| {

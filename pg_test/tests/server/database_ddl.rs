@@ -45,20 +45,12 @@ fn assert_served(cluster: &Cluster, database: &str) {
     });
 }
 
-fn run(cluster: &Cluster, sql: &str) {
-    // A connection that the test has just closed may still exist for a moment, which PostgreSQL waits out.
-    cluster
-        .connect("postgres")
-        .batch_execute(sql)
-        .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-}
-
 #[test]
 fn a_database_is_dropped_while_its_worker_runs() {
     let cluster = Cluster::shared();
     let database = cluster.database();
     database.worker();
-    run(cluster, &format!("DROP DATABASE {}", database.name));
+    cluster.change_database(&format!("DROP DATABASE {}", database.name));
     assert_eq!(worker_of(cluster, &database.name), None);
 }
 
@@ -70,7 +62,7 @@ fn a_database_is_renamed_while_its_worker_runs_and_served_under_its_new_name() {
     let user = Uuid::new_v4();
     database.connect().start(user);
     let new = format!("{}_renamed", database.name);
-    run(cluster, &format!("ALTER DATABASE {} RENAME TO {new}", database.name));
+    cluster.change_database(&format!("ALTER DATABASE {} RENAME TO {new}", database.name));
     database.name = new;
     assert!(database.connect().is_online(user));
     database.worker();
@@ -88,7 +80,7 @@ fn a_database_is_copied_while_its_worker_runs_and_the_copy_is_independent() {
     let before = epoch(&mut original);
     drop(original);
     let copy = format!("{}_copy", database.name);
-    run(cluster, &format!("CREATE DATABASE {copy} TEMPLATE {}", database.name));
+    cluster.change_database(&format!("CREATE DATABASE {copy} TEMPLATE {}", database.name));
     let mut original = database.connect();
     database.worker();
     assert_eq!(epoch(&mut original), before, "the original keeps its epoch");
@@ -101,7 +93,7 @@ fn a_database_is_copied_while_its_worker_runs_and_the_copy_is_independent() {
     assert!(original.is_online(user));
     assert_served(cluster, &copy);
     drop(copied);
-    run(cluster, &format!("DROP DATABASE {copy}"));
+    cluster.change_database(&format!("DROP DATABASE {copy}"));
 }
 
 #[test]
@@ -134,15 +126,9 @@ fn a_closed_database_has_no_worker_and_an_opened_one_has() {
     let cluster = Cluster::shared();
     let database = cluster.database();
     database.worker();
-    run(
-        cluster,
-        &format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", database.name),
-    );
+    cluster.change_database(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", database.name));
     wait_until("the worker exits", || worker_of(cluster, &database.name).is_none());
-    run(
-        cluster,
-        &format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", database.name),
-    );
+    cluster.change_database(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", database.name));
     database.worker();
     assert_served(cluster, &database.name);
 }

@@ -279,7 +279,7 @@ fn transactions_that_add_to_the_same_user_count_each_others_rows() {
     let sql = "SELECT presence.set_status('busy', source => $2, user_id => $1)";
     first.execute(sql, &[&user, &"a"]).unwrap();
     let (mut other, mut observer) = (database.connect(), database.connect());
-    other.batch_execute("SET lock_timeout = '10 min'").unwrap();
+    other.wait_for_locks();
     let second = std::thread::spawn(move || other.execute(sql, &[&user, &"b"]));
     let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'object'
                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";

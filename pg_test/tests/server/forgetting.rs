@@ -210,6 +210,7 @@ fn a_session_started_while_its_user_is_being_forgotten_is_told() {
     )
     .unwrap();
     let mut forgetting = database.connect();
+    forgetting.wait_for_locks();
     thread::scope(|scope| {
         let forgetting = scope.spawn(move || forget(&mut forgetting, user));
         wait_until("it to wait for the row", || {

@@ -40,22 +40,14 @@ fn without_a_free_slot_statuses_are_right_and_the_worker_starts_with_the_next_fr
     let mut service = second.connect();
     let user = Uuid::new_v4();
     let session = service.start(user);
-    wait_until("the log reports it", || {
-        cluster.log().contains("out of background worker slots for database")
-    });
+    let out_of_slots = format!("out of background worker slots for database \"{}\"", second.name);
+    wait_until("the log reports it", || cluster.log().contains(&out_of_slots));
     assert!(service.is_online(user));
     assert_eq!(service.beat(session.id), "ok");
     assert_eq!(service.written(user), None);
-    let drop = format!("DROP DATABASE {}", first.name);
-    cluster.connect("postgres").batch_execute(&drop).unwrap();
+    cluster.change_database(&format!("DROP DATABASE {}", first.name));
     service.wait_for_written(user, true);
-    assert_eq!(
-        cluster
-            .log()
-            .matches("out of background worker slots for database")
-            .count(),
-        1
-    );
+    assert_eq!(cluster.log().matches(&out_of_slots).count(), 1);
 }
 
 /// Runs SQL, and returns the messages and hints of its warnings.

@@ -95,7 +95,11 @@ fn a_start_waits_for_another_with_its_token_to_commit_or_roll_back() {
         let mut transaction = first.transaction().unwrap();
         let theirs = start_with(&mut transaction, user, &token).unwrap();
         thread::scope(|scope| {
-            let second = scope.spawn(|| start_with(&mut database.connect(), user, &token).unwrap());
+            let second = scope.spawn(|| {
+                let mut second = database.connect();
+                second.wait_for_locks();
+                start_with(&mut second, user, &token).unwrap()
+            });
             let mut watcher = database.connect();
             wait_until("the second start waits", || {
                 let sql = "SELECT count(*) FROM pg_stat_activity
