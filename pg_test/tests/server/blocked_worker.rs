@@ -7,15 +7,19 @@ use pg_presence_test::{Cluster, FeedCopy, Install, Presence, StopOnDrop, wait_un
 use postgres::Client;
 use uuid::Uuid;
 
+use crate::hours::Server;
+
 #[test]
 fn a_locked_session_delays_only_itself() {
-    let database = Cluster::shared_short_timeout().database();
+    let server = Server::with(&[("presence.active_timeout", "2h"), ("presence.flush_interval", "1s")]);
+    let database = server.cluster.database();
     let mut service = database.connect();
     let (locked, other) = (service.start(Uuid::new_v4()), service.start(Uuid::new_v4()));
     let mut client = database.connect();
     let mut transaction = client.transaction().unwrap();
     let lock = "SELECT FROM presence.user_sessions WHERE id = $1 FOR UPDATE";
     transaction.query_one(lock, &[&locked.id]).unwrap();
+    server.pass(3);
     let sql = "SELECT is_active FROM presence.user_sessions WHERE id = $1";
     let is_active = |client: &mut Client, id: Uuid| -> bool { client.query_one(sql, &[&id]).unwrap().get(0) };
     wait_until("the other session is deactivated", || {

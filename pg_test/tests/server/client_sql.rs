@@ -4,6 +4,8 @@ use pg_presence_test::{Cluster, DENIED, Presence, assert_denied, assert_refused,
 use postgres::error::SqlState;
 use uuid::Uuid;
 
+use crate::hours::Server;
+
 #[test]
 fn a_client_sees_and_touches_its_own_rows_only() {
     let database = Cluster::shared().database();
@@ -221,11 +223,13 @@ fn a_clients_sessions_are_limited() {
 
 #[test]
 fn a_clients_open_transaction_delays_nobody_else() {
-    let database = Cluster::shared_short_timeout().database();
+    let server = Server::new("2h");
+    let database = server.cluster.database();
     let mut listener = database.listen();
     let me = Uuid::new_v4();
     let mut client = database.client_for(me);
     let session = client.start_own();
+    listener.wait_for(me, &["active"]);
     client.batch_execute("BEGIN").unwrap();
     let sql = "UPDATE presence.user_sessions SET metadata = '{\"lock\": 1}' WHERE id = $1";
     client.execute(sql, &[&session.id]).unwrap();
@@ -233,6 +237,8 @@ fn a_clients_open_transaction_delays_nobody_else() {
     let mut service = database.connect();
     let user = Uuid::new_v4();
     let other = service.start(user);
+    listener.wait_for(user, &["active"]);
+    server.pass(3);
     listener.wait_for(user, &["active", "inactive"]);
     assert_eq!(service.beat(other.id), "ok");
     listener.wait_for(user, &["active", "inactive", "active"]);

@@ -6,6 +6,8 @@ use postgres::Client;
 use postgres::error::SqlState;
 use uuid::Uuid;
 
+use crate::hours::Server;
+
 /// Checks of definitions, in the order in which their statements are to be run.
 const DEFINITIONS: &str =
     "'{tables,columns,not_null,defaults,constraints,indexes,policies,row_security,triggers,owner}'";
@@ -243,13 +245,15 @@ fn a_default_of_ended_at_does_not_end_the_sessions_that_calls_start() {
 
 #[test]
 fn a_rule_that_leaves_nothing_of_a_write_is_noticed_when_it_is_dropped_too() {
-    let database = Cluster::shared_short_timeout().database();
+    let server = Server::with(&[("presence.active_timeout", "2h"), ("presence.flush_interval", "1s")]);
+    let database = server.cluster.database();
     let mut client = database.connect();
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     let (ended, silent) = (client.start(one), client.start(two));
     client.end(ended.id);
     let ended = client.start(one);
     database.run("CREATE RULE keep AS ON UPDATE TO presence.user_sessions DO INSTEAD NOTHING");
+    server.pass(3);
     let end = "SELECT presence.end_session($1)";
     assert_refused(
         client.query(end, &[&ended.id]),
@@ -273,6 +277,7 @@ fn a_rule_that_leaves_nothing_of_a_write_is_noticed_when_it_is_dropped_too() {
 fn a_call_that_waits_while_a_column_is_dropped_says_what_to_do() {
     let database = Cluster::shared().database();
     let (mut owner, mut caller) = (database.connect(), database.connect());
+    caller.wait_for_locks();
     for damage in [
         "ALTER TABLE presence.user_sessions RENAME session_token TO token",
         "DROP INDEX presence.user_sessions_session_token_key",

@@ -4,6 +4,8 @@ use pg_presence_test::{Cluster, Database, Presence, Session, Shutdown, signal, w
 use postgres::Client;
 use uuid::Uuid;
 
+use crate::hours::{HOUR, Server};
+
 /// A session in each state.
 struct Sessions {
     live: Session,
@@ -133,10 +135,11 @@ fn sessions_survive_a_kill_of_the_worker() {
 
 #[test]
 fn after_an_hour_of_downtime_nobody_is_inactive_before_having_had_time_to_beat() {
-    let cluster = Cluster::private(&[
-        ("presence.active_timeout", "20s"),
-        ("presence.heartbeat_interval", "8s"),
+    let server = Server::with(&[
+        ("presence.active_timeout", "30min"),
+        ("presence.heartbeat_interval", "10min"),
     ]);
+    let cluster = &server.cluster;
     let database = cluster.database();
     let sql = "INSERT INTO presence.user_sessions (user_id, auth_id, last_activity, created_at)
                SELECT u, u, now() - '1 h'::interval, now() - '2 h'::interval FROM (SELECT gen_random_uuid() u) s
@@ -158,6 +161,9 @@ fn after_an_hour_of_downtime_nobody_is_inactive_before_having_had_time_to_beat()
     assert!(service.is_online(user));
     assert_eq!(service.beat(session), "ok");
     let other: Uuid = silent.get(1);
+    service.wait_for_written(other, true);
+    // The time that everybody has is over, and the timeout of who has beaten is not.
+    cluster.set_clock("clock", HOUR / 3);
     let sql = "SELECT reason FROM presence.presence_changes WHERE user_id = $1 AND status = 'inactive'";
     wait_until("the silent user is recovered to inactive", || {
         service.beat(session);

@@ -3,6 +3,8 @@
 use pg_presence_test::{Cluster, FeedCopy, Presence, Shutdown, signal, wait_for, wait_until};
 use uuid::Uuid;
 
+use crate::hours::Server;
+
 #[test]
 fn no_change_is_lost_when_workers_are_terminated_again_and_again() {
     let database = Cluster::shared().database();
@@ -153,11 +155,8 @@ fn a_shutdown_writes_the_last_activity_of_every_session() {
 
 #[test]
 fn a_user_who_does_not_beat_after_a_restart_is_recovered_to_inactive() {
-    let cluster = Cluster::private(&[
-        ("presence.active_timeout", "20s"),
-        ("presence.heartbeat_interval", "8s"),
-        ("presence.flush_interval", "1s"),
-    ]);
+    let server = Server::new("2h");
+    let cluster = &server.cluster;
     let database = cluster.database();
     let mut service = database.connect();
     let (silent, ended) = (Uuid::new_v4(), Uuid::new_v4());
@@ -175,6 +174,7 @@ fn a_user_who_does_not_beat_after_a_restart_is_recovered_to_inactive() {
     assert!(service.is_online(silent), "everybody has the grace period");
     assert!(!service.is_online(ended));
     service.wait_for_written(ended, false);
+    server.pass(3);
     service.wait_for_written(silent, false);
     let sql = "SELECT reason FROM presence.presence_changes WHERE user_id = $1 ORDER BY seq";
     for user in [silent, ended] {
