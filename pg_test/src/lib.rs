@@ -35,4 +35,4 @@ pub use process::{signal, try_signal};
 pub use programs::{force_parallel, has_module, installed, server_major, tools};
 pub use rng::Rng;
 pub use run_options::{StopOnDrop, report, seed, seed_or, soak, times};
-pub use wait::{patience, wait_for, wait_until, wait_until_equal};
+pub use wait::{Stalls, patience, wait_for, wait_until, wait_until_equal};

@@ -44,3 +44,36 @@ pub fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
         sleep(PAUSE);
     }
 }
+
+/// The longest time between two steps of an attempt. One that stalls for longer than what it is about proves nothing.
+pub struct Stalls {
+    last: Instant,
+    longest: Duration,
+}
+
+impl Stalls {
+    /// The first step.
+    pub fn begin() -> Stalls {
+        Stalls {
+            last: Instant::now(),
+            longest: Duration::ZERO,
+        }
+    }
+
+    /// The next step.
+    pub fn step(&mut self) {
+        self.longest = self.longest.max(self.last.elapsed());
+        self.last = Instant::now();
+    }
+
+    /// The time since the last step is no stall.
+    pub fn skip(&mut self) {
+        self.last = Instant::now();
+    }
+
+    /// The last step: returns the longest time between two.
+    pub fn end(mut self) -> Duration {
+        self.step();
+        self.longest
+    }
+}

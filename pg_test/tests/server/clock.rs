@@ -1,11 +1,8 @@
-//! Somebody sets the clock, or the whole server stands still for a while.
+//! Somebody sets the clock.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use pg_presence_test::{Cluster, Database, Presence, Session, Shutdown, signal, try_signal, wait_for, wait_until};
+use pg_presence_test::{Cluster, Database, Presence, Session, Shutdown, Stalls, wait_until};
 use postgres::Client;
 use uuid::Uuid;
 
@@ -19,20 +16,20 @@ fn set_clock(cluster: &Cluster, seconds: i64) {
 }
 
 /// Lets a new user log in, and waits until that is written. Returns a service's connection, too.
-fn login(database: &Database) -> (Client, Uuid, Session) {
+pub fn login(database: &Database) -> (Client, Uuid, Session) {
     let mut service = database.connect();
     let (user, session) = service.start_written();
     (service, user, session)
 }
 
-fn reasons(client: &mut Client, user: Uuid) -> Vec<String> {
+pub fn reasons(client: &mut Client, user: Uuid) -> Vec<String> {
     let sql = "SELECT reason FROM presence.presence_changes WHERE user_id = $1 ORDER BY seq";
     let rows = client.query(sql, &[&user]).unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// Waits until the worker has swept the deadlines, with the clock as it is now.
-fn wait_for_sweeps(client: &mut Client) {
+pub fn wait_for_sweeps(client: &mut Client) {
     let mut last_tick = || -> Option<String> {
         let sql = "SELECT last_tick_at::text FROM presence.presence_stats";
         client.query_one(sql, &[]).unwrap().get(0)
@@ -93,17 +90,16 @@ fn who_beats_stays_online_though_the_clock_is_set_forward_and_back() {
     database.wait_until_served();
     // A machine that stalls for longer than the timeout causes a real silence; then the attempt proves nothing.
     wait_until("an attempt without a stall of the machine", || {
+        let mut stalls = Stalls::begin();
         let (mut service, user, session) = login(&database);
-        let mut longest = Duration::ZERO;
         for ahead in [HOUR, 0, -HOUR, 0] {
-            let start = Instant::now();
             assert_eq!(service.beat(session.id), "ok");
+            stalls.step();
             set_clock(&cluster, ahead);
             wait_for_sweeps(&mut service);
-            longest = longest.max(start.elapsed());
         }
         let reasons = reasons(&mut service, user);
-        longest < Duration::from_secs(5) && {
+        stalls.end() < Duration::from_secs(5) && {
             assert_eq!(reasons, ["started"]);
             true
         }
@@ -276,128 +272,4 @@ fn who_beats_is_online_on_a_server_that_starts_in_1970() {
         }
     });
     wait_until("readers see the timeout", || !service.is_online(user));
-}
-
-/// For how long a server stands still on which a session times out earlier.
-const STANDSTILL: Duration = Duration::from_secs(11);
-
-fn timeout_within_a_standstill() -> Cluster {
-    Cluster::private(&[("presence.active_timeout", "9s")])
-}
-
-/// Returns the processes of a server, the postmaster first.
-fn processes(cluster: &Cluster) -> Vec<i32> {
-    let children = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let pid: i32 = entry.unwrap().file_name().to_str()?.parse().ok()?;
-        let status = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, rest) = status.rsplit_once(") ")?;
-        let parent: i32 = rest.split(' ').nth(1)?.parse().ok()?;
-        (parent == cluster.pid()).then_some(pid)
-    });
-    [cluster.pid()].into_iter().chain(children).collect()
-}
-
-/// Stopped processes of a server, the postmaster first. They continue when this is dropped.
-struct StoppedServer(Vec<i32>);
-
-impl Drop for StoppedServer {
-    fn drop(&mut self) {
-        // The postmaster last, so that it does not find its children gone.
-        let pids: Vec<i32> = self.0.iter().rev().copied().collect();
-        try_signal("CONT", &pids);
-    }
-}
-
-/// Stops all processes of a server for longer than the timeout, and lets `first` go on before the others.
-fn stand_still(database: &Database, first: i32, before_the_others: impl FnOnce()) {
-    // While it holds no lock that `before_the_others` may wait for.
-    let worker = database.pause_worker();
-    let stopped = StoppedServer(processes(database.cluster));
-    assert!(stopped.0.contains(&first));
-    try_signal("STOP", &stopped.0);
-    worker.resume();
-    std::thread::sleep(STANDSTILL);
-    signal("CONT", first);
-    before_the_others();
-}
-
-fn launcher(client: &mut Client) -> i32 {
-    let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pg_presence launcher%'";
-    client.query_one(sql, &[]).unwrap().get(0)
-}
-
-/// One user beats after the standstill and another does not.
-fn stands_still(database: &Database, first: impl FnOnce(&mut Client) -> i32, is_reader: bool) {
-    let mut service = database.connect();
-    let [(beating, session), (silent, _)] = wait_for("two users who are written", || {
-        let users = [(); 2].map(|()| service.start_written());
-        let mut stays = |(user, session): &(Uuid, Session)| {
-            service.beat(session.id) == "ok" && reasons(&mut service, *user) == ["started"]
-        };
-        users.iter().all(&mut stays).then_some(users)
-    });
-    let first = first(&mut service);
-    let mut seen = None;
-    stand_still(database, first, || {
-        if is_reader {
-            seen = Some((service.is_online(beating), service.is_online(silent)));
-        }
-    });
-    assert!(seen.is_none_or(|seen| seen == (true, true)), "{seen:?}");
-    assert!(service.is_online(beating) && service.is_online(silent));
-    wait_until("the silent one is written", || {
-        assert_eq!(service.beat(session.id), "ok");
-        reasons(&mut service, silent).len() == 2
-    });
-    assert_eq!(reasons(&mut service, silent), ["started", "recovered"]);
-    assert_eq!(reasons(&mut service, beating), ["started"]);
-}
-
-#[test]
-fn a_standstill_of_the_server_takes_nobody_offline_whoever_wakes_first() {
-    let cluster = timeout_within_a_standstill();
-    let database = cluster.database();
-    database.wait_until_served();
-    stands_still(&database, launcher, false);
-    let worker = database.worker();
-    stands_still(&database, |_| worker, false);
-    stands_still(&database, Client::process_id, true);
-}
-
-#[test]
-fn two_standstills_in_a_row_take_nobody_offline() {
-    let cluster = timeout_within_a_standstill();
-    let database = cluster.database();
-    database.wait_until_served();
-    let (mut service, user, session) = login(&database);
-    let launcher = launcher(&mut service);
-    for _ in 0..2 {
-        stand_still(&database, launcher, || ());
-        // It runs again, for less than the grace.
-        wait_for_sweeps(&mut service);
-    }
-    assert!(service.is_online(user));
-    assert_eq!(service.beat(session.id), "ok");
-    wait_for_sweeps(&mut service);
-    assert_eq!(reasons(&mut service, user), ["started"]);
-}
-
-#[test]
-fn a_worker_that_stood_still_alone_gives_no_grace() {
-    let cluster = timeout_within_a_standstill();
-    let database = cluster.database();
-    database.wait_until_served();
-    // Where the launcher does not run either for longer than a heartbeat, everybody has a grace; then this tries again.
-    wait_until("an attempt in which the launcher runs", || {
-        let (mut service, user, _) = login(&database);
-        let worker = database.pause_worker();
-        wait_until("readers see the timeout", || !service.is_online(user));
-        worker.resume();
-        service.wait_for_written(user, false);
-        let reasons = reasons(&mut service, user);
-        reasons == ["started", "timed_out"] || {
-            assert_eq!(reasons, ["started", "recovered"]);
-            false
-        }
-    });
 }

@@ -49,6 +49,7 @@ mod replication;
 mod sessions;
 mod settings;
 mod sql_updates;
+mod standstills;
 mod status;
 mod tenants;
 mod timeouts;
