@@ -1,6 +1,10 @@
 //! A process of the server that does not go on.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use crate::{Database, process::signal, wait::wait_until};
 
@@ -27,13 +31,22 @@ impl Database<'_> {
 
     /// The same, of any process.
     pub fn pause_at(&self, pid: i32, point: &str) -> PausedProcess {
-        let file = |state| self.cluster.data().join(format!("presence_test.{point}_{state}.{pid}"));
+        // A process that is still where it was to wait before has not reached it again.
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let reached = format!(
+            "presence_test.{point}_paused.{}",
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        let data = self.cluster.data();
         let paused = PausedProcess {
             pid,
-            asked: file("pause"),
-            reached: file("paused"),
+            asked: data.join(format!("presence_test.{point}_pause.{pid}")),
+            reached: data.join(&reached),
         };
-        fs::write(&paused.asked, "").expect("a file in the data directory");
+        // Renamed, so that the process reads the whole name.
+        let new = data.join(format!("{reached}.new"));
+        fs::write(&new, reached).expect("a file in the data directory");
+        fs::rename(new, &paused.asked).expect("a file in the data directory");
         paused
     }
 }

@@ -52,17 +52,17 @@ pub fn fail(name: &str) {
 }
 
 /// Waits while the data directory contains the file `presence_test.<name>_pause.<pid>` with the id of this process. Creates
-/// `presence_test.<name>_paused.<pid>` first, so that a test knows that the process has arrived.
+/// the file that this one names, so that a test knows that the process has arrived: each time another name is in it, as a
+/// test may ask again before the process has noticed that it may go on.
 #[cfg(debug_assertions)]
 pub fn pause(name: &str) {
-    let pid = std::process::id();
-    let asked = format!("presence_test.{name}_pause.{pid}");
-    let is_asked = || std::fs::exists(&asked).unwrap_or(false);
-    if !is_asked() {
-        return;
-    }
-    let _ = std::fs::write(format!("presence_test.{name}_paused.{pid}"), "");
-    while is_asked() {
+    let asked = format!("presence_test.{name}_pause.{}", std::process::id());
+    let mut created = String::new();
+    while let Ok(reached) = std::fs::read_to_string(&asked) {
+        if reached != created {
+            let _ = std::fs::write(&reached, "");
+            created = reached;
+        }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }

@@ -31,3 +31,14 @@ fn a_server_starts_again_however_it_was_stopped() {
         database.run("SELECT a FROM t");
     }
 }
+
+#[test]
+fn a_process_that_goes_on_and_is_paused_again_at_once_is_paused() {
+    let database = Cluster::shared().database();
+    let worker = database.worker();
+    for _ in 0..20 {
+        let paused = database.pause_at(worker, "idle");
+        paused.wait_until_reached();
+        paused.resume();
+    }
+}
