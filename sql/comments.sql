@@ -29,6 +29,15 @@ COMMENT ON COLUMN @extschema@.presence_user.status_expires_at
     IS 'Time at which the first of the status, text and emoji that are declared ends; null if none ends by itself';
 
 COMMENT ON TYPE @extschema@.presence_declared_status IS 'Declared status as stored, as returned by set_status()';
+COMMENT ON TYPE @extschema@.presence_own IS 'What a user is and what others are shown, as returned by own_presence()';
+COMMENT ON COLUMN @extschema@.presence_own.status IS 'Status, hidden or not: active, idle, busy or inactive';
+COMMENT ON COLUMN @extschema@.presence_own.shown IS 'Status that others are shown';
+COMMENT ON COLUMN @extschema@.presence_own.is_invisible IS 'Whether the user is hidden';
+COMMENT ON COLUMN @extschema@.presence_own.status_text IS 'Text that is declared and shows';
+COMMENT ON COLUMN @extschema@.presence_own.emoji IS 'Emoji that is declared and shows';
+COMMENT ON COLUMN @extschema@.presence_own.status_expires_at IS 'Time at which the first of what is declared ends; null: none does';
+COMMENT ON COLUMN @extschema@.presence_own.idle_since IS 'Time since which nobody is there; null: somebody is';
+COMMENT ON COLUMN @extschema@.presence_own.session_count IS 'Number of live sessions';
 COMMENT ON COLUMN @extschema@.presence_declared_status.user_id IS 'ID of the user';
 COMMENT ON COLUMN @extschema@.presence_declared_status.source IS 'Who declares it';
 COMMENT ON COLUMN @extschema@.presence_declared_status.status IS 'busy, away or available; null for a text or emoji alone';
@@ -217,14 +226,18 @@ COMMENT ON TABLE @extschema@.declared_statuses
     IS 'What is declared of users: one row for each source, valid until it expires or is deleted';
 COMMENT ON COLUMN @extschema@.declared_statuses.user_id IS 'ID of the user';
 COMMENT ON COLUMN @extschema@.declared_statuses.source
-    IS 'Who declares it: manual (the user, before all others), text (a text of the user''s apart from that), or any other name';
+    IS 'Who declares it: manual (the user, before all others), text (a text of the user''s apart from that), visibility (hides the user), or any other name';
 COMMENT ON COLUMN @extschema@.declared_statuses.status
-    IS 'busy, away, or available (nothing, whatever other sources say); null for a text or emoji alone';
+    IS 'busy, away, or available (nothing, whatever other sources say); null for a text or emoji alone; invisible where the source is visibility';
 COMMENT ON COLUMN @extschema@.declared_statuses.status_text IS 'Text, of at most 140 characters';
 COMMENT ON COLUMN @extschema@.declared_statuses.emoji IS 'Emoji, of at most 64 bytes';
 COMMENT ON COLUMN @extschema@.declared_statuses.set_at
     IS 'Time at which it was set; setting the same again does not change it';
 COMMENT ON COLUMN @extschema@.declared_statuses.expires_at IS 'Time from which it is not valid; null: until it is cleared';
+COMMENT ON COLUMN @extschema@.declared_statuses.by_user
+    IS 'Whether the user is hidden by its own wish, which presence.allow_invisible has to allow';
+COMMENT ON COLUMN @extschema@.declared_statuses.last_seen IS 'Last activity of the user before it was hidden; null: none';
+COMMENT ON COLUMN @extschema@.declared_statuses.shown_at IS 'Time at which the user was shown again; null: it was not';
 COMMENT ON CONSTRAINT declared_statuses_pkey ON @extschema@.declared_statuses IS 'Each source declares one thing of a user';
 COMMENT ON CONSTRAINT declared_statuses_source_check ON @extschema@.declared_statuses IS 'A source is 1 to 63 bytes long';
 COMMENT ON CONSTRAINT declared_statuses_status_check ON @extschema@.declared_statuses IS 'A status is a known word';
@@ -232,6 +245,9 @@ COMMENT ON CONSTRAINT declared_statuses_status_text_check ON @extschema@.declare
     IS 'A text is 1 to 140 characters long';
 COMMENT ON CONSTRAINT declared_statuses_emoji_check ON @extschema@.declared_statuses IS 'An emoji is 1 to 64 bytes long';
 COMMENT ON CONSTRAINT declared_statuses_check ON @extschema@.declared_statuses IS 'A row declares something';
+COMMENT ON CONSTRAINT declared_statuses_visibility_check ON @extschema@.declared_statuses
+    IS 'A row of the source visibility hides its user, and no other row does';
+COMMENT ON INDEX @extschema@.declared_statuses_visibility_idx IS 'Finds who is hidden';
 COMMENT ON INDEX @extschema@.declared_statuses_pkey IS 'Finds what is declared of a user';
 COMMENT ON INDEX @extschema@.declared_statuses_expires_at_idx IS 'Finds what expires next';
 COMMENT ON TRIGGER presence_before_write ON @extschema@.declared_statuses
@@ -356,6 +372,11 @@ COMMENT ON FUNCTION @extschema@.set_status(pg_catalog.text, pg_catalog.text, pg_
     IS 'Declares a status, text and emoji of a user, in place of what the same source has declared; returns the row';
 COMMENT ON FUNCTION @extschema@.clear_status(pg_catalog.text, pg_catalog.uuid)
     IS 'Takes back what a source has declared of a user; returns whether it was still valid';
+
+COMMENT ON FUNCTION @extschema@.set_invisible(pg_catalog.bool, pg_catalog.interval, pg_catalog.uuid)
+    IS 'Hides a user, who then shows as offline, or shows one again';
+COMMENT ON FUNCTION @extschema@.own_presence(pg_catalog.uuid)
+    IS 'Returns what a user is, hidden or not, and what others are shown';
 
 -- Functions: identity and tokens
 

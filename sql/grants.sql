@@ -113,7 +113,9 @@ BEGIN
         %1$s.is_online(uuid),
         %1$s.last_seen(uuid),
         %1$s.set_status(text, text, text, interval, text, uuid),
-        %1$s.clear_status(text, uuid)
+        %1$s.clear_status(text, uuid),
+        %1$s.set_invisible(boolean, interval, uuid),
+        %1$s.own_presence(uuid)
         TO %2$s', home, role);
     EXECUTE format('GRANT SELECT ON TABLE %1$s.declared_statuses TO %2$s', home, role);
     EXECUTE format('GRANT SELECT, INSERT,

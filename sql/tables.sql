@@ -120,12 +120,15 @@ CREATE TABLE @extschema@.declared_statuses (
     emoji pg_catalog.text,
     set_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     expires_at pg_catalog.timestamptz,
+    by_user pg_catalog.bool NOT NULL DEFAULT false,
+    last_seen pg_catalog.timestamptz,
+    shown_at pg_catalog.timestamptz,
     CONSTRAINT declared_statuses_pkey PRIMARY KEY (user_id, source),
     CONSTRAINT declared_statuses_source_check
         CHECK (pg_catalog.octet_length(source) OPERATOR(pg_catalog.>=) 1
                AND pg_catalog.octet_length(source) OPERATOR(pg_catalog.<=) 63),
     CONSTRAINT declared_statuses_status_check
-        CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['busy', 'away', 'available'])),
+        CHECK (status OPERATOR(pg_catalog.=) ANY (ARRAY['busy', 'away', 'available', 'invisible'])),
     CONSTRAINT declared_statuses_status_text_check
         CHECK (pg_catalog.char_length(status_text) OPERATOR(pg_catalog.>=) 1
                AND pg_catalog.char_length(status_text) OPERATOR(pg_catalog.<=) 140),
@@ -133,7 +136,12 @@ CREATE TABLE @extschema@.declared_statuses (
         CHECK (pg_catalog.octet_length(emoji) OPERATOR(pg_catalog.>=) 1
                AND pg_catalog.octet_length(emoji) OPERATOR(pg_catalog.<=) 64),
     CONSTRAINT declared_statuses_check
-        CHECK (status IS NOT NULL OR status_text IS NOT NULL OR emoji IS NOT NULL)
+        CHECK (status IS NOT NULL OR status_text IS NOT NULL OR emoji IS NOT NULL),
+    CONSTRAINT declared_statuses_visibility_check
+        CHECK (source OPERATOR(pg_catalog.=) 'visibility' AND NOT status IS DISTINCT FROM 'invisible'
+               AND status_text IS NULL AND emoji IS NULL
+               OR source OPERATOR(pg_catalog.<>) 'visibility' AND status IS DISTINCT FROM 'invisible'
+                  AND NOT by_user AND last_seen IS NULL AND shown_at IS NULL)
 ) WITH (
     fillfactor = 80,
     -- Without its lock, for which readers do not wait.
@@ -145,6 +153,10 @@ CREATE TABLE @extschema@.declared_statuses (
 
 -- The worker reports what expires.
 CREATE INDEX declared_statuses_expires_at_idx ON @extschema@.declared_statuses (expires_at) WHERE expires_at IS NOT NULL;
+
+-- Who is hidden, or has been.
+CREATE INDEX declared_statuses_visibility_idx ON @extschema@.declared_statuses (user_id)
+    WHERE source OPERATOR(pg_catalog.=) 'visibility';
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.declared_statuses', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.user_sessions', '');

@@ -37,6 +37,18 @@ CREATE TYPE @extschema@.presence_declared_status AS (
     expires_at pg_catalog.timestamptz
 );
 
+-- Returned by own_presence().
+CREATE TYPE @extschema@.presence_own AS (
+    status @extschema@.presence_status,
+    shown @extschema@.presence_status,
+    is_invisible pg_catalog.bool,
+    status_text pg_catalog.text,
+    emoji pg_catalog.text,
+    status_expires_at pg_catalog.timestamptz,
+    idle_since pg_catalog.timestamptz,
+    session_count pg_catalog.int4
+);
+
 -- Returned by presence_cursor().
 CREATE TYPE @extschema@.presence_feed_cursor AS (
     epoch pg_catalog.text,

@@ -164,6 +164,8 @@ mod benches;
         api::identity::is_service,
         api::identity::presence_auth_id,
         api::identity::presence_user_id,
+        api::invisible::own_presence,
+        api::invisible::set_invisible,
         api::presence::online_count,
         api::presence::online_users,
         api::presence::presence_of,

@@ -89,6 +89,9 @@ AS $function$
         ('column', 'declared_statuses', 'emoji', 5, 'text', false, NULL),
         ('column', 'declared_statuses', 'set_at', 6, 'timestamp with time zone', true, 'clock_timestamp()'),
         ('column', 'declared_statuses', 'expires_at', 7, 'timestamp with time zone', false, NULL),
+        ('column', 'declared_statuses', 'by_user', 8, 'boolean', true, 'false'),
+        ('column', 'declared_statuses', 'last_seen', 9, 'timestamp with time zone', false, NULL),
+        ('column', 'declared_statuses', 'shown_at', 10, 'timestamp with time zone', false, NULL),
 
         ('constraint', 'user_sessions', 'user_sessions_pkey', 1, 'PRIMARY KEY (id)', true, NULL),
         ('constraint', 'user_sessions', 'user_sessions_session_token_check', 2,
@@ -103,13 +106,17 @@ AS $function$
         ('constraint', 'declared_statuses', 'declared_statuses_source_check', 7,
             'CHECK (((octet_length(source) >= 1) AND (octet_length(source) <= 63)))', true, NULL),
         ('constraint', 'declared_statuses', 'declared_statuses_status_check', 8,
-            'CHECK ((status = ANY (ARRAY[''busy''::text, ''away''::text, ''available''::text])))', true, NULL),
+            'CHECK ((status = ANY (ARRAY[''busy''::text, ''away''::text, ''available''::text, ''invisible''::text])))', true, NULL),
         ('constraint', 'declared_statuses', 'declared_statuses_status_text_check', 9,
             'CHECK (((char_length(status_text) >= 1) AND (char_length(status_text) <= 140)))', true, NULL),
         ('constraint', 'declared_statuses', 'declared_statuses_emoji_check', 10,
             'CHECK (((octet_length(emoji) >= 1) AND (octet_length(emoji) <= 64)))', true, NULL),
         ('constraint', 'declared_statuses', 'declared_statuses_check', 11,
             'CHECK (((status IS NOT NULL) OR (status_text IS NOT NULL) OR (emoji IS NOT NULL)))', true, NULL),
+        ('constraint', 'declared_statuses', 'declared_statuses_visibility_check', 12,
+            'CHECK ((((source = ''visibility''::text) AND (NOT (status IS DISTINCT FROM ''invisible''::text)) '
+            'AND (status_text IS NULL) AND (emoji IS NULL)) OR ((source <> ''visibility''::text) '
+            'AND (status IS DISTINCT FROM ''invisible''::text) AND (NOT by_user) AND (last_seen IS NULL) AND (shown_at IS NULL))))', true, NULL),
 
         -- Indexes: what follows the name of the table, and whether it is unique.
         ('index', 'user_sessions', 'user_sessions_session_token_key', 1,
@@ -120,6 +127,8 @@ AS $function$
         ('index', 'user_presence', 'user_presence_user_key_idx', 5, 'USING hash (user_key)', false, NULL),
         ('index', 'declared_statuses', 'declared_statuses_expires_at_idx', 6,
             'USING btree (expires_at) WHERE (expires_at IS NOT NULL)', false, NULL),
+        ('index', 'declared_statuses', 'declared_statuses_visibility_idx', 7,
+            'USING btree (user_id) WHERE (source = ''visibility''::text)', false, NULL),
 
         -- Triggers: when they fire, whether ALWAYS, and the function.
         ('trigger', 'user_sessions', 'presence_before_write', 1, 'BEFORE INSERT OR UPDATE ON {schema}.user_sessions FOR EACH ROW',

@@ -37,7 +37,7 @@ BEGIN
                            OR l.name = 'service'
                               AND f.proname IN ('start_session', 'start_sessions', 'presence_of', 'forget_user',
                                                 'heartbeat_by_token', 'heartbeat_idle', 'heartbeat_idle_by_token',
-                                                'set_status', 'clear_status')))
+                                                'set_status', 'clear_status', 'set_invisible', 'own_presence')))
         OR l.name IN ('client', 'service')
            AND NOT (has_table_privilege(l.grantee, home || '.user_sessions', 'SELECT')
                     AND has_table_privilege(l.grantee, home || '.user_sessions', 'INSERT')

@@ -71,6 +71,27 @@ pub fn owner_filter() -> Option<Option<Uuid>> {
     }
 }
 
+/// Returns the user of whom the caller speaks: a client of itself. Errors: 22023 where a service names no user; 42501 where a
+/// client names another user, or has no identity.
+pub fn subject(user_id: Option<Uuid>) -> Uuid {
+    if identity::is_service() {
+        return user_id.unwrap_or_else(|| {
+            errors::bad_value(
+                "user_id must be specified",
+                "A service may act for any user, so it must name the user.",
+                "Pass the user's id, or presence_id(key) where that is not a uuid.",
+            )
+        });
+    }
+    let Some(own) = identity::user_id() else {
+        errors::no_identity();
+    };
+    if user_id.is_some_and(|id| id != own) {
+        errors::not_permitted();
+    }
+    own
+}
+
 /// The user that a session is for.
 pub struct Subject {
     pub user_id: Uuid,

@@ -14,6 +14,7 @@ use crate::{
     pg::{compat, errors, text::EncodedText, text::Text},
     rules::{
         declared::{MANUAL, TEXT, Word},
+        hiding::VISIBILITY,
         time::Micros,
     },
     store::{lock_wait, rows::Row, statement::Statement, value::Value},
@@ -78,6 +79,9 @@ fn set_status(
     caller::require_writable();
     let source = source.as_deref().unwrap_or(MANUAL);
     let user_id = subject(user_id.map(to_uuid), source);
+    if source == VISIBILITY {
+        errors::bad_visibility();
+    }
     let status = status.map(|status| match Word::parse(status.as_bytes()) {
         Some(word) => word.as_str(),
         None => errors::unknown_status(),
@@ -116,6 +120,9 @@ fn clear_status(source: Option<Text>, user_id: Option<pgrx::Uuid>) -> bool {
     caller::require_writable();
     let source = source.as_deref().unwrap_or(MANUAL);
     let user_id = subject(user_id.map(to_uuid), source);
+    if source == VISIBILITY {
+        errors::bad_visibility();
+    }
     let now = compat::now();
     CLEAR.with(|clear| {
         clear.write(&[Value::Uuid(&user_id), Value::Text(source)], |rows| {
@@ -128,30 +135,16 @@ fn clear_status(source: Option<Text>, user_id: Option<pgrx::Uuid>) -> bool {
 /// Returns the user of whom the caller declares something. Errors: 22023 where a service names no user; 42501 where a client
 /// has no identity, names another user, or a source that is not its own.
 fn subject(user_id: Option<Uuid>, source: &str) -> Uuid {
-    if identity::is_service() {
-        return user_id.unwrap_or_else(|| {
-            errors::bad_value(
-                "user_id must be specified",
-                "A service may declare the status of any user, so it must name the user.",
-                "Pass the user's id, or presence_id(key) where that is not a uuid.",
-            )
-        });
-    }
-    let Some(own) = identity::user_id() else {
-        errors::no_identity();
-    };
-    if user_id.is_some_and(|id| id != own) {
-        errors::not_permitted();
-    }
-    if ![MANUAL, TEXT].contains(&source) {
+    let subject = caller::subject(user_id);
+    if !identity::is_service() && ![MANUAL, TEXT].contains(&source) {
         errors::foreign_source();
     }
-    own
+    subject
 }
 
 /// Returns when something expires that is declared now. Errors: 22023 where the interval is not positive or exceeds ten
 /// years.
-fn expiry(now: Micros, interval: Interval) -> Micros {
+pub fn expiry(now: Micros, interval: Interval) -> Micros {
     start::later(now, interval).unwrap_or_else(|| {
         errors::bad_value(
             "expires_in must be a positive interval of at most ten years",

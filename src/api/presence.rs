@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use super::{
     args::{ArrayArg, UuidArray},
-    presence_reader::{LiveSessions, PresenceReader, StoredPresence},
+    presence_reader::PresenceReader,
     result::ResultSet,
+    shown::ShownUser,
     status_label,
 };
 use crate::{
@@ -16,12 +17,8 @@ use crate::{
         memory::{self, Reserve},
         text::{EncodedText, Text},
     },
-    rules::{
-        declared::{Shown, shown},
-        presence_id::{integer_of, presence_id_text},
-        status::Status,
-    },
-    store::{declared::Declared, value::Value},
+    rules::presence_id::{integer_of, presence_id_text},
+    store::{declared::Shown, value::Value},
 };
 
 /// Returns the presence of each of these users, one row per distinct user, in order: first the ids, then the keys.
@@ -55,28 +52,12 @@ fn presence_of(user_ids: Option<UuidArray>, user_keys: Option<ArrayArg<Text>>, m
     drop(seen);
 
     let reader = PresenceReader::begin();
-    let live = reader.live_of(&users);
-    let incomplete = users.iter().zip(&live).filter(|(_, live)| needs_tables(live.as_ref()));
-    let incomplete = memory::collect(incomplete.map(|(&id, _)| id));
-    let mut stored = reader.stored(&incomplete).into_iter();
-    let mut declared = reader.declared_of(&users);
-    for (id, live) in users.into_iter().zip(live) {
-        check_for_interrupts!();
-        let stored = needs_tables(live.as_ref()).then(|| stored.next()).flatten();
-        let given_key = keys_by_id.get(&id).map(|key| EncodedText::encode(key));
-        let declared = declared.remove(&id).unwrap_or_default();
-        push_user(&mut rows, id, given_key, live, stored, declared);
-    }
+    let shown = reader.shown_of(&users);
+    push_users(&mut rows, &reader, shown, &keys_by_id);
     rows
 }
 
-/// Returns whether a user's row needs the tables: for all of it while the user is offline, else for a key that the
-/// roster does not have.
-fn needs_tables(live: Option<&LiveSessions>) -> bool {
-    live.is_none_or(|live| live.keyed && live.user_key.is_none())
-}
-
-/// Returns the presence of every user who has a live session. Errors: 55000 where the library is not preloaded.
+/// Returns the presence of every user who is online. Errors: 55000 where the library is not preloaded.
 #[pg_extern(
     requires = ["types"],
     sql = r#"
@@ -87,67 +68,55 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 )]
 fn online_users(mut rows: ResultSet) -> ResultSet {
     let reader = PresenceReader::begin();
-    let online = reader.live_of_all();
-    let incomplete = online.iter().filter(|(_, live)| needs_tables(Some(live)));
-    let incomplete = memory::collect(incomplete.map(|&(id, _)| id));
-    let mut stored = reader.stored(&incomplete).into_iter();
-    let mut declared = match reader.may_have_declared() {
-        true => reader.declared_of(&memory::collect(online.iter().map(|&(id, _)| id))),
-        false => HashMap::new(),
-    };
-    for (id, live) in online {
-        check_for_interrupts!();
-        let stored = needs_tables(Some(&live)).then(|| stored.next()).flatten();
-        let declared = declared.remove(&id).unwrap_or_default();
-        push_user(&mut rows, id, None, Some(live), stored, declared);
-    }
+    let shown = reader.shown_of_online();
+    push_users(&mut rows, &reader, shown, &HashMap::new());
     rows
 }
 
-/// Returns how many users have a live session. Errors: 55000 where the library is not preloaded.
+/// Returns how many users are online. Errors: 55000 where the library is not preloaded.
 #[pg_extern(stable, parallel_safe)]
 fn online_count() -> i64 {
     PresenceReader::begin().online_count()
 }
 
-/// Adds the row of a user.
-fn push_user(
-    rows: &mut ResultSet,
-    id: Uuid,
-    given_key: Option<EncodedText>,
-    live: Option<LiveSessions>,
-    stored: Option<StoredPresence>,
-    declared: Declared,
-) {
-    let by_sessions = live.as_ref().map_or(Status::Inactive, LiveSessions::status);
-    let Shown {
-        status,
-        text,
-        emoji,
-        expires_at,
-    } = shown(by_sessions, declared);
-    let live = live.unwrap_or_default();
-    let (stored_key, stored_last_seen) = stored.map_or((None, None), |stored| (stored.user_key, stored.last_seen));
-    let user_key = live
-        .user_key
-        .or(stored_key)
-        .or_else(|| integer_of(id).map(EncodedText::from))
-        .or(given_key);
-    let last_seen = if status.is_online() {
-        live.last_activity
-    } else {
-        stored_last_seen
-    };
-    rows.push(&[
-        Value::Uuid(&id),
-        user_key.as_ref().into(),
-        Value::Oid(status_label::label_oid(status)),
-        Value::Bool(status.is_online()),
-        last_seen.map_or(Value::Null, Value::Time),
-        Value::Int(live.sessions as i32),
-        live.idle_since.map_or(Value::Null, Value::Time),
-        text.as_ref().into(),
-        emoji.as_ref().into(),
-        expires_at.map_or(Value::Null, Value::Time),
-    ]);
+/// Adds the rows of users. `given_keys` are those that the caller has named some by.
+fn push_users(rows: &mut ResultSet, reader: &PresenceReader, users: Vec<ShownUser>, given_keys: &HashMap<Uuid, Text>) {
+    let incomplete = users.iter().filter(|user| user.needs_tables());
+    let incomplete = memory::collect(incomplete.map(|user| user.user_id));
+    let mut stored = reader.stored(&incomplete).into_iter();
+    for mut user in users {
+        check_for_interrupts!();
+        let stored = user.needs_tables().then(|| stored.next()).flatten();
+        let last_seen = match &user.live {
+            Some(live) => live.last_activity,
+            None => stored.as_ref().and_then(|stored| stored.last_seen),
+        };
+        let is_live = user.live.is_some();
+        let user_key = user
+            .live
+            .as_mut()
+            .and_then(|live| live.user_key.take())
+            .or_else(|| stored?.user_key(is_live))
+            .or_else(|| integer_of(user.user_id).map(EncodedText::from))
+            .or_else(|| given_keys.get(&user.user_id).map(|key| EncodedText::encode(key)));
+        let Shown {
+            status,
+            text,
+            emoji,
+            expires_at,
+        } = &user.shown;
+        let live = user.live.as_ref();
+        rows.push(&[
+            Value::Uuid(&user.user_id),
+            user_key.as_ref().into(),
+            Value::Oid(status_label::label_oid(*status)),
+            Value::Bool(status.is_online()),
+            last_seen.map_or(Value::Null, Value::Time),
+            Value::Int(live.map_or(0, |live| live.sessions) as i32),
+            live.and_then(|live| live.idle_since).map_or(Value::Null, Value::Time),
+            text.as_ref().into(),
+            emoji.as_ref().into(),
+            expires_at.map_or(Value::Null, Value::Time),
+        ]);
+    }
 }

@@ -4,7 +4,7 @@
 //! that it does not know are read from the table, unless the roster was complete when the reader began. A standby has
 //! no roster and reads the table alone. The table of sessions does not say who is idle: of users whose sessions are read
 //! there, `user_presence` does, unless the roster is in overflow, when somebody may have been heard from of whom only the
-//! table was told. What is declared of users is in its own table alone; [`shown`] decides what shows.
+//! table was told. What of this shows is for [`super::shown`] to decide.
 
 use std::{collections::HashMap, thread::LocalKey};
 
@@ -18,22 +18,18 @@ use crate::{
         text::EncodedText,
     },
     roster::{self, Key, Now, Tenant, UserView},
-    rules::{declared::shown, status::Status, time::Micros},
+    rules::{hiding::Visible, status::Status, time::Micros},
     settings,
     store::{
-        declared::{self, Declared},
         load,
         rows::{Row, Rows},
         statement::{Snapshot, Statement},
         value::Value,
     },
+    triggers::pending,
 };
 
-/// Of more users than these, what is declared is read from the whole table.
-const MAX_BY_KEY: usize = 1000;
-
 /// The live sessions of one user.
-#[derive(Default)]
 pub struct LiveSessions {
     pub sessions: u32,
     pub last_activity: Option<Micros>,
@@ -43,6 +39,23 @@ pub struct LiveSessions {
     pub user_key: Option<EncodedText>,
     /// Whether the user has a key that cannot be derived from its id.
     pub keyed: bool,
+    /// What of all this the roster says is visible, and whether the user was hidden as far as it ever knew.
+    pub visible: Visible,
+    pub is_hidden: bool,
+}
+
+impl Default for LiveSessions {
+    fn default() -> LiveSessions {
+        LiveSessions {
+            sessions: 0,
+            last_activity: None,
+            idle_since: None,
+            user_key: None,
+            keyed: false,
+            visible: Visible::ALL,
+            is_hidden: false,
+        }
+    }
 }
 
 impl LiveSessions {
@@ -54,6 +67,20 @@ impl LiveSessions {
             idle_since: user.idle_since,
             user_key: None,
             keyed: user.keyed,
+            visible: user.visible,
+            is_hidden: user.is_hidden,
+        })
+    }
+
+    /// Returns what of these sessions shows at `now`; `None`: nothing.
+    pub fn shown(self, visible: &Visible, now: Micros) -> Option<LiveSessions> {
+        let idle_since = self
+            .idle_since
+            .and_then(|at| visible.idle_since(at, now, settings::idle_timeout()));
+        (!visible.is_hidden()).then(|| LiveSessions {
+            last_activity: visible.last_seen(true, self.last_activity),
+            idle_since,
+            ..self
         })
     }
 
@@ -82,10 +109,44 @@ impl LiveSessions {
     }
 }
 
-/// What is known of a user besides live sessions.
+/// What is known of a user besides live sessions, as far as anybody may know.
 pub struct StoredPresence {
-    pub user_key: Option<EncodedText>,
+    /// The key that was last written of the user, and that of its sessions.
+    written_key: Option<EncodedText>,
+    session_key: Option<EncodedText>,
+    /// Whether nobody may see its sessions: it is hidden, or was whenever it had one.
+    is_unseen: bool,
+    /// The last activity while it is offline.
     pub last_seen: Option<Micros>,
+}
+
+impl StoredPresence {
+    /// Returns the user's key. `is_live`: the user is online.
+    pub fn user_key(self, is_live: bool) -> Option<EncodedText> {
+        self.written_key
+            .or(self.session_key.filter(|_| is_live || !self.is_unseen))
+    }
+}
+
+/// The same with what nobody may know.
+struct Stored {
+    written_key: Option<EncodedText>,
+    session_key: Option<EncodedText>,
+    /// The last activity that was written of the user, and that of its sessions.
+    last_written: Option<Micros>,
+    activity: Option<Micros>,
+}
+
+impl Stored {
+    fn shown(self, visible: &Visible) -> StoredPresence {
+        let last_seen = visible.last_seen(false, self.activity).max(self.last_written);
+        StoredPresence {
+            written_key: self.written_key,
+            session_key: self.session_key,
+            is_unseen: visible.is_hidden() || *visible != Visible::ALL && last_seen.is_none(),
+            last_seen,
+        }
+    }
 }
 
 /// Reads presence as of one point in time.
@@ -135,7 +196,7 @@ thread_local! {
     /// would otherwise not prefer to the partial index on tokens.
     static FIND_STORED: Statement = const { Statement::new(
         |s| format!(
-            "SELECT COALESCE(p.user_key, s.user_key), greatest(p.last_seen, s.last_activity) \
+            "SELECT p.user_key, CASE WHEN p.user_key IS NULL THEN s.user_key END, p.last_seen, s.last_activity \
              FROM unnest($1) WITH ORDINALITY u (id, n) \
              LEFT JOIN {s}.user_presence p ON p.user_id = u.id \
              LEFT JOIN LATERAL (SELECT max(c.user_key) AS user_key, max(c.last_activity) AS last_activity FROM (\
@@ -193,58 +254,44 @@ impl PresenceReader {
         }
     }
 
-    /// Returns whether a user has a live session.
+    /// Returns whether a user has a live session, as far as the roster knows who is hidden.
     #[inline]
-    pub fn is_online(&self, user_id: Uuid) -> bool {
+    pub fn is_live(&self, user_id: Uuid) -> bool {
         self.tenant
             .is_some_and(|tenant| tenant.is_online(&user_id, &self.now, self.timeout))
             || !self.complete && self.live_in_table(&[user_id]).contains_key(&user_id)
     }
 
-    /// Returns a user's status.
+    /// Returns what the sessions of a user make of it, as far as the roster knows who is hidden.
     #[inline]
-    pub fn status(&self, user_id: Uuid) -> Status {
-        let by_sessions = match self.tenant {
+    pub fn status_by_sessions(&self, user_id: Uuid) -> Status {
+        match self.tenant {
             Some(tenant) if self.complete => tenant.user_status(&user_id, &self.now, self.timeout),
             _ => self
                 .live(user_id)
                 .map_or(Status::Inactive, |live: LiveSessions| live.status()),
-        };
-        // Of who is offline, nothing that is declared changes the status.
-        if !by_sessions.is_online() || !self.may_have_declared() {
-            return by_sessions;
-        }
-        let declared = self.declared_of(&[user_id]).remove(&user_id);
-        shown(by_sessions, declared.unwrap_or_default()).status
-    }
-
-    /// Returns what is declared of these users; nobody is in it of whom nothing is.
-    pub fn declared_of(&self, users: &[Uuid]) -> HashMap<Uuid, Declared> {
-        if users.is_empty() || !self.may_have_declared() {
-            return HashMap::new();
-        }
-        // The table has the time of day.
-        let now = roster::synchronize_clock().wall();
-        if !declared::try_lock() {
-            let written = declared::last_written(users, now);
-            let mut found = HashMap::new();
-            found.make_room(written.len());
-            found.extend(
-                written
-                    .into_iter()
-                    .map(|(user_id, written)| (user_id, written.declared)),
-            );
-            return found;
-        }
-        match users.len() <= MAX_BY_KEY {
-            true => declared::of_users(users, now),
-            false => declared::of_many(users, now),
         }
     }
 
     /// Whether anything may be declared of anybody. Where nobody declares anything, no reader looks for it.
+    #[inline]
     pub fn may_have_declared(&self) -> bool {
         self.tenant.is_none_or(|tenant| tenant.may_have_declared())
+    }
+
+    /// Whether anybody may be hidden, or have been.
+    #[inline]
+    pub fn may_have_hidden(&self) -> bool {
+        self.tenant.is_none_or(|tenant| tenant.may_have_hidden())
+    }
+
+    /// Whether only the table tells who is hidden: the roster lacks sessions, or does not know, or this transaction has changed
+    /// it, which shows to itself as anything declared does.
+    #[inline]
+    pub fn has_visibility_in_table(&self) -> bool {
+        let is_in_table = |tenant: Tenant| !self.complete || tenant.is_visibility_lost() || pending::has_visibility();
+        self.tenant
+            .is_none_or(|tenant| tenant.may_have_hidden() && is_in_table(tenant))
     }
 
     /// Returns the live sessions of one user; `None` where there are none.
@@ -297,12 +344,17 @@ impl PresenceReader {
         memory::collect(found.into_iter())
     }
 
-    /// Returns how many users have a live session.
-    pub fn online_count(&self) -> i64 {
+    /// Returns how many users have a live session, as far as the roster knows who is hidden.
+    pub fn live_count(&self) -> i64 {
         match self.tenant {
             Some(tenant) if self.complete => tenant.online_count(&self.now, self.timeout) as i64,
             _ => self.live_of_all().len() as i64,
         }
+    }
+
+    /// Returns the time of day of what is read.
+    pub fn wall(&self) -> Micros {
+        self.now.wall()
     }
 
     /// Returns what is known of each of these users besides their live sessions, in the same order.
@@ -310,21 +362,42 @@ impl PresenceReader {
         if users.is_empty() {
             return Vec::new();
         }
+        fault_point::pause("stored");
         // First memory, then the tables: the worker writes what it removes from memory before.
         let in_roster = memory::collect(users.iter().map(|&user| {
             check_for_interrupts!();
             self.last_activity(user)
         }));
         let now = self.now.wall();
-        FIND_STORED.with(|statement| {
+        let found = FIND_STORED.with(|statement| {
             statement.read(Snapshot::Latest, &[Value::Uuids(users)], |rows| {
-                let stored = |(row, in_roster): (Row, Option<Micros>)| StoredPresence {
-                    user_key: row.encoded_text(1),
-                    last_seen: row.time(2).map(|at| at.min(now)).max(in_roster),
+                let stored = |(row, in_roster): (Row, Option<Micros>)| Stored {
+                    written_key: row.encoded_text(1),
+                    session_key: row.encoded_text(2),
+                    last_written: row.time(3).map(|at| at.min(now)),
+                    activity: row.time(4).map(|at| at.min(now)).max(in_roster),
                 };
                 memory::collect(rows.iter().zip(in_roster).map(stored))
             })
-        })
+        });
+        // Last: whoever has been active while hidden was hidden before that.
+        let visible = self.visible(Some(users));
+        let shown = |(user, stored): (&Uuid, Stored)| stored.shown(visible.get(user).unwrap_or(&Visible::ALL));
+        memory::collect(users.iter().zip(found).map(shown))
+    }
+
+    /// Returns whether the roster says that a user is hidden.
+    pub fn is_hidden_by_roster(&self, user_id: Uuid) -> bool {
+        let user = self
+            .tenant
+            .and_then(|tenant| tenant.user(&user_id, &self.now, self.timeout));
+        user.is_some_and(|user| user.is_hidden)
+    }
+
+    /// Whether those are hidden whom the roster has as hidden, also where it does not know of others: but for what this
+    /// transaction has changed itself.
+    pub fn trusts_hidden(&self) -> bool {
+        self.tenant.is_some_and(|tenant| tenant.trusts_hidden()) && !pending::has_visibility()
     }
 
     /// Returns the last activity of a user that the roster knows; `None` where it knows none.
@@ -375,7 +448,7 @@ impl PresenceReader {
     fn add_missing(&self, found: &mut HashMap<Uuid, LiveSessions>, others: HashMap<Uuid, LiveSessions>) {
         let in_roster = |user: &Uuid| {
             self.tenant
-                .is_some_and(|tenant| tenant.is_online(user, &self.now, self.timeout))
+                .is_some_and(|tenant| tenant.has_live(user, &self.now, self.timeout))
         };
         for (user_id, mut live) in others {
             if in_roster(&user_id) {

@@ -45,11 +45,7 @@ fn last_seen(user_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> O
     unsafe { identity::remember_call_right(fcinfo, Callable::LastSeen) };
     let id = to_uuid(user_id?);
     require_may_see(id);
-    let reader = PresenceReader::begin();
-    let seen = match reader.live(id) {
-        Some(live) => live.last_activity,
-        None => reader.stored(&[id]).pop().and_then(|stored| stored.last_seen),
-    };
+    let seen = PresenceReader::begin().last_seen(id);
     seen.and_then(|seen| TimestampWithTimeZone::try_from(seen).ok())
 }
 

@@ -306,11 +306,26 @@ pub unsafe fn column_type(descriptor: pg_sys::TupleDesc, column: usize) -> Optio
     unsafe { attribute(descriptor, column).map(|attribute| attribute.atttypid) }
 }
 
+/// Returns the attribute number of a column with this name, or else its `own`, with which it was created.
+///
+/// # Safety
+/// `descriptor` is a valid tuple descriptor that does not change during the call.
+pub unsafe fn column_number(descriptor: pg_sys::TupleDesc, own: usize, name: &CStr) -> usize {
+    // SAFETY: as the caller promises.
+    let is_named = |&number: &usize| unsafe { is_column_named(descriptor, number, name) };
+    if is_named(&own) {
+        return own;
+    }
+    // SAFETY: as the caller promises.
+    let count = unsafe { (*descriptor).natts } as usize;
+    (1..=count).find(is_named).unwrap_or(own)
+}
+
 /// Returns whether a column has this name. It does not if it does not exist or has been dropped.
 ///
 /// # Safety
 /// `descriptor` is a valid tuple descriptor that does not change during the call.
-pub unsafe fn is_column_named(descriptor: pg_sys::TupleDesc, column: usize, name: &CStr) -> bool {
+unsafe fn is_column_named(descriptor: pg_sys::TupleDesc, column: usize, name: &CStr) -> bool {
     // SAFETY: as the caller promises; a name ends with a zero byte.
     unsafe {
         attribute(descriptor, column).is_some_and(|attribute| CStr::from_ptr(attribute.attname.data.as_ptr()) == name)

@@ -278,9 +278,38 @@ pub fn long_emoji() -> ! {
 /// 22023: the source of a declared status has no name, too long a name, or one that is reserved.
 pub fn bad_source() -> ! {
     bad_value(
-        "source must be 1 to 63 bytes long, and not 'visibility', which is reserved",
-        "",
+        "source must be 1 to 63 bytes long, and not 'visibility'",
+        "The source 'visibility' hides its user, and declares nothing else.",
         "Omit source for the user's own word, or pass a name such as 'calendar'.",
+    )
+}
+
+/// 22023: a row of the source 'visibility' that says anything else than that its user is invisible.
+pub fn bad_visibility() -> ! {
+    bad_value(
+        "a row of the source 'visibility' must have the status 'invisible', and neither a text nor an emoji",
+        "The source 'visibility' hides its user, and declares nothing else.",
+        "To hide a user, or show one again, call set_invisible().",
+    )
+}
+
+/// 42501: users may not hide themselves.
+pub fn invisible_not_allowed() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "users are not allowed to hide themselves",
+        "presence.allow_invisible is off.",
+        "A service can hide users, and show them again.",
+    )
+}
+
+/// 42501: a client shows a user again whom a service has hidden.
+pub fn hidden_by_service() -> ! {
+    raise(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        "permission denied to show the user again",
+        "A service has hidden the user.",
+        "Only a service can take that back.",
     )
 }
 

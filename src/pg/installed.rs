@@ -30,6 +30,10 @@ pub struct Installed {
     pub state: pg_sys::Oid,
     /// Table `declared_statuses`.
     pub declared: pg_sys::Oid,
+    /// Its index by user and source; invalid if it is missing.
+    pub declared_key: pg_sys::Oid,
+    /// Its index on the rows that hide users; invalid if it is missing.
+    pub visibility_index: pg_sys::Oid,
     /// The role that owns `user_sessions`.
     pub owner: pg_sys::Oid,
     /// Type `_service_marker`: a role with the USAGE privilege on it is a service. Invalid if it is missing.
@@ -169,6 +173,8 @@ fn find() -> Option<Installed> {
         return None;
     }
     let [sessions, presence, changes, state, declared] = tables;
+    // SAFETY: as above.
+    let index = |name: &CStr| unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
     Some(Installed {
         extension,
         schema,
@@ -177,6 +183,8 @@ fn find() -> Option<Installed> {
         changes,
         state,
         declared,
+        declared_key: index(c"declared_statuses_pkey"),
+        visibility_index: index(c"declared_statuses_visibility_idx"),
         owner: owner_of(sessions)?,
         marker: type_named(c"_service_marker", schema).unwrap_or(pg_sys::InvalidOid),
     })

@@ -131,6 +131,9 @@ impl Tenant {
         let beat = match found {
             Found::Live(at) | Found::TimedOut(at) => {
                 roster.touch(at, now.steady);
+                if roster.slots[at as usize].flags.has(SessionFlag::Unseen) {
+                    writer.set_attended(at);
+                }
                 writer.set_state(at, SessionState::Live, Reason::Resumed);
                 let binding = Binding {
                     process: compat::process_number(),

@@ -2,21 +2,37 @@
 //!
 //! The rows are in the table alone. Where there are none, readers need not look there, for which one word is enough,
 //! `nothing_declared`: the worker alone sets it, once it has seen the table empty under a lock that no writer holds beside
-//! it, and triggers clear it before the commit of a row. Until the worker has looked, there may be some.
+//! it, and triggers clear it before the commit of a row. Until the worker has looked, there may be some. `nothing_hidden` says
+//! the same of the rows that hide their users.
 
 use uuid::Uuid;
 
-use super::{atomic::uuid_words, free_list::Full, state::UserFlag, sweep::BATCH, tenant::Tenant, writer::Writer};
+use super::{
+    atomic::uuid_words, free_list::Full, layout::TenantEntry, state::UserFlag, sweep::BATCH, tenant::Tenant,
+    writer::Writer,
+};
 use crate::rules::status::Reason;
 
 /// How many users can be queued for whom the queue alone keeps an entry.
 const MAX_QUEUED_ABSENT: u32 = 1024;
 
+impl TenantEntry {
+    #[inline]
+    fn may_have_declared(&self) -> bool {
+        self.nothing_declared.get() == 0
+    }
+
+    #[inline]
+    pub(super) fn may_have_hidden(&self) -> bool {
+        self.nothing_hidden.get() == 0 && self.may_have_declared()
+    }
+}
+
 impl Tenant {
     /// Whether anything may be declared of anybody.
     #[inline]
     pub fn may_have_declared(&self) -> bool {
-        self.entry().nothing_declared.get() == 0
+        self.entry().may_have_declared()
     }
 
     /// Notes that something may be declared. To be called before the commit of who declares it.
@@ -24,6 +40,25 @@ impl Tenant {
         if !self.may_have_declared() {
             self.entry().nothing_declared.set(0);
         }
+    }
+
+    /// Whether anybody may be hidden, or have been before: whether there is a row that says so.
+    #[inline]
+    pub fn may_have_hidden(&self) -> bool {
+        self.entry().may_have_hidden()
+    }
+
+    /// Notes that somebody may be hidden. To be called before the commit of who hides one.
+    pub fn set_may_have_hidden(&self) {
+        if self.entry().nothing_hidden.get() != 0 {
+            self.entry().nothing_hidden.set(0);
+        }
+        self.set_may_have_declared();
+    }
+
+    /// Notes that nobody is hidden, nor has been. As [`Tenant::set_nothing_declared`].
+    pub fn set_nothing_hidden(&self) {
+        self.entry().nothing_hidden.set(1);
     }
 
     /// Notes that nothing is declared. The caller holds a lock on the table that excludes writers, and has seen it empty.

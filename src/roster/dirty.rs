@@ -36,6 +36,9 @@ pub struct DirtyUser {
     pub reason: Reason,
     /// Has a key that cannot be derived from its id.
     pub keyed: bool,
+    /// Whether it is hidden, or nobody knows yet.
+    pub is_hidden: bool,
+    pub is_unresolved: bool,
     /// Whether a write of one of its sessions is still to be applied: one that is in the table already, or may never be.
     pub is_being_written: bool,
 }
@@ -181,6 +184,8 @@ impl Roster {
             idle_since: (status == Status::Idle).then(|| now.to_wall(summary.active_at.unwrap_or(now.steady))),
             reason,
             keyed: user.flags.has(UserFlag::Keyed),
+            is_hidden: user.is_left_out(),
+            is_unresolved: !user.is_resolved(),
             is_being_written: user.pins.get() > 0,
         }
     }

@@ -1,4 +1,5 @@
-//! Large commits: those that are applied in parts, with the writers' lock free for others in between.
+//! Large commits: those that are applied in parts, with the writers' lock free for others in between. So are those that end some
+//! sessions and bind others, or hide users.
 //!
 //! A user who ends one session and starts another in such a commit is offline between two parts. Nobody is to be told
 //! of that, so the worker writes no changes meanwhile: each commit is announced, and the worker is woken at its end.

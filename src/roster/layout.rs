@@ -31,6 +31,9 @@ pub const NONE: u32 = u32::MAX;
 /// Buckets for each entry of an index: with two, three in four entries are the first of their chain. One that is not
 /// costs another cache miss.
 const BUCKETS: usize = 2;
+/// So many entries of users without a session a small roster has, for each of its sessions a sixteenth; a large one has more, a
+/// thirty-second.
+const SPARE_USERS: usize = 2048;
 /// Installs of the extension that one server keeps apart until it restarts.
 pub const MAX_TENANTS: usize = 1024;
 
@@ -62,12 +65,14 @@ pub struct Slot {
     pub flushed: SharedU32,
 }
 
-/// One user who has a session in the roster, or a change that is not written yet.
-#[repr(C)]
+/// One user who has a session in the roster, or a change that is not written yet: one cache line.
+#[repr(C, align(64))]
 pub struct User {
     pub id: SharedWords<2>,
     /// The last activity of sessions that have left the roster.
     pub last_seen: SharedSteadyTime,
+    /// Until when it is hidden, by the time of day; `Micros::MIN` where it is not. See [`super::hidden`].
+    pub hidden_until: SharedTime,
     pub hash_next: SharedU32,
     pub first: SharedU32,
     pub dirty_next: SharedU32,
@@ -106,7 +111,9 @@ pub struct TenantEntry {
     /// The floor up to which the counts are adjusted.
     pub reaped: SharedU64,
     pub grace_until: SharedSteadyTime,
-    pub overflow: SharedU32,
+    pub overflow: SharedU16,
+    /// 1: `declared_statuses` hides nobody, and has hidden nobody until a row expired.
+    pub nothing_hidden: SharedU16,
     pub compare: SharedU32,
     /// The last standstill of the server, and its end; see [`super::standstill`].
     pub stood_from: SharedSteadyTime,
@@ -150,6 +157,11 @@ pub struct Counts {
     pub rejected: SharedU64,
     /// Calls of `forget_user()`, committed or not.
     pub forgotten: SharedU64,
+    /// How often who is hidden has become unknown, and as of which of these times it is known; and after which of them those are
+    /// not hidden any more that the roster has as hidden, perhaps; see [`super::hidden`].
+    pub visibility_lost: SharedU64,
+    pub visibility_known: SharedU64,
+    pub visibility_void: SharedU64,
 }
 
 /// What the worker of a tenant publishes about itself.
@@ -281,7 +293,7 @@ impl Plan {
     /// The plan for `slots` sessions and `processes` processes. There are a few more users than sessions: one whose last
     /// session is gone stays until the change is written.
     pub fn new(slots: usize, processes: usize) -> Plan {
-        let users = slots + slots / 16 + 64;
+        let users = slots + (slots / 32).max((slots / 16).min(SPARE_USERS)) + 64;
         let mut at = size_of::<Header>();
         let mut place = |bytes: usize| {
             let start = at.next_multiple_of(64);

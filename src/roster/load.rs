@@ -76,6 +76,7 @@ impl Tenant {
         self.roster().synchronize_clock();
         self.note_standstill();
         self.grace_until();
+        self.lose_visibility();
         {
             let _writer = self.roster().write();
             self.entry().overflow.set(0);
@@ -141,6 +142,7 @@ impl Tenant {
         timeout: Micros,
     ) -> bool {
         self.note_standstill();
+        self.lose_visibility();
         let now = self.roster().synchronize_clock();
         let mut is_whole = true;
         for (known, row) in sessions {

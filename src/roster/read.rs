@@ -18,9 +18,11 @@ use super::{
 use crate::{
     pg::memory,
     rules::{
+        hiding::Visible,
         status::{Reason, Status},
         time::Micros,
     },
+    settings,
 };
 
 /// A session as the roster knows it.
@@ -45,6 +47,10 @@ pub struct UserView {
     pub idle_since: Option<Micros>,
     /// Has a key that cannot be derived from its id: the tables have it.
     pub keyed: bool,
+    /// What of all this is visible to anybody.
+    pub visible: Visible,
+    /// Whether it was hidden as far as the roster ever knew.
+    pub is_hidden: bool,
 }
 
 impl Tenant {
@@ -91,25 +97,36 @@ impl Tenant {
         roster.find_id(self.index(), bucket, words).is_some()
     }
 
-    /// Whether the roster knows a live session of the user.
+    /// Whether the roster knows a live session of the user, who is not hidden.
     #[inline]
     pub fn is_online(&self, user_id: &Uuid, now: &Now, timeout: Micros) -> bool {
         self.read_user(
             user_id,
-            |user| self.roster().any_live(user, timeout, now),
-            |user, live| *live || user.live.get() == 0,
+            |user| !user.visible(now).is_hidden() && self.roster().any_live(user, timeout, now),
+            |user, live| *live || !user.counted_status().is_online(),
         )
         .unwrap_or(false)
     }
 
-    /// The status of a user, by the sessions that the roster knows.
+    /// Whether the roster knows a live session of the user, hidden or not.
+    pub fn has_live(&self, user_id: &Uuid, now: &Now, timeout: Micros) -> bool {
+        self.user(user_id, now, timeout)
+            .is_some_and(|user| user.live_sessions > 0)
+    }
+
+    /// The status that shows of a user, by the sessions that the roster knows.
     pub fn user_status(&self, user_id: &Uuid, now: &Now, timeout: Micros) -> Status {
-        self.read_user(
-            user_id,
-            |user| self.roster().status(user, timeout, now),
-            |user, status| *status == user.counted_status(),
-        )
-        .unwrap_or(Status::Inactive)
+        let read = |user: &User| match user.visible(now) {
+            Visible::ALL => self.roster().status(user, timeout, now),
+            visible => {
+                let summary = self.roster().summarize(user, timeout, now);
+                let idle_since = summary.active_at.map(|at| now.to_wall(at));
+                let by_sessions = Status::of(summary.live, summary.idle);
+                visible.status(by_sessions, idle_since, now.wall(), settings::idle_timeout())
+            }
+        };
+        self.read_user(user_id, read, |user, status| *status == user.counted_status())
+            .unwrap_or(Status::Inactive)
     }
 
     /// Reads a user under its lock, as [`Tenant::again_after_standstill`]; `None` where the roster has no entry of it.
@@ -169,6 +186,8 @@ impl Tenant {
             last_activity: summary.last_activity.map(to_wall),
             idle_since: summary.active_at.filter(|_| is_idle).map(to_wall),
             keyed: user.flags.has(UserFlag::Keyed),
+            visible: user.visible(now),
+            is_hidden: user.is_hidden(now),
         }
     }
 
@@ -208,7 +227,7 @@ impl Tenant {
         }
     }
 
-    /// All users with a live session, as the roster knows them, in no order.
+    /// All users with a live session, as the roster knows them, hidden or not, in no order.
     pub fn users_online(&self, now: &Now, timeout: Micros) -> Vec<UserView> {
         let mut users = Vec::new();
         let add = |view: UserView| {
@@ -220,17 +239,21 @@ impl Tenant {
         users
     }
 
-    /// How many users have a live session: kept, in constant time, while the worker is on time; otherwise counted.
+    /// How many users show as online: kept, in constant time, while the worker is on time; otherwise counted.
     pub fn online_count(&self, now: &Now, timeout: Micros) -> u64 {
-        let entry = self.entry();
-        // After a TRUNCATE the counts are stale until the worker has reaped.
-        if self.worker_on_time(now) && entry.reaped.get() == entry.floor.get() {
-            return entry.counts.users_live.get();
+        if self.counts_are_kept(now) {
+            return self.entry().counts.users_live.get();
         }
         let mut count = 0;
-        let add = |view: UserView| count += u64::from(view.live_sessions > 0);
+        let add = |view: UserView| count += u64::from(view.live_sessions > 0 && !view.visible.is_hidden());
         self.for_each_user(|at| self.view(at, now, timeout), add);
         count
+    }
+
+    /// Whether the counts are as good as counting.
+    pub fn counts_are_kept(&self, now: &Now) -> bool {
+        // After a TRUNCATE they are stale until the worker has reaped.
+        self.worker_on_time(now) && self.entry().reaped.get() == self.entry().floor.get()
     }
 
     /// All users who are online as far as the sweep has got: what the worker compares the tables with.
@@ -260,6 +283,8 @@ impl Tenant {
                 idle_since: None,
                 reason,
                 keyed: true,
+                is_hidden: false,
+                is_unresolved: false,
                 is_being_written: false,
             },
         }

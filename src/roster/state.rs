@@ -57,6 +57,8 @@ pub enum SessionFlag {
     Idle = 32,
     /// A live session that is bound to a connection; see [`super::binding`]. Changed under the writers' lock.
     Bound = 64,
+    /// One that was not live when its user, who had been hidden, was shown again: to others it starts when it is live again.
+    Unseen = 128,
 }
 
 impl Flag for SessionFlag {
@@ -78,6 +80,14 @@ pub enum UserFlag {
     QueuedAbsent = 4,
     /// The worker has taken it out of the queue, and has not written it yet: nothing else may have its last activity.
     Taken = 8,
+    /// Nobody has looked yet whether it is hidden; see [`super::hidden`]. Changed as the user's `hidden_until`.
+    Unresolved = 16,
+    /// A transaction pins it that hides it or shows it again.
+    VisibilityPinned = 32,
+    /// Two of them have pinned it at once: their order is not known here.
+    Contended = 64,
+    /// Unresolved by the worker, which alone resolves it then, by what it reads after that.
+    Reread = 128,
 }
 
 impl Flag for UserFlag {
@@ -109,14 +119,28 @@ mod tests {
 
     #[test]
     fn no_two_flags_share_a_bit() {
-        use SessionFlag::{Bound, Deleted, EndUnwritten, Idle, Recovered, TableInactive, Unattended};
-        let masks = [Recovered, TableInactive, EndUnwritten, Deleted, Unattended, Idle, Bound].map(Flag::mask);
+        use SessionFlag::{Bound, Deleted, EndUnwritten, Idle, Recovered, TableInactive, Unattended, Unseen};
+        let masks = [
+            Recovered,
+            TableInactive,
+            EndUnwritten,
+            Deleted,
+            Unattended,
+            Idle,
+            Bound,
+            Unseen,
+        ]
+        .map(Flag::mask);
         assert_eq!(masks.iter().fold(0, |all, mask| all | mask), masks.iter().sum::<u8>());
         let masks = [
             UserFlag::Dirty,
             UserFlag::Keyed,
             UserFlag::QueuedAbsent,
             UserFlag::Taken,
+            UserFlag::Unresolved,
+            UserFlag::VisibilityPinned,
+            UserFlag::Contended,
+            UserFlag::Reread,
         ]
         .map(Flag::mask);
         assert_eq!(masks.iter().fold(0, |all, mask| all | mask), masks.iter().sum::<u8>());

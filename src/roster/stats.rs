@@ -47,6 +47,11 @@ impl Tenant {
         }
     }
 
+    /// How many users the tenant has entries of.
+    pub fn known_users(&self) -> u64 {
+        self.entry().counts.users.get()
+    }
+
     /// How many slots the tenant has in use.
     pub fn sessions(&self) -> usize {
         self.entry().counts.sessions.get() as usize

@@ -77,6 +77,7 @@ impl TenantEntry {
         self.relation.set(relation);
         self.complete.set(0);
         self.nothing_declared.set(0);
+        self.nothing_hidden.set(0);
         self.floor.set(0);
         self.reaped.set(0);
         self.grace_until.set(grace_until);

@@ -39,9 +39,12 @@ impl Summary {
 }
 
 impl User {
-    /// The status by the counts, as far as the sweep has got.
+    /// The status that shows by the counts, as far as sweep and worker have got.
     pub fn counted_status(&self) -> Status {
-        Status::of(self.live.get(), self.idle.get())
+        match self.is_left_out() {
+            true => Status::Inactive,
+            false => Status::of(self.live.get(), self.idle.get()),
+        }
     }
 }
 
@@ -143,7 +146,12 @@ impl Writer {
 
     /// Unpins a user; it leaves the roster if nothing else needs it.
     pub fn unpin_user(&self, at: u32) {
-        self.roster.users[at as usize].pins.sub(1);
+        let user = &self.roster.users[at as usize];
+        user.pins.sub(1);
+        if user.pins.get() == 0 {
+            user.flags.assign(UserFlag::VisibilityPinned, false);
+            user.flags.assign(UserFlag::Contended, false);
+        }
         self.free_user_if_unused(at);
     }
 
@@ -155,6 +163,7 @@ impl Writer {
         let _held = lock::exclusive(Index::User, bucket);
         user.id.set(id);
         user.last_seen.set(SteadyTime::PAST);
+        user.hidden_until.set(Micros::MIN);
         user.first.set(NONE);
         user.dirty_next.set(NONE);
         user.sessions.set(0);
@@ -163,6 +172,8 @@ impl Writer {
         user.pins.set(0);
         user.tenant.set(tenant as u16);
         user.flags.clear();
+        user.flags
+            .assign(UserFlag::Unresolved, roster.tenants[tenant].may_have_hidden());
         user.reason.set(0);
         user.hash_next.set(roster.by_user[bucket].get());
         roster.by_user[bucket].set(at);
@@ -263,7 +274,9 @@ impl Writer {
     /// Counts one more live session of a user, which is not idle.
     pub fn add_live(&self, user_at: u32, reason: Reason) {
         let user = &self.roster.users[user_at as usize];
-        self.roster.tenants[user.tenant.get() as usize].counts.live.add(1);
+        if !user.is_left_out() {
+            self.roster.tenants[user.tenant.get() as usize].counts.live.add(1);
+        }
         self.recount(user_at, reason, || {
             user.live.add(1);
         });
@@ -272,7 +285,9 @@ impl Writer {
     /// Counts one live session of a user less, which was idle or not.
     pub fn remove_live(&self, user_at: u32, was_idle: bool, reason: Reason) {
         let user = &self.roster.users[user_at as usize];
-        self.roster.tenants[user.tenant.get() as usize].counts.live.sub(1);
+        if !user.is_left_out() {
+            self.roster.tenants[user.tenant.get() as usize].counts.live.sub(1);
+        }
         self.recount(user_at, reason, || {
             user.live.sub(1);
             user.idle.sub(u32::from(was_idle));
@@ -326,8 +341,9 @@ impl Writer {
         }
     }
 
-    /// Changes the counts of a user; queues the user if that changes its status, or may change since when it is idle.
-    fn recount(&self, user_at: u32, reason: Reason, change: impl FnOnce()) {
+    /// Changes the counts of a user, or whether it is left out of them; queues the user if that changes the status that shows,
+    /// or may change since when it is idle.
+    pub(super) fn recount(&self, user_at: u32, reason: Reason, change: impl FnOnce()) {
         let user = &self.roster.users[user_at as usize];
         let before = user.counted_status();
         change();

@@ -47,7 +47,7 @@ impl Tenant {
         // A load that was in progress is none any more.
         self.roster().clear_inflight();
         // Nobody looks after the triggers that say so.
-        self.set_may_have_declared();
+        self.set_may_have_hidden();
         let worker = self.worker();
         worker.asleep.swap(0);
         worker.pid.set(0);

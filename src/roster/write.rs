@@ -10,7 +10,7 @@ use super::{
     clock::Now,
     deadline::deadline,
     free_list::Full,
-    layout::Roster,
+    layout::{NONE, Roster},
     stamp,
     state::{SessionFlag, SessionState},
     sweep::BATCH,
@@ -72,6 +72,7 @@ pub struct Effect {
 /// The slot and the user that a write keeps pinned until it is applied or cancelled.
 #[derive(Clone, Copy, Debug)]
 pub struct Reservation {
+    /// `NONE`: the user alone is pinned.
     pub(super) slot: u32,
     pub(super) user: u32,
 }
@@ -98,10 +99,12 @@ impl Writer {
 
     /// Releases a reservation; a slot that is still Empty is freed.
     pub fn unpin(&self, reservation: Reservation) {
-        let slot = &self.roster.slots[reservation.slot as usize];
-        slot.pins.sub(1);
-        if slot.pins.get() == 0 && slot.state.get() == SessionState::Empty {
-            self.free_session(reservation.slot);
+        if reservation.slot != NONE {
+            let slot = &self.roster.slots[reservation.slot as usize];
+            slot.pins.sub(1);
+            if slot.pins.get() == 0 && slot.state.get() == SessionState::Empty {
+                self.free_session(reservation.slot);
+            }
         }
         self.unpin_user(reservation.user);
     }
@@ -201,6 +204,9 @@ impl Writer {
             } else {
                 Reason::Started
             };
+            if slot.flags.has(SessionFlag::Unseen) {
+                self.set_attended(at);
+            }
             self.set_state(at, SessionState::Live, reason);
             self.update_idle(at, now);
             roster.schedule_sweep(at, timeout, now);
@@ -293,7 +299,12 @@ impl Tenant {
                 // To find again that there is no room takes long, and others wait.
                 None if is_full => Err(Full),
                 // The roster was full when the row was written: perhaps it has room now.
-                None => writer.reserve(self.index(), &write.image),
+                None => writer.reserve(self.index(), &write.image).inspect(|reservation| {
+                    if self.is_unresolved(reservation) && !write.is_end() {
+                        // Nobody can look now.
+                        self.lose_visibility_locked(&writer);
+                    }
+                }),
             };
             match reservation {
                 Ok(reservation) => {

@@ -143,6 +143,11 @@ impl Writer {
             counts.ended.sub(1);
         }
         if new == SessionState::Live {
+            let reason = match slot.flags.has(SessionFlag::Unseen) {
+                true => Reason::Started,
+                false => reason,
+            };
+            slot.flags.assign(SessionFlag::Unseen, false);
             self.add_live(slot.user.get(), reason);
         } else if old == SessionState::Live {
             let was_idle = slot.flags.has(SessionFlag::Idle);

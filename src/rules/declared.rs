@@ -10,8 +10,6 @@ use super::{status::Status, time::Micros};
 pub const MANUAL: &str = "manual";
 /// The source of a text that the user sets apart from the own word.
 pub const TEXT: &str = "text";
-/// A source that cannot be used, as it is reserved.
-pub const RESERVED: &str = "visibility";
 
 /// The longest name of a source, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 63;
@@ -182,7 +180,8 @@ impl<T> Shown<T> {
     }
 }
 
-/// Returns what is shown of a user whose sessions make it `by_sessions`. Whatever is shown to anybody comes from here.
+/// Returns what is shown of a user whose sessions make it `by_sessions`, as far as they are [visible](super::hiding::Visible).
+/// Whatever is shown to anybody comes from here.
 ///
 /// No declaration makes an absent user present. A text shows all the same, as in "back on Monday".
 pub fn shown<T>(by_sessions: Status, declared: Declared<T>) -> Shown<T> {

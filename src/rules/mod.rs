@@ -4,6 +4,7 @@ pub mod claims;
 pub mod declared;
 mod fast_json;
 mod full_json;
+pub mod hiding;
 pub mod intervals;
 pub mod payload;
 pub mod presence_id;

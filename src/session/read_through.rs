@@ -50,6 +50,7 @@ pub fn read_through(tenant: Tenant, key: &Key, owner: &Owner, attended: bool) ->
         };
     };
     held::hold(tenant, reservation);
+    pending::resolve(tenant, &reservation, &row.user_id);
     fault_point::delay("read");
     let mut row = session::find(key, owner).filter(|row| !session::has_ended(row, compat::now()));
     if !attended

@@ -9,7 +9,7 @@ use std::{
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard, pg_sys};
 
 use super::{
-    ACTIVE_TIMEOUT, CHANNEL, CLAIM, CLAIM_FORMAT, DAY, FAST_HEARTBEAT, FEED_RETENTION, FLUSH_INTERVAL,
+    ACTIVE_TIMEOUT, ALLOW_INVISIBLE, CHANNEL, CLAIM, CLAIM_FORMAT, DAY, FAST_HEARTBEAT, FEED_RETENTION, FLUSH_INTERVAL,
     HEARTBEAT_INTERVAL, HOUR, IDLE_TIMEOUT, MAX_CLAIM_LENGTH, MAX_SESSIONS, MAX_SESSIONS_PER_USER, MINUTE,
     NOTIFY_INTERVAL, NOTIFY_MAX, NOTIFY_PAYLOAD, RETENTION, SESSION_LIFETIME, TEN_YEARS, USER_ID, USER_ID_FUNCTION,
     USER_RETENTION,
@@ -28,6 +28,7 @@ pub fn init() {
         define_capacity();
         define_notifications();
         define_identity();
+        define_visibility();
         define_fast_path();
         reserve_prefix();
         DEFINED.store(true, Ordering::Relaxed);
@@ -194,6 +195,17 @@ fn define_identity() {
         &USER_ID,
         GucContext::Userset,
         Some(check_user_id),
+    );
+}
+
+fn define_visibility() {
+    GucRegistry::define_bool_guc(
+        c"presence.allow_invisible",
+        c"Allows users to hide themselves.",
+        c"If off, users who have hidden themselves show as they are; services can hide users all the same.",
+        &ALLOW_INVISIBLE,
+        GucContext::Sighup,
+        GucFlags::default(),
     );
 }
 

@@ -78,6 +78,8 @@ static CHANNEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new
 static FAST_HEARTBEAT: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// The maximum number of sessions of a user that have not ended.
 static MAX_SESSIONS_PER_USER: GucSetting<i32> = GucSetting::<i32>::new(1000);
+/// Whether users can hide themselves.
+static ALLOW_INVISIBLE: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// The name of the claim that identifies the user.
 static CLAIM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"sub"));
 /// The format of that claim.
@@ -143,6 +145,11 @@ pub fn flush_interval() -> Micros {
 /// Returns the length of the grace period after a start, in which sessions from the table count as live.
 pub fn recovery_grace() -> Micros {
     intervals::recovery_grace(active_timeout(), heartbeat_interval(), flush_interval())
+}
+
+/// Returns `presence.allow_invisible`: whether users who hide themselves are hidden.
+pub fn allow_invisible() -> bool {
+    ALLOW_INVISIBLE.get()
 }
 
 /// Returns `presence.notify_interval`.

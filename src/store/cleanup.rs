@@ -72,21 +72,53 @@ thread_local! {
         ),
         &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID],
     ) };
+    // The same where somebody may be hidden: $4 is now, $5 since when sessions are kept.
+    static OLD_USERS_OR_HIDDEN: Statement = const { Statement::on_many(
+        |schema| format!(
+            "SELECT user_id FROM {schema}.user_presence p WHERE {} AND {}",
+            compat::PAGE_RANGE,
+            is_old_user_or_hidden(schema, "$3", "$4", "$5")
+        ),
+        &[
+            pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID,
+        ],
+    ) };
+    // What a hiding keeps of the user goes, too.
+    static DELETE_USERS_OR_HIDDEN: Statement = const { Statement::on_many(
+        |schema| format!(
+            "WITH available AS MATERIALIZED (
+                 SELECT ctid AS row_ctid FROM {schema}.user_presence p
+                 WHERE user_id = ANY ($1) AND {}
+                 FOR UPDATE OF p SKIP LOCKED
+             ), deleted AS (
+                 DELETE FROM {schema}.user_presence p USING available a WHERE p.ctid = a.row_ctid
+                 RETURNING p.user_id
+             )
+             UPDATE {schema}.declared_statuses d SET last_seen = NULL FROM deleted x
+             WHERE d.user_id = x.user_id AND d.source = 'visibility' AND d.last_seen IS NOT NULL",
+            is_old_user_or_hidden(schema, "$2", "$3", "$4")
+        ),
+        &[
+            pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID,
+        ],
+    ) };
     static EXPIRED_DECLARED: Statement = const { Statement::on_many(
         |schema| format!(
-            "SELECT DISTINCT user_id FROM {schema}.declared_statuses WHERE {} AND expires_at <= $3",
-            compat::PAGE_RANGE
+            "SELECT DISTINCT user_id FROM {schema}.declared_statuses d WHERE {} AND {EXPIRED_AT} <= $3 AND {}",
+            compat::PAGE_RANGE,
+            is_not_needed(schema)
         ),
         &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TIMESTAMPTZOID],
     ) };
     static DELETE_DECLARED: Statement = const { Statement::on_many(
         |schema| format!(
             "WITH available AS MATERIALIZED (
-                 SELECT ctid AS row_ctid FROM {schema}.declared_statuses
-                 WHERE user_id = ANY ($1) AND expires_at <= $2
-                 FOR UPDATE SKIP LOCKED
+                 SELECT ctid AS row_ctid FROM {schema}.declared_statuses d
+                 WHERE user_id = ANY ($1) AND {EXPIRED_AT} <= $2 AND {}
+                 FOR UPDATE OF d SKIP LOCKED
              )
-             DELETE FROM {schema}.declared_statuses d USING available a WHERE d.ctid = a.row_ctid"
+             DELETE FROM {schema}.declared_statuses d USING available a WHERE d.ctid = a.row_ctid",
+            is_not_needed(schema)
         ),
         &[pg_sys::UUIDARRAYOID, pg_sys::TIMESTAMPTZOID],
     ) };
@@ -110,6 +142,32 @@ fn is_old_user(schema: &str, cutoff: &str) -> String {
     format!(
         "NOT p.is_online AND greatest(p.last_seen, p.changed_at) < {cutoff}
          AND NOT EXISTS (SELECT FROM {schema}.user_sessions s WHERE s.user_id = p.user_id)"
+    )
+}
+
+/// The same of a user who may be hidden: then sessions that would be deleted by now, had they ended, do not count.
+fn is_old_user_or_hidden(schema: &str, cutoff: &str, now: &str, session_cutoff: &str) -> String {
+    format!(
+        "NOT p.is_online AND greatest(p.last_seen, p.changed_at) < {cutoff}
+         AND (NOT EXISTS (SELECT FROM {schema}.user_sessions s WHERE s.user_id = p.user_id)
+              OR p.last_seen < {session_cutoff} AND EXISTS (
+                  SELECT FROM {schema}.declared_statuses v
+                  WHERE v.user_id = p.user_id AND v.source = 'visibility' AND v.shown_at IS NULL
+                      AND (v.expires_at IS NULL OR v.expires_at > {now})))"
+    )
+}
+
+/// When row `d` of `declared_statuses` has ended; null where it has not, or only waits for `presence.allow_invisible`.
+const EXPIRED_AT: &str =
+    "CASE WHEN by_user AND shown_at IS NOT NULL THEN expires_at ELSE least(expires_at, shown_at) END";
+
+/// The condition that row `d` of `declared_statuses`, which has expired, is not needed any more: none has hidden what a session
+/// still has of its user's activity.
+fn is_not_needed(schema: &str) -> String {
+    format!(
+        "(d.source <> 'visibility' OR NOT EXISTS (
+             SELECT FROM {schema}.user_sessions s WHERE s.user_id = d.user_id
+                 AND s.last_activity < coalesce(d.shown_at, d.expires_at)))"
     )
 }
 
@@ -204,11 +262,23 @@ pub fn find_sessions(tenant: Tenant, from: i64, to: i64) -> Vec<Cleaning> {
 
 /// Finds on pages `from..to` of `user_presence` the users who have been offline for longer than `retention` and have no
 /// session left.
-pub fn find_users(from: i64, to: i64, retention: Micros) -> Vec<Cleaning> {
-    let cutoff = compat::now().saturating_sub(retention);
-    let values = [Value::Bigint(from), Value::Bigint(to), Value::Time(cutoff)];
-    OLD_USERS.with(|statement| {
-        statement.read(Snapshot::Latest, &values, |rows| {
+///
+/// `hidden`: somebody may be hidden, and what is declared is locked.
+pub fn find_users(from: i64, to: i64, retention: Micros, hidden: bool) -> Vec<Cleaning> {
+    let now = compat::now();
+    let values = [
+        Value::Bigint(from),
+        Value::Bigint(to),
+        Value::Time(now.saturating_sub(retention)),
+        Value::Time(now),
+        Value::Time(session_cutoff(now)),
+    ];
+    let (statement, values) = match hidden {
+        true => (&OLD_USERS_OR_HIDDEN, &values[..]),
+        false => (&OLD_USERS, &values[..3]),
+    };
+    statement.with(|statement| {
+        statement.read(Snapshot::Latest, values, |rows| {
             rows.iter()
                 .filter_map(|row| row.uuid(1))
                 .map(Cleaning::DeleteUser)
@@ -247,8 +317,8 @@ fn session_cutoff(now: Micros) -> Micros {
 }
 
 /// Cleans up rows that were found, in the caller's transaction, except those that are locked or no longer need it.
-/// Without any row, it only executes the statements.
-pub fn clean(found: &[Cleaning]) -> Cleaned {
+/// Without any row, it only executes the statements. `hidden` as for [`find_users`].
+pub fn clean(found: &[Cleaning], hidden: bool) -> Cleaned {
     let now = compat::now();
     let mut cleaned = Cleaned::default();
     for batch in batches(found) {
@@ -285,8 +355,17 @@ pub fn clean(found: &[Cleaning]) -> Cleaned {
         if let Some(retention) = settings::user_retention()
             && !users.is_empty()
         {
-            let values = [Value::Uuids(&users), Value::Time(now.saturating_sub(retention))];
-            own_write::run_on_presence(|| DELETE_USERS.with(|statement| statement.write(&values, |_| ())));
+            let values = [
+                Value::Uuids(&users),
+                Value::Time(now.saturating_sub(retention)),
+                Value::Time(now),
+                Value::Time(session_cutoff(now)),
+            ];
+            let (statement, values) = match hidden {
+                true => (&DELETE_USERS_OR_HIDDEN, &values[..]),
+                false => (&DELETE_USERS, &values[..2]),
+            };
+            own_write::run_on_presence(|| statement.with(|statement| statement.write(values, |_| ())));
         }
     }
     cleaned
@@ -302,7 +381,7 @@ pub fn clean_all_sessions(tenant: Tenant) -> Cleaned {
     let mut total = Cleaned::default();
     let end = page_count(installed::get().sessions);
     for from in (0..end).step_by(PAGES_PER_STEP as usize) {
-        let cleaned = clean(&find_sessions(tenant, from, from + PAGES_PER_STEP));
+        let cleaned = clean(&find_sessions(tenant, from, from + PAGES_PER_STEP), false);
         total.deactivated += cleaned.deactivated;
         total.deleted += cleaned.deleted;
     }

@@ -54,7 +54,8 @@ thread_local! {
     ) };
     static EXPIRED: Statement = const { Statement::new(
         |s| format!(
-            "SELECT DISTINCT user_id FROM {s}.declared_statuses WHERE expires_at > $1 AND expires_at <= $2"
+            "SELECT user_id, max(expires_at) FILTER (WHERE source = 'visibility' AND shown_at IS NULL)
+             FROM {s}.declared_statuses WHERE expires_at > $1 AND expires_at <= $2 GROUP BY user_id"
         ),
         &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
     ) };
@@ -67,7 +68,7 @@ thread_local! {
     static ANY: Statement = const { Statement::new(|s| format!("SELECT FROM {s}.declared_statuses LIMIT 1"), &[]) };
     static LAST_WRITTEN: Statement = const { Statement::new(
         |s| format!(
-            "SELECT user_id, status::text, idle_since IS NOT NULL, status_text, emoji, status_expires_at
+            "SELECT user_id, status::text, idle_since IS NOT NULL, status_text, emoji, status_expires_at, last_seen
              FROM {s}.user_presence WHERE user_id = ANY ($1)"
         ),
         &[pg_sys::UUIDARRAYOID],
@@ -122,6 +123,7 @@ fn try_lock_table(table: pg_sys::Oid, mode: u32) -> bool {
 #[derive(Default)]
 pub struct LastWritten {
     pub declared: Declared,
+    pub last_seen: Option<Micros>,
     pub is_online: bool,
     /// Whether it tells what is declared: not where the user is idle, and may also be away, or where it is not known what of
     /// it has expired.
@@ -162,6 +164,7 @@ fn read_last_written(row: &Row, now: Micros) -> Option<(Uuid, LastWritten)> {
     };
     let mut written = LastWritten {
         declared: Declared::default(),
+        last_seen: row.time(7),
         is_online: status.is_online(),
         is_certain: declaration.is_valid(now) && !(status == Status::Idle && all_idle),
     };
@@ -226,11 +229,12 @@ fn declaration(row: &Row) -> Option<(Uuid, Declaration<EncodedText>)> {
     Some((row.uuid(1)?, declaration))
 }
 
-/// Returns the users of whom something has expired after `after`, at `until` at the latest.
-pub fn expired_users(after: Micros, until: Micros) -> Vec<Uuid> {
+/// Returns the users of whom something has expired after `after`, at `until` at the latest, and until when they were hidden.
+pub fn expired_users(after: Micros, until: Micros) -> Vec<(Uuid, Option<Micros>)> {
+    let values = [Value::Time(after), Value::Time(until)];
     EXPIRED.with(|statement| {
-        statement.read(Snapshot::Latest, &[Value::Time(after), Value::Time(until)], |rows| {
-            memory::collect(rows.iter().filter_map(|row| row.uuid(1)))
+        statement.read(Snapshot::Latest, &values, |rows| {
+            memory::collect(rows.iter().filter_map(|row| Some((row.uuid(1)?, row.time(2)))))
         })
     })
 }

@@ -16,6 +16,7 @@ use crate::{
     pg::{compat, errors},
     roster::DirtyUser,
     rules::{
+        hiding::Visible,
         payload::Change,
         presence_id,
         status::{Reason, Status},
@@ -50,6 +51,25 @@ impl UserUpdate {
     }
 }
 
+/// What is shown of a user, since when it is idle, and which of its activity is visible.
+#[derive(Clone, Debug)]
+pub struct ShownUser {
+    pub shown: Shown,
+    pub idle_since: Option<Micros>,
+    pub visible: Visible,
+}
+
+impl ShownUser {
+    /// Returns the reason of a change, if it is that of an update; of who is hidden, it is none of what its sessions do.
+    fn reason(&self, update: Option<Reason>) -> Option<Reason> {
+        match update {
+            Some(Reason::Deleted | Reason::Recovered) => update,
+            _ if self.visible.is_hidden() => Some(Reason::Ended),
+            _ => update,
+        }
+    }
+}
+
 /// The outcome of a batch.
 pub enum Written {
     /// The changes, in order of `seq`; empty if nothing differed.
@@ -74,6 +94,7 @@ thread_local! {
             pg_sys::TIMESTAMPTZARRAYOID,
             pg_sys::TEXTARRAYOID,
             pg_sys::TEXTARRAYOID,
+            pg_sys::TIMESTAMPTZARRAYOID,
             pg_sys::TIMESTAMPTZARRAYOID,
         ],
     ) };
@@ -154,11 +175,12 @@ fn write_changes_sql(schema: &str) -> String {
                      IS DISTINCT FROM (u.status_text, u.emoji, u.status_expires_at) AS details_differ,
                  coalesce(
                      u.last_seen,
-                     (SELECT max(s.last_activity) FROM {schema}.user_sessions s WHERE s.user_id = u.user_id)
+                     (SELECT max(s.last_activity) FROM {schema}.user_sessions s
+                      WHERE s.user_id = u.user_id AND s.last_activity >= coalesce(u.since, '-infinity'))
                  ) AS last_seen
-             FROM state, unnest($1, $2, $3, $4, $5, $6, $10, $11, $12, $13) WITH ORDINALITY
+             FROM state, unnest($1, $2, $3, $4, $5, $6, $10, $11, $12, $13, $14) WITH ORDINALITY
                  AS u (user_id, status, last_seen, reason, key, has_key, idle_since, status_text, emoji,
-                       status_expires_at, ordinal)
+                       status_expires_at, since, ordinal)
                  LEFT JOIN (
                      SELECT * FROM {schema}.user_presence WHERE user_id = ANY ($1)
                  ) p ON p.user_id = u.user_id
@@ -258,37 +280,52 @@ fn write_changes_sql(schema: &str) -> String {
 }
 
 /// Compares users with what was last written, and writes those that differ to the feed, `user_presence` and
-/// `_feed_state`. `shown` is what is shown of each of them.
+/// `_feed_state`. `users` is what is shown of each of them.
 ///
 /// Runs in the caller's transaction; the caller advances `state` once that has committed. No user may appear twice.
 /// Errors: 40001 where a `forget_user()` has committed meanwhile and what was written says more of its user than is left.
-pub fn write(state: &FeedState, updates: &[UserUpdate], shown: &[Shown]) -> Written {
-    assert_eq!(updates.len(), shown.len());
+pub fn write(state: &FeedState, updates: &[UserUpdate], users: &[ShownUser]) -> Written {
+    assert_eq!(updates.len(), users.len());
     let ids = user_ids(updates);
-    let last_seen = updates
+    let last_seen = updates.iter().zip(users).map(|(update, user)| {
+        let is_live = update.user.status.is_online();
+        let last_seen = user.visible.last_seen(is_live, update.user.last_seen);
+        last_seen.map(value::timestamptz)
+    });
+    let since = users.iter().map(|user| {
+        let since = Some(user.visible.since).filter(|&since| since != Visible::ALL.since);
+        since.map(value::timestamptz)
+    });
+    let shown = || users.iter().map(|user| &user.shown);
+    let idle_since = users.iter().map(|user| user.idle_since.map(value::timestamptz));
+    let reasons = updates
         .iter()
-        .map(|update| update.user.last_seen.map(value::timestamptz));
-    let idle_since = updates
-        .iter()
-        .map(|update| update.user.idle_since.map(value::timestamptz));
-    let reasons = updates.iter().map(|update| update.reason.map(Reason::as_str));
+        .zip(users)
+        .map(|(update, user)| user.reason(update.reason).map(Reason::as_str));
     let keys = updates
         .iter()
         .map(|update| presence_id::integer_of(update.user.user_id).map(|integer| integer.to_string()));
     let values = [
         Value::Uuids(&ids),
-        value::array(shown.iter().map(|shown| shown.status.as_str())),
+        value::array(shown().map(|shown| shown.status.as_str())),
         value::array(last_seen),
         value::array(reasons),
         value::array(keys),
-        value::array(updates.iter().map(|update| update.user.keyed)),
+        // What a hidden user's sessions have for a key was never shown.
+        value::array(
+            updates
+                .iter()
+                .zip(users)
+                .map(|(update, user)| update.user.keyed && !user.visible.is_hidden()),
+        ),
         Value::Text(&state.epoch),
         Value::Bigint(state.seq),
         Value::Time(compat::now()),
         value::array(idle_since),
-        value::encoded_texts(shown.iter().map(|shown| shown.text.as_ref())),
-        value::encoded_texts(shown.iter().map(|shown| shown.emoji.as_ref())),
-        value::array(shown.iter().map(|shown| shown.expires_at.map(value::timestamptz))),
+        value::encoded_texts(shown().map(|shown| shown.text.as_ref())),
+        value::encoded_texts(shown().map(|shown| shown.emoji.as_ref())),
+        value::array(shown().map(|shown| shown.expires_at.map(value::timestamptz))),
+        value::array(since),
     ];
     let mut changes = Vec::new();
     let (mut without_row, mut with_row, mut updated) = (Vec::new(), Vec::new(), 0);

@@ -19,3 +19,4 @@ pub mod session;
 pub mod statement;
 pub mod trust;
 pub mod value;
+pub mod visibility;

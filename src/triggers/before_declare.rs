@@ -8,15 +8,16 @@ use pgrx::{pg_sys, prelude::*};
 use super::{
     call::{Operation, Timing, TriggerCall, TriggerResult},
     declaration::{DeclaredColumn, DeclaredFields},
-    declared_siblings,
+    declared_siblings, pending,
     row::TriggerRow,
 };
 use crate::{
     identity,
     pg::{compat, errors, installed},
     rules::{
-        declared::{MAX_EMOJI_BYTES, MAX_SOURCE_BYTES, MAX_TEXT_CHARACTERS, RESERVED, Word},
-        time::Micros,
+        declared::{MAX_EMOJI_BYTES, MAX_SOURCE_BYTES, MAX_TEXT_CHARACTERS, Word},
+        hiding::INVISIBLE,
+        time::{Micros, USECS_PER_MINUTE},
     },
     settings,
 };
@@ -51,6 +52,7 @@ pub fn _before_declare(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
     let corrected = corrected(old.as_ref(), &submitted, now);
     if let (Some(user_id), Some(source)) = (corrected.user_id, corrected.source)
         && old.is_none_or(|old| old.user_id != Some(user_id))
+        && !corrected.is_hiding()
     {
         declared_siblings::check(user_id, source, now);
     }
@@ -61,6 +63,7 @@ pub fn _before_declare(fcinfo: pg_sys::FunctionCallInfo) -> TriggerResult {
 fn corrected<'a>(old: Option<&DeclaredFields>, submitted: &DeclaredFields<'a>, now: Micros) -> DeclaredFields<'a> {
     let not_empty = |text: Option<&'a [u8]>| text.filter(|text| !text.is_empty());
     let status = submitted.status.map(|text| match Word::parse(text) {
+        _ if submitted.is_hiding() => text,
         Some(word) => word.as_str().as_bytes(),
         None => errors::unknown_status(),
     });
@@ -80,18 +83,63 @@ fn corrected<'a>(old: Option<&DeclaredFields>, submitted: &DeclaredFields<'a>, n
         },
         (_, given) => given.filter(|&at| at <= now),
     };
+    if corrected.is_hiding() {
+        return hiding(old, corrected, now);
+    }
     if let (None, Some(user_id), Some(source)) = (corrected.set_at, corrected.user_id, corrected.source) {
         corrected.set_at = Some(declared_siblings::time_of_setting(user_id, source, now));
     }
     corrected
 }
 
+/// Returns a row that hides its user, completed with what nobody can tell from then on, or with when it has ended.
+fn hiding<'a>(old: Option<&DeclaredFields>, row: DeclaredFields<'a>, now: Micros) -> DeclaredFields<'a> {
+    let is_new = old.is_none();
+    let is_given = row.last_seen.is_some() && old.is_none_or(|old| old.last_seen != row.last_seen);
+    let old = old.filter(|old| old.user_id == row.user_id && old.is_hiding());
+    let (was_hidden, is_hidden) = (old.is_some_and(|old| old.hides(now)), row.hides(now));
+    // Where users may not hide themselves, it waits until they may, see `presence.allow_invisible`.
+    let is_suspended = is_hidden && row.by_user && !settings::allow_invisible();
+    // One that is ended otherwise has also expired, so that it does not hide its user again then.
+    let is_ended = was_hidden && !is_hidden && settings::allow_invisible();
+    let shown_at = row
+        .shown_at
+        .or((was_hidden && !is_hidden || is_suspended).then_some(now));
+    DeclaredFields {
+        set_at: row.set_at.or(Some(now)),
+        last_seen: match row.user_id {
+            Some(user_id) if is_hidden && !was_hidden && !is_given => match pending::hidden_to_others(&user_id) {
+                // Deleted before, or ended, by the same transaction: to others it has never been shown.
+                Some(before) => before.last_seen,
+                // Of a row that is restored, what came after it was hidden.
+                None => declared_siblings::last_seen(user_id).filter(|&at| {
+                    let set_at = row.set_at.filter(|&set_at| is_new && set_at < now - USECS_PER_MINUTE);
+                    set_at.is_none_or(|set_at| at <= set_at)
+                }),
+            },
+            _ => row.last_seen,
+        },
+        shown_at,
+        expires_at: match is_ended {
+            true => [row.expires_at, shown_at].into_iter().flatten().min(),
+            false => row.expires_at,
+        },
+        ..row
+    }
+}
+
 fn check(row: &DeclaredFields) {
     if row
         .source
-        .is_some_and(|source| source.is_empty() || source.len() > MAX_SOURCE_BYTES || source == RESERVED.as_bytes())
+        .is_some_and(|source| source.is_empty() || source.len() > MAX_SOURCE_BYTES)
     {
         errors::bad_source();
+    }
+    if row.is_hiding() {
+        if row.status != Some(INVISIBLE.as_bytes()) || row.status_text.is_some() || row.emoji.is_some() {
+            errors::bad_visibility();
+        }
+        return;
     }
     if row.status.is_none() && row.status_text.is_none() && row.emoji.is_none() {
         errors::nothing_declared();
@@ -128,6 +176,15 @@ fn replace(row: &TriggerRow, submitted: &DeclaredFields, corrected: &DeclaredFie
     }
     if submitted.set_at != corrected.set_at {
         set(DeclaredColumn::SetAt, corrected.set_at.map(pg_sys::Datum::from));
+    }
+    if submitted.expires_at != corrected.expires_at {
+        set(DeclaredColumn::ExpiresAt, corrected.expires_at.map(pg_sys::Datum::from));
+    }
+    if submitted.last_seen != corrected.last_seen {
+        set(DeclaredColumn::LastSeen, corrected.last_seen.map(pg_sys::Datum::from));
+    }
+    if submitted.shown_at != corrected.shown_at {
+        set(DeclaredColumn::ShownAt, corrected.shown_at.map(pg_sys::Datum::from));
     }
     if columns.is_empty() {
         return TriggerResult::unchanged(row);

@@ -112,7 +112,7 @@ fn record_deletion(tenant: Tenant, command: pg_sys::CommandId, image: RowImage) 
 }
 
 /// Records one write, unless a later one of the same row was captured first. Everything that can fail comes before the
-/// stamp is taken; only the push comes after. `was_over`: there was no such session, or it had ended.
+/// stamp is taken, or after the push. `was_over`: there was no such session, or it had ended.
 fn record(tenant: Tenant, command: pg_sys::CommandId, was_over: bool, image: RowImage, effect: Effect) {
     if pending::merge_into_later(&image.id, command, effect) {
         return;
@@ -140,6 +140,9 @@ fn record(tenant: Tenant, command: pg_sys::CommandId, was_over: bool, image: Row
     write.stamp = roster::take_stamp(has_no_slot);
     if !has_no_slot || pending::keeps_without_slot() {
         pending::push(tenant, command, PendingWrite::Row(write, reservation));
+        if let Some(reservation) = &reservation {
+            pending::resolve(tenant, reservation, &image.user_id);
+        }
     } else if !pending::has_overflowed() {
         pending::push(tenant, command, PendingWrite::Overflow);
     }

@@ -32,6 +32,7 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
     match event {
         // COMMIT PREPARED has no callback, so the writes could never be applied.
         XACT_EVENT_PRE_PREPARE => errors::prepare_refused(),
+        XACT_EVENT_PRE_COMMIT => pending::supersede_visibility(),
         XACT_EVENT_COMMIT => {
             fault_point::delay("commit");
             fault_point::reach("commit");

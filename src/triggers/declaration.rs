@@ -4,8 +4,14 @@ use std::ffi::CStr;
 
 use uuid::Uuid;
 
-use super::{fields::number_of, row::TriggerRow};
-use crate::rules::time::Micros;
+use super::row::TriggerRow;
+use crate::{
+    pg::compat,
+    rules::{
+        hiding::{Hiding, VISIBILITY},
+        time::Micros,
+    },
+};
 
 /// A column, by its attribute number when created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +24,9 @@ pub enum DeclaredColumn {
     Emoji,
     SetAt,
     ExpiresAt,
+    ByUser,
+    LastSeen,
+    ShownAt,
 }
 
 impl DeclaredColumn {
@@ -30,13 +39,16 @@ impl DeclaredColumn {
             DeclaredColumn::Emoji => c"emoji",
             DeclaredColumn::SetAt => c"set_at",
             DeclaredColumn::ExpiresAt => c"expires_at",
+            DeclaredColumn::ByUser => c"by_user",
+            DeclaredColumn::LastSeen => c"last_seen",
+            DeclaredColumn::ShownAt => c"shown_at",
         }
     }
 
     /// Returns the attribute number that the column has in a row.
     pub fn number_in(self, row: &TriggerRow) -> usize {
         // SAFETY: the descriptor of a row is valid for as long as the row is.
-        unsafe { number_of(row.descriptor(), self as usize, self.name()) }
+        unsafe { compat::column_number(row.descriptor(), self as usize, self.name()) }
     }
 }
 
@@ -50,6 +62,9 @@ pub struct DeclaredFields<'a> {
     pub emoji: Option<&'a [u8]>,
     pub set_at: Option<Micros>,
     pub expires_at: Option<Micros>,
+    pub by_user: bool,
+    pub last_seen: Option<Micros>,
+    pub shown_at: Option<Micros>,
 }
 
 impl<'a> DeclaredFields<'a> {
@@ -65,6 +80,9 @@ impl<'a> DeclaredFields<'a> {
             emoji: text(DeclaredColumn::Emoji),
             set_at: instant(DeclaredColumn::SetAt),
             expires_at: instant(DeclaredColumn::ExpiresAt),
+            by_user: row.boolean(DeclaredColumn::ByUser.number_in(row)).unwrap_or(false),
+            last_seen: instant(DeclaredColumn::LastSeen),
+            shown_at: instant(DeclaredColumn::ShownAt),
         }
     }
 
@@ -80,10 +98,35 @@ impl<'a> DeclaredFields<'a> {
             )
     }
 
+    /// Returns whether it is of the source that hides users.
+    pub fn is_hiding(&self) -> bool {
+        self.source == Some(VISIBILITY.as_bytes())
+    }
+
+    /// Returns what hides its user, or has hidden it; `None` of another source.
+    pub fn hiding(&self) -> Option<Hiding> {
+        self.is_hiding().then_some(Hiding {
+            expires_at: self.expires_at,
+            shown_at: self.shown_at,
+            by_user: self.by_user,
+            last_seen: self.last_seen,
+        })
+    }
+
+    /// Returns whether it hides its user at `now`.
+    pub fn hides(&self, now: Micros) -> bool {
+        self.hiding().is_some_and(|hiding| hiding.hides(now))
+    }
+
     /// Returns whether it is valid at `now`.
     pub fn is_valid(&self, now: Micros) -> bool {
         self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
+}
+
+/// Returns whether a row is of the source that hides users.
+pub fn hides(row: &TriggerRow) -> bool {
+    row.text(DeclaredColumn::Source.number_in(row)) == Some(VISIBILITY.as_bytes())
 }
 
 /// Returns the user of a row; `None` for NULL.

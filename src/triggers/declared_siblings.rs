@@ -18,7 +18,7 @@ thread_local! {
     static COUNT: Statement = const { Statement::new(
         |s| format!(
             "SELECT count(*) FILTER (WHERE source <> $2), count(*) FILTER (WHERE source = $2)
-             FROM {s}.declared_statuses WHERE user_id = $1"
+             FROM {s}.declared_statuses WHERE user_id = $1 AND source <> 'visibility'"
         ),
         &[pg_sys::UUIDOID, pg_sys::TEXTOID],
     ) };
@@ -26,8 +26,12 @@ thread_local! {
         |s| format!("SELECT max(set_at) FROM {s}.declared_statuses WHERE user_id = $1 AND source <> $2"),
         &[pg_sys::UUIDOID, pg_sys::TEXTOID],
     ) };
+    static LAST_SEEN: Statement = const { Statement::new(|s| format!("SELECT {s}.last_seen($1)"), &[pg_sys::UUIDOID]) };
     static DELETE_EXPIRED: Statement = const { Statement::new(
-        |s| format!("DELETE FROM {s}.declared_statuses WHERE user_id = $1 AND source <> $2 AND expires_at <= $3"),
+        |s| format!(
+            "DELETE FROM {s}.declared_statuses
+             WHERE user_id = $1 AND source <> $2 AND source <> 'visibility' AND expires_at <= $3"
+        ),
         &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID],
     ) };
 }
@@ -41,6 +45,11 @@ pub fn time_of_setting(user_id: Uuid, source: &[u8], now: Micros) -> Micros {
     ];
     let last = LAST_SET.with(|last| last.read(Snapshot::Latest, &values, |rows| rows.first()?.time(1)));
     last.map_or(now, |last| now.max(last.saturating_add(1)))
+}
+
+/// Returns the last activity of a user that anybody is shown, as `last_seen()` does.
+pub fn last_seen(user_id: Uuid) -> Option<Micros> {
+    LAST_SEEN.with(|statement| statement.read(Snapshot::Latest, &[Value::Uuid(&user_id)], |rows| rows.first()?.time(1)))
 }
 
 /// From so many rows on, transactions that add rows of the same user wait for each other, so that they count each other's.

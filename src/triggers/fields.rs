@@ -69,23 +69,8 @@ impl Column {
     /// `descriptor` describes rows of `user_sessions`.
     pub unsafe fn number(self, descriptor: pg_sys::TupleDesc) -> usize {
         // SAFETY: as the caller promises.
-        unsafe { number_of(descriptor, self as usize, self.name()) }
+        unsafe { compat::column_number(descriptor, self as usize, self.name()) }
     }
-}
-
-/// Returns the attribute number of a column with this name, or else its `own`, with which it was created.
-///
-/// # Safety
-/// `descriptor` is a valid tuple descriptor.
-pub unsafe fn number_of(descriptor: pg_sys::TupleDesc, own: usize, name: &CStr) -> usize {
-    // SAFETY: as the caller promises.
-    let is_named = |&number: &usize| unsafe { compat::is_column_named(descriptor, number, name) };
-    if is_named(&own) {
-        return own;
-    }
-    // SAFETY: as the caller promises.
-    let count = unsafe { (*descriptor).natts } as usize;
-    (1..=count).find(is_named).unwrap_or(own)
 }
 
 /// The times that a row is corrected by, in microseconds.

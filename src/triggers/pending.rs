@@ -12,8 +12,9 @@ use uuid::Uuid;
 use super::write_index::WriteIndex;
 use crate::{
     pg::{errors, fault_point, process_local::ProcessLocal},
-    roster::{self, Effect, Key, Owner, Reservation, Tenant, Write},
-    rules::{time::Micros, token::Digest},
+    roster::{self, Effect, Key, Owner, Reservation, Tenant, Visibility, Write},
+    rules::{hiding::Hiding, time::Micros, token::Digest},
+    store::visibility,
 };
 
 /// A write that is not yet applied to the roster.
@@ -31,10 +32,26 @@ pub enum PendingWrite {
     Release(Uuid, Micros),
     /// Something else is declared of this user.
     Declared(Uuid),
+    /// A user is hidden, or shown again; without a reservation where the roster was full.
+    Visibility(VisibilityWrite),
+    /// Others are of whom there are too many to keep.
+    VisibilityLost,
     /// `user_presence` was written by somebody else, or more is declared than can be kept: all users are to be compared.
     Compare,
     /// Rows that the roster has no room for, and of which there are too many to keep: it has to be loaded again.
     Overflow,
+}
+
+/// What a transaction makes of a user who is hidden, or shown again.
+#[derive(Clone, Copy)]
+pub struct VisibilityWrite {
+    pub user_id: Uuid,
+    pub visibility: Visibility,
+    /// What has hidden the user before.
+    pub before: Option<Hiding>,
+    pub reservation: Option<Reservation>,
+    /// Whether a later write of the transaction makes something else of the user.
+    pub is_superseded: bool,
 }
 
 struct Entry {
@@ -76,6 +93,31 @@ impl Entry {
             PendingWrite::Declared(user_id) => Some(user_id),
             _ => None,
         }
+    }
+
+    fn visibility(&self) -> Option<&VisibilityWrite> {
+        match &self.write {
+            PendingWrite::Visibility(write) => Some(write),
+            _ => None,
+        }
+    }
+
+    fn is_visibility_lost(&self) -> bool {
+        matches!(&self.write, PendingWrite::VisibilityLost)
+    }
+
+    /// Whether it takes a session away.
+    fn is_departure(&self) -> bool {
+        self.row()
+            .is_some_and(|(write, _)| write.is_end() || write.effect.deactivated)
+    }
+
+    /// Whether it is applied under another hold of the writers' lock than the rows.
+    fn is_apart(&self) -> bool {
+        matches!(
+            self.write,
+            PendingWrite::Bind(..) | PendingWrite::Release(..) | PendingWrite::Visibility(_)
+        )
     }
 
     fn is_overflow(&self) -> bool {
@@ -121,12 +163,15 @@ const MAX_WITHOUT_SLOT: usize = 10_000;
 /// Users of whom something is declared that are kept. Above that, all users are compared.
 const MAX_DECLARED: usize = 10_000;
 
-/// How many of the entries are writes without a slot, how many say that there are more, how many are comparisons, and how
-/// many are users of whom something is declared.
+/// How many of the entries are writes without a slot, how many say that there are more, how many are comparisons, how
+/// many are users of whom something is declared, how many are users who are hidden or shown again, and how many say that there
+/// are more of these.
 static WITHOUT_SLOT: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
 static OVERFLOWS: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
 static COMPARISONS: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
 static DECLARED: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
+static VISIBILITY: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
+static VISIBILITY_LOST: ProcessLocal<Cell<usize>> = ProcessLocal::new(Cell::new(0));
 
 /// The entries by session and by token, as far as they have been looked up.
 struct Indexes {
@@ -176,6 +221,46 @@ pub fn keeps_declared() -> bool {
     DECLARED.get() < MAX_DECLARED
 }
 
+/// Whether the transaction has hidden anybody or shown anybody again.
+#[inline]
+pub fn has_visibility() -> bool {
+    VISIBILITY.get() > 0 || loses_visibility()
+}
+
+/// Whether the transaction has hidden this user, or shown it again.
+pub fn has_visibility_of(user_id: &Uuid) -> bool {
+    let pending = PENDING.borrow();
+    let mut writes = pending.iter().filter_map(Entry::visibility);
+    has_visibility() && writes.any(|write| write.user_id == *user_id)
+}
+
+/// Returns what hides a user as others see it, where the transaction has written that.
+pub fn hidden_to_others(user_id: &Uuid) -> Option<Hiding> {
+    let pending = PENDING.borrow();
+    let mut of_user = pending.iter().filter_map(Entry::visibility);
+    of_user.find(|write| write.user_id == *user_id)?.before
+}
+
+/// Looks whether the user of a reservation is hidden, where nobody has. Where the transaction itself has changed who is, the
+/// worker does.
+pub fn resolve(tenant: Tenant, reservation: &Reservation, user_id: &Uuid) {
+    match has_visibility() && tenant.is_unresolved(reservation) {
+        true => tenant.lose_visibility(),
+        false => visibility::resolve(tenant, reservation, user_id),
+    }
+}
+
+/// Whether the roster does not know who is hidden once the transaction has committed.
+#[inline]
+pub fn loses_visibility() -> bool {
+    VISIBILITY_LOST.get() > 0
+}
+
+/// Whether another user who is hidden or shown again is to be kept.
+pub fn keeps_visibility() -> bool {
+    VISIBILITY.get() < MAX_DECLARED
+}
+
 /// Allocates memory for one more entry, so that [`push`] cannot fail. Returns false where there is none.
 pub fn ensure_capacity() -> bool {
     PENDING.borrow_mut().try_reserve(1).is_ok()
@@ -199,6 +284,8 @@ pub fn push(tenant: Tenant, command: pg_sys::CommandId, write: PendingWrite) {
     OVERFLOWS.set(OVERFLOWS.get() + usize::from(entry.is_overflow()));
     COMPARISONS.set(COMPARISONS.get() + usize::from(entry.is_comparison()));
     DECLARED.set(DECLARED.get() + usize::from(entry.declared().is_some()));
+    VISIBILITY.set(VISIBILITY.get() + usize::from(entry.visibility().is_some()));
+    VISIBILITY_LOST.set(VISIBILITY_LOST.get() + usize::from(entry.is_visibility_lost()));
     pending.push(entry);
 }
 
@@ -273,10 +360,13 @@ pub fn discard_from(from: pg_sys::SubTransactionId) {
         OVERFLOWS.set(OVERFLOWS.get() - usize::from(entry.is_overflow()));
         COMPARISONS.set(COMPARISONS.get() - usize::from(entry.is_comparison()));
         DECLARED.set(DECLARED.get() - usize::from(entry.declared().is_some()));
+        VISIBILITY.set(VISIBILITY.get() - usize::from(entry.visibility().is_some()));
+        VISIBILITY_LOST.set(VISIBILITY_LOST.get() - usize::from(entry.is_visibility_lost()));
         Some(entry)
     });
     roster::cancel_reservations(discarded.filter_map(|entry| match entry.write {
         PendingWrite::Row(_, reservation) => reservation,
+        PendingWrite::Visibility(write) => write.reservation,
         _ => None,
     }));
     if pending.is_empty() {
@@ -294,10 +384,14 @@ pub fn apply(timeout: Micros) {
     let is_among_rows = |entry: &Entry| !matches!(entry.write, PendingWrite::Truncate(_) | PendingWrite::Forget(_));
     let belong_together = |a: &Entry, b: &Entry| same_tenant(a, b) && is_among_rows(a) == is_among_rows(b);
     let is_large = pending.len() > SMALL_COMMIT;
-    if is_large {
+    // A user whom the rows take offline may be online by what is applied apart.
+    let is_in_parts = is_large || pending.iter().any(Entry::is_apart) && pending.iter().any(Entry::is_departure);
+    if is_in_parts {
         let tenants = pending.chunk_by(same_tenant).map(|entries| entries[0].tenant);
         tenants.for_each(|tenant| tenant.begin_large_commit());
     }
+    // Whoever is hidden is so before all that the transaction has written besides, and whoever is shown again after that.
+    apply_visibility(&pending, timeout, true);
     for entries in pending.chunk_by(belong_together) {
         for entries in entries.chunks(if is_large { APPLY_BATCH } else { SMALL_COMMIT }) {
             let writes = entries.iter().filter_map(Entry::row);
@@ -308,7 +402,10 @@ pub fn apply(timeout: Micros) {
         }
         for entry in entries {
             match entry.write {
-                PendingWrite::Row(..) | PendingWrite::Declared(_) => {}
+                PendingWrite::Row(..)
+                | PendingWrite::Declared(_)
+                | PendingWrite::Visibility(_)
+                | PendingWrite::VisibilityLost => {}
                 PendingWrite::Truncate(stamp) => entry.tenant.truncate(stamp),
                 PendingWrite::Forget(user_id) => entry.tenant.forget_user(&user_id),
                 PendingWrite::Bind(id, grace) => {
@@ -326,7 +423,8 @@ pub fn apply(timeout: Micros) {
             .tenant
             .queue_declared(entries.iter().filter_map(Entry::declared));
     }
-    if is_large {
+    apply_visibility(&pending, timeout, false);
+    if is_in_parts {
         let tenants = pending.chunk_by(same_tenant).map(|entries| entries[0].tenant);
         tenants.for_each(|tenant| tenant.end_large_commit());
     }
@@ -335,12 +433,77 @@ pub fn apply(timeout: Micros) {
     OVERFLOWS.set(0);
     COMPARISONS.set(0);
     DECLARED.set(0);
+    VISIBILITY.set(0);
+    VISIBILITY_LOST.set(0);
     let mut indexes = INDEXES.borrow_mut();
     indexes.by_id.clear();
     indexes.by_digest.clear();
     // Does not keep the buffer of a transaction that has written millions of rows.
     if pending.capacity() > 1024 {
         *pending = Vec::new();
+    }
+}
+
+/// Applies what hides users, or what shows them again. Cannot fail.
+fn apply_visibility(pending: &[Entry], timeout: Micros, hides: bool) {
+    if !has_visibility() {
+        return;
+    }
+    for entry in pending {
+        match &entry.write {
+            // Also after those that are kept, as the worker may have read before.
+            PendingWrite::VisibilityLost => entry.tenant.void_visibility(),
+            PendingWrite::Visibility(write) if write.is_superseded => {
+                // Once what supersedes it is applied.
+                if let Some(reservation) = write.reservation.filter(|_| !hides) {
+                    entry.tenant.cancel_reservation(reservation);
+                }
+            }
+            PendingWrite::Visibility(write) if hides == matches!(write.visibility, Visibility::HiddenUntil(_)) => {
+                let VisibilityWrite {
+                    user_id,
+                    reservation,
+                    visibility,
+                    ..
+                } = write;
+                entry
+                    .tenant
+                    .apply_visibility(user_id, *reservation, *visibility, timeout);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Finds out which writes that hide users or show them again are superseded by later ones, before the commit. Errors: 53200
+/// where there is no memory for that.
+pub fn supersede_visibility() {
+    if VISIBILITY.get() < 2 {
+        return;
+    }
+    let mut pending = PENDING.borrow_mut();
+    let mut writes = Vec::new();
+    if writes.try_reserve_exact(VISIBILITY.get()).is_err() {
+        drop(pending);
+        errors::no_memory();
+    }
+    let found = pending.iter().enumerate();
+    // A trigger of somebody else may have had the write of a later command captured first.
+    let key = |(at, entry): (usize, &Entry)| {
+        let user_id = entry.visibility()?.user_id;
+        Some((entry.tenant.index(), user_id, entry.command, at))
+    };
+    writes.extend(found.filter_map(key));
+    writes.sort_unstable();
+    for pair in writes.windows(2) {
+        let [(tenant, user_id, _, earlier), later] = pair else {
+            continue;
+        };
+        if (tenant, user_id) == (&later.0, &later.1)
+            && let PendingWrite::Visibility(write) = &mut pending[*earlier].write
+        {
+            write.is_superseded = true;
+        }
     }
 }
 

@@ -119,6 +119,12 @@ impl TriggerRow {
             .map(|datum| datum.value() as Micros)
     }
 
+    /// Returns the value of a boolean column, by its attribute number; `None` for NULL.
+    pub fn boolean(&self, column: usize) -> Option<bool> {
+        // SAFETY: a boolean, as checked.
+        unsafe { bool::from_datum(self.datum(column, pg_sys::BOOLOID)?, false) }
+    }
+
     fn key(&self, before: Option<&TriggerRow>) -> Option<&str> {
         let key = self.bytes(Column::UserKey)?;
         if before.is_some_and(|before| before.bytes(Column::UserKey) == Some(key)) {
@@ -138,8 +144,7 @@ impl TriggerRow {
     }
 
     fn bool(&self, column: Column) -> Option<bool> {
-        // SAFETY: a boolean, as checked.
-        unsafe { bool::from_datum(self.datum(self.number(column), pg_sys::BOOLOID)?, false) }
+        self.boolean(self.number(column))
     }
 
     /// Returns the attribute number of a column of `user_sessions`.

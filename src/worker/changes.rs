@@ -199,6 +199,10 @@ impl ChangeWriter {
                     true => withheld.extend(split_off_unapplied(tenant, &mut updates)),
                     false => check_table(tenant, &mut updates),
                 }
+                if tenant.is_visibility_lost() {
+                    // Until the worker has looked whether they are hidden.
+                    withheld.extend(updates.extract_if(.., |update| update.user.is_unresolved));
+                }
                 if skip_locked {
                     let locked = feed::split_off_locked(&mut updates);
                     some_locked |= !locked.is_empty();

@@ -9,7 +9,7 @@ use super::{
     trouble::{self, Work},
 };
 use crate::{
-    pg::{compat, fault_point},
+    pg::{compat, fault_point, installed::Installed},
     roster::Tenant,
     rules::{intervals, time::Micros},
     settings,
@@ -231,10 +231,15 @@ impl Cleaner {
         };
         let from = self.users.page(now);
         let set_aside = &mut self.set_aside[1];
-        let found = run_transaction(Some(tenant), Durability::Lazy, None, |install| {
-            let found = cleanup::find_users(from, from + PAGES_PER_STEP, retention);
+        let hidden = tenant.may_have_hidden();
+        let find = |install: Installed| {
+            let found = cleanup::find_users(from, from + PAGES_PER_STEP, retention, hidden);
             (without(found, set_aside), cleanup::page_count(install.presence))
-        });
+        };
+        let found = match hidden {
+            true => run_with_declared(tenant, Durability::Lazy, None, find),
+            false => run_transaction(Some(tenant), Durability::Lazy, None, find),
+        };
         let result = found.and_then(|(found, page_count)| {
             self.write(tenant, Work::CleanUsers, found)?;
             Ok(page_count)
@@ -385,11 +390,16 @@ fn clean(tenant: Tenant, work: Work, rows: &[Cleaning]) -> Result<(), Aborted> {
     if matches!(work, Work::CleanDeclared) {
         return run_with_declared(tenant, Durability::Lazy, limit, |_| cleanup::clean_declared(rows));
     }
-    let Cleaned { deactivated, deleted } = run_transaction(Some(tenant), Durability::Lazy, limit, |_| {
-        let cleaned = cleanup::clean(rows);
+    let hidden = matches!(work, Work::CleanUsers) && tenant.may_have_hidden();
+    let clean = |_| {
+        let cleaned = cleanup::clean(rows, hidden);
         fault_point::reach("cleanup");
         cleaned
-    })?;
+    };
+    let Cleaned { deactivated, deleted } = match hidden {
+        true => run_with_declared(tenant, Durability::Lazy, limit, clean),
+        false => run_transaction(Some(tenant), Durability::Lazy, limit, clean),
+    }?;
     tenant.worker().deactivated_rows.add(deactivated as u64);
     tenant.worker().deleted_rows.add(deleted as u64);
     Ok(())

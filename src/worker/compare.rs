@@ -8,6 +8,7 @@ use crate::{
     roster::{DirtyUser, Now, Tenant},
     rules::{
         declared::shown,
+        hiding::Visible,
         status::{Reason, Status},
         time::Micros,
     },
@@ -16,6 +17,7 @@ use crate::{
         declared,
         feed::UserUpdate,
         load::{self, WrittenUser},
+        visibility,
     },
 };
 
@@ -111,12 +113,25 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Comparison {
     let (now, timeout) = (tenant.synchronize_clock(), settings::active_timeout());
     // First what was written, then the rest: users who change in between are in the roster's queue.
     let mut written = load::shown_users();
-    let may_have_declared = tenant.may_have_declared();
+    let (may_have_declared, may_have_hidden) = (tenant.may_have_declared(), tenant.may_have_hidden());
     let is_behind = may_have_declared && !declared::try_lock();
     let (mut declared, next_expiry) = match may_have_declared && !is_behind {
         true => (declared::of_known(now.wall()), declared::next_expiry(now.wall())),
         false => (HashMap::new(), None),
     };
+    // The roster has left out who is hidden, where it knows.
+    let may_be_hidden = may_have_hidden && !tenant.knows_hidden();
+    let read_visible = || -> HashMap<Uuid, Visible> {
+        let hidings = match may_be_hidden && !is_behind {
+            true => visibility::all(),
+            false => HashMap::new(),
+        };
+        let visible = hidings
+            .into_iter()
+            .map(|(user, hiding)| (user, hiding.visible(now.wall())));
+        visible.collect()
+    };
+    let visible = read_visible();
     let mut online = tenant.counted_online(&now, timeout);
     if !tenant.is_complete() {
         let mut in_table = load::users_live_only_in_table(tenant, None, &now, timeout);
@@ -131,18 +146,32 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Comparison {
             online.push(user);
         }
     }
+    let visible = visibility::throughout(visible, &read_visible());
     let mut updates = Vec::new();
-    let mut shown_now = |id: &Uuid, by_sessions: Status| WrittenUser {
-        shown: shown(by_sessions, declared.remove(id).unwrap_or_default()),
-        is_idle: by_sessions == Status::Idle,
+    let idle_timeout = settings::idle_timeout();
+    let mut shown_now = |id: &Uuid, by_sessions: Status, idle_since: Option<Micros>| {
+        let visible = visible.get(id).copied().unwrap_or(Visible::ALL);
+        let by_sessions = visible.status(by_sessions, idle_since, now.wall(), idle_timeout);
+        WrittenUser {
+            shown: shown(by_sessions, declared.remove(id).unwrap_or_default()),
+            is_idle: by_sessions == Status::Idle,
+        }
     };
+    // Who is not written as online may be hidden, as long as nobody can tell.
     let differs = |was: Option<WrittenUser>, is: WrittenUser| match is_behind {
-        true => was.is_none_or(|was| was.shown.status.is_online() != is.shown.status.is_online()),
+        true => {
+            let was_online = was.is_some_and(|was| was.shown.status.is_online());
+            let is_online = is.shown.status.is_online();
+            was_online != is_online && (was_online || !may_be_hidden)
+        }
         false => was != Some(is),
     };
     for user in online {
-        let is = shown_now(&user.user_id, user.status);
-        if differs(written.remove(&user.user_id).flatten(), is) {
+        let is = shown_now(&user.user_id, user.status, user.idle_since);
+        let was = written.remove(&user.user_id);
+        // Who is hidden, and whom nothing shows of, is written as nothing.
+        let shows = is.shown.status.is_online() || is.shown.has_details() || is.shown.expires_at.is_some();
+        if (shows || was.is_some()) && differs(was.flatten(), is) {
             updates.push(UserUpdate { user, reason });
         }
     }
@@ -152,7 +181,7 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Comparison {
         updates.push(UserUpdate { user, reason });
     };
     for (id, was) in written {
-        if differs(was, shown_now(&id, Status::Inactive)) {
+        if differs(was, shown_now(&id, Status::Inactive, None)) {
             offline(id);
         }
     }

@@ -11,19 +11,20 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    compare::Comparison,
+    compare::{Comparison, check_table, current},
     set_aside::{MAX_TABLE_PAUSE, Pause},
     transaction::{Aborted, Durability, RETRY_AFTER, run_transaction, write_limit},
     trouble::{self, Work},
 };
 use crate::{
     pg::installed::Installed,
-    roster::{DirtyUser, Tenant},
-    rules::{declared::shown, status::Reason, time::Micros},
+    roster::Tenant,
+    rules::{declared::shown, hiding::Visible, status::Reason, time::Micros},
     settings,
     store::{
-        declared::{self as table, CaptureState, Declared, LastWritten, Shown},
-        feed::UserUpdate,
+        declared::{self as table, CaptureState, Declared, LastWritten},
+        feed::{ShownUser, UserUpdate},
+        visibility,
     },
 };
 
@@ -48,6 +49,7 @@ pub struct DeclaredWatch {
     is_behind: bool,
     /// When to look again whether they still have.
     catch_up_at: Option<Instant>,
+    has_seen_own_hiding: bool,
     /// Set after the table could not be read.
     pause: Option<Pause>,
 }
@@ -56,7 +58,8 @@ impl DeclaredWatch {
     /// Everything is to be looked at by the comparison of all users that follows a start.
     pub fn new(tenant: Tenant) -> DeclaredWatch {
         // Nobody has looked after the triggers while there was no worker.
-        tenant.set_may_have_declared();
+        tenant.set_may_have_hidden();
+        tenant.lose_visibility();
         DeclaredWatch {
             looked_until: tenant.now().wall(),
             next_expiry: None,
@@ -65,6 +68,7 @@ impl DeclaredWatch {
             capture_version: None,
             is_behind: false,
             catch_up_at: None,
+            has_seen_own_hiding: false,
             pause: None,
         }
     }
@@ -79,31 +83,96 @@ impl DeclaredWatch {
         tenant: Tenant,
         updates: &mut Vec<UserUpdate>,
         left_out: &mut Vec<UserUpdate>,
-    ) -> Vec<Shown> {
+    ) -> Vec<ShownUser> {
         let now = tenant.synchronize_clock().wall();
         let shown = if !tenant.may_have_declared() {
-            shown_with(updates, HashMap::new())
+            shown_with(updates, HashMap::new(), &HashMap::new(), now)
         } else if table::try_lock() {
-            shown_with(updates, table::of_users(&ids(updates), now))
+            let visible = self.visible(tenant, updates);
+            shown_with(updates, table::of_users(&ids(updates), now), &visible, now)
         } else {
             self.is_behind = true;
+            let may_be_hidden = tenant.may_have_hidden() && !tenant.knows_hidden();
             let mut written = table::last_written(&ids(updates), now);
             left_out.extend(updates.extract_if(.., |update| {
                 let stays = |written: &LastWritten| written.is_online && update.user.status.is_online();
                 let written = written.get(&update.user.user_id);
-                update.reason == Some(Reason::Declared) || written.is_some_and(|it| !it.is_certain && stays(it))
+                let was_online = written.is_some_and(|it| it.is_online);
+                update.reason == Some(Reason::Declared)
+                    || written.is_some_and(|it| !it.is_certain && stays(it))
+                    // Perhaps hidden, and nobody may know what else happens to it.
+                    || may_be_hidden && !was_online
             }));
+            // What a hidden user does is not to be written. Of any other who goes, the last activity was seen.
+            let hidden = updates.iter().filter(|update| update.user.is_hidden).map(|update| {
+                let user_id = update.user.user_id;
+                (
+                    user_id,
+                    Visible::nothing(written.get(&user_id).and_then(|it| it.last_seen)),
+                )
+            });
+            let visible = hidden.collect();
             let declared = written.drain().map(|(user_id, written)| (user_id, written.declared));
-            shown_with(updates, declared.collect())
+            shown_with(updates, declared.collect(), &visible, now)
         };
-        self.expect_expiry(shown.iter().filter_map(|shown| shown.expires_at).min());
-        let is_gone = |(update, shown): (&UserUpdate, &Shown)| {
-            update.reason == Some(Reason::Declared) && !shown.has_details() && shown.expires_at.is_none()
+        self.expect_expiry(shown.iter().filter_map(|user| user.shown.expires_at).min());
+        let is_gone = |(update, user): (&UserUpdate, &ShownUser)| {
+            let has_declared = user.shown.has_details() || user.shown.expires_at.is_some();
+            update.reason == Some(Reason::Declared) && !has_declared && !user.visible.is_hidden()
         };
         if updates.iter().zip(&shown).any(is_gone) {
             self.check_empty_soon();
         }
         shown
+    }
+
+    /// Returns what is visible of these users, who are hidden or were. Where only the table tells, it is read before the sessions,
+    /// too: what is read of them says nothing of a moment at which the user was hidden.
+    fn visible(&mut self, tenant: Tenant, updates: &mut [UserUpdate]) -> HashMap<Uuid, Visible> {
+        if !tenant.may_have_hidden() {
+            return HashMap::new();
+        }
+        let now = tenant.synchronize_clock();
+        if tenant.knows_hidden() {
+            let mut visible = self.visible_at(tenant, updates, now.wall());
+            // Of who is online, the roster says what is visible; the row, who has hidden since, and what to show of who is not.
+            for UserUpdate { user, .. } in updates.iter().filter(|update| update.user.status.is_online()) {
+                if visible.get(&user.user_id).is_some_and(|visible| !visible.is_hidden()) {
+                    visible.remove(&user.user_id);
+                }
+            }
+            return visible;
+        }
+        let before = self.visible_at(tenant, updates, now.wall());
+        for update in updates.iter_mut() {
+            if before.contains_key(&update.user.user_id) {
+                *update = current(tenant, *update, &now);
+            }
+        }
+        if !tenant.is_complete() {
+            check_table(tenant, updates);
+        }
+        visibility::throughout(before, &self.visible_at(tenant, updates, now.wall()))
+    }
+
+    fn visible_at(&mut self, tenant: Tenant, updates: &[UserUpdate], now: Micros) -> HashMap<Uuid, Visible> {
+        let hidings = visibility::of_users(&ids(updates));
+        self.expect_expiry(visibility::next_end(&hidings, now));
+        for (user_id, hiding) in &hidings {
+            match hiding.hidden_until() {
+                // Nobody has noted it before it was over.
+                Some(at) if at <= now => tenant.expire_hiding(user_id, at, settings::active_timeout()),
+                Some(_) => self.has_seen_own_hiding |= hiding.by_user && !settings::allow_invisible(),
+                None => {}
+            }
+        }
+        let visible = hidings.into_iter().map(|(user, hiding)| (user, hiding.visible(now)));
+        visible.collect()
+    }
+
+    /// Returns whether a user was met who has hidden itself and may not.
+    pub fn take_own_hiding(&mut self) -> bool {
+        std::mem::take(&mut self.has_seen_own_hiding)
     }
 
     /// Whether users are left to a comparison of all, as others have locked the table.
@@ -130,7 +199,7 @@ impl DeclaredWatch {
     }
 
     /// Notes that something expires then.
-    fn expect_expiry(&mut self, at: Option<Micros>) {
+    pub fn expect_expiry(&mut self, at: Option<Micros>) {
         if let Some(at) = at {
             // The clock may have been set back to before it.
             self.looked_until = self.looked_until.min(at - 1);
@@ -158,7 +227,12 @@ impl DeclaredWatch {
                 self.next_expiry = next_expiry;
                 self.check_empty_soon();
                 let timeout = settings::active_timeout();
-                let update = |id| tenant.dirty_user(id, Reason::Declared, &now, timeout).into();
+                let update = |(id, hidden_until): &(Uuid, Option<Micros>)| {
+                    if let Some(at) = hidden_until {
+                        tenant.expire_hiding(id, *at, timeout);
+                    }
+                    tenant.dirty_user(id, Reason::Declared, &now, timeout).into()
+                };
                 users.iter().map(update).collect()
             }
             Err(aborted) => {
@@ -179,23 +253,30 @@ impl DeclaredWatch {
         if !tenant.may_have_declared() {
             return;
         }
-        let was_empty = Cell::new(false);
+        let is_worth_it = Cell::new(false);
         let result = run_with_declared(tenant, Durability::Lazy, Some(write_limit(0)), |install| {
             // Whoever has written a row holds a lock until its commit is visible, and whoever is about to write one takes
             // it first, and then says so.
-            was_empty.set(table::is_empty());
-            if was_empty.get()
+            is_worth_it.set(table::is_empty() || tenant.may_have_hidden() && !visibility::exists());
+            if is_worth_it.get()
                 && table::try_lock_writers_out()
-                && table::is_empty()
                 && table::capture_state(&install).is_enabled
+                // Until the roster knows that nobody is hidden any more, readers have to look.
+                && (!tenant.is_visibility_lost() || tenant.known_users() == 0)
             {
-                tenant.set_nothing_declared();
+                if !visibility::exists() {
+                    tenant.set_nothing_hidden();
+                }
+                if table::is_empty() {
+                    tenant.set_nothing_declared();
+                }
+                is_worth_it.set(false);
             }
         });
         match result {
             Ok(()) => {
                 // Rows are gone, and somebody is writing others.
-                if tenant.may_have_declared() && was_empty.get() {
+                if is_worth_it.get() {
                     self.check_empty = Some(now + EMPTY_CHECK_INTERVAL);
                 }
             }
@@ -226,7 +307,8 @@ impl DeclaredWatch {
         let known = self.capture_version.replace(capture.version);
         let has_changed = known.is_some_and(|known| known != capture.version);
         if has_changed || !capture.is_enabled {
-            tenant.set_may_have_declared();
+            tenant.set_may_have_hidden();
+            tenant.lose_visibility();
         }
         if has_changed {
             self.check_empty_soon();
@@ -272,8 +354,21 @@ fn ids(updates: &[UserUpdate]) -> Vec<Uuid> {
 }
 
 /// Returns what is shown of these users with what is declared.
-fn shown_with(updates: &[UserUpdate], mut declared: HashMap<Uuid, Declared>) -> Vec<Shown> {
-    let users = updates.iter().map(|update| &update.user);
-    let of_user = |user: &DirtyUser| shown(user.status, declared.remove(&user.user_id).unwrap_or_default());
-    users.map(of_user).collect()
+fn shown_with(
+    updates: &[UserUpdate],
+    mut declared: HashMap<Uuid, Declared>,
+    visible: &HashMap<Uuid, Visible>,
+    now: Micros,
+) -> Vec<ShownUser> {
+    let idle_timeout = settings::idle_timeout();
+    let of_user = |UserUpdate { user, .. }: &UserUpdate| {
+        let visible = visible.get(&user.user_id).copied().unwrap_or(Visible::ALL);
+        let by_sessions = visible.status(user.status, user.idle_since, now, idle_timeout);
+        ShownUser {
+            shown: shown(by_sessions, declared.remove(&user.user_id).unwrap_or_default()),
+            idle_since: user.idle_since.and_then(|at| visible.idle_since(at, now, idle_timeout)),
+            visible,
+        }
+    };
+    updates.iter().map(of_user).collect()
 }

@@ -191,7 +191,7 @@ fn load_resumed(
 ) -> bool {
     let now = tenant.now();
     let mut missing: Vec<Uuid> = store::load::online_users();
-    missing.retain(|user| !tenant.is_online(user, &now, timeout));
+    missing.retain(|user| !tenant.has_live(user, &now, timeout));
     let mut whole = true;
     for users in missing.chunks(USERS_PER_STATEMENT) {
         store::load::sessions_of_users(users, now.wall(), grace_began, |row| {

@@ -13,6 +13,7 @@ use super::{
     compare,
     declared::DeclaredWatch,
     flusher::Flusher,
+    hidden::HiddenWatch,
     loader::{self, Loaded, Loader, TOMBSTONES_PER_ROUND},
     notifier::Notifier,
     schedule::{SWEEP_INTERVAL, Schedule},
@@ -49,6 +50,7 @@ pub struct Worker {
     state: FeedState,
     changes: ChangeWriter,
     declared: DeclaredWatch,
+    hidden: HiddenWatch,
     notifier: Notifier,
     flusher: Flusher,
     cleaner: Cleaner,
@@ -103,6 +105,7 @@ impl Worker {
             state: FeedState::default(),
             changes: ChangeWriter::default(),
             declared: DeclaredWatch::new(tenant),
+            hidden: HiddenWatch::new(),
             flusher: Flusher::new(),
             cleaner: Cleaner::new(),
             schedule: Schedule::new(Instant::now(), !tenant.is_complete()),
@@ -200,6 +203,11 @@ impl Worker {
         if is_due(self.schedule.load) {
             self.load();
         }
+        if self.declared.take_own_hiding() {
+            self.hidden.own_hiding_seen();
+        }
+        self.hidden.follow_setting(self.tenant);
+        self.hidden.read(self.tenant, &mut self.declared);
         if self.tenant.take_compare() | self.declared.catches_up(self.tenant) {
             self.schedule.compare_soon(start);
         }
@@ -274,6 +282,7 @@ impl Worker {
             (self.timeout, self.idle_timeout) = (timeout, idle_timeout);
             self.tenant.reschedule_all(timeout, &self.tenant.now());
         }
+        self.hidden.setting_changed();
         self.flusher.reschedule();
         self.cleaner.reschedule();
     }
@@ -304,6 +313,9 @@ impl Worker {
             self.tenant.reflush_all();
             self.cleaner.clean_sessions_now();
             // What has expired may be valid again.
+            if self.tenant.may_have_hidden() {
+                self.tenant.lose_visibility();
+            }
             if self.tenant.may_have_declared() {
                 self.schedule.compare_soon(Instant::now());
             }
@@ -377,6 +389,9 @@ impl Worker {
     fn load(&mut self) {
         report_activity(Some(c"loading sessions"));
         let start = Instant::now();
+        // Where nothing hides users, nobody has to look for it of all that are loaded.
+        self.hidden.read(self.tenant, &mut self.declared);
+        self.declared.check_empty(self.tenant);
         match self.loader.load(self.tenant, self.timeout) {
             Ok(Loaded::Complete) => self.schedule.after_complete_load(),
             Ok(Loaded::Incomplete) => self.schedule.load_later(start),
@@ -388,6 +403,7 @@ impl Worker {
             }
             Err(_) => self.schedule.retry_load(),
         }
+        self.hidden.read_soon();
     }
 
     /// Whether only a load can tell who was heard from just before a crash, as the table lags behind: to compare users

@@ -14,6 +14,7 @@ mod cleaner;
 mod compare;
 mod declared;
 mod flusher;
+mod hidden;
 mod loader;
 mod main_loop;
 mod notifier;

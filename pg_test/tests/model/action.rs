@@ -4,7 +4,7 @@ use postgres::types::{FromSql, ToSql};
 use uuid::Uuid;
 
 use crate::{
-    reference::{New, Number, Seen, Time, Write, declared},
+    reference::{New, Number, Seen, Time, Write, declared, hiding},
     run::{Run, same},
     server::{HALF_HOUR, Result, fail, half_hours},
     step::{Action, By, SOURCES, Update, Word},
@@ -69,6 +69,7 @@ impl Run<'_, '_> {
                 self.declare(connection, user, source, (word, text), half_hours)
             }
             Action::ClearStatus { user, source } => self.clear_status(connection, user, source),
+            Action::Hide { user, invisible } => self.hide(connection, user, invisible),
             Action::StartAgain { session }
             | Action::Beat { session, .. }
             | Action::BeatIdle { session, .. }
@@ -311,6 +312,26 @@ impl Run<'_, '_> {
         let cleared: bool = self.query(connection, "SELECT presence.clear_status($1, $2)", &[&source, &id])?;
         self.reference.write(connection, number, Write::Declare(None));
         same("whether a status was cleared", cleared, expected)
+    }
+
+    fn hide(&mut self, connection: usize, user: usize, invisible: bool) -> Result {
+        let number = hiding(user);
+        // What shows of who returns waits for the transactions that are writing sessions.
+        let waits = !invisible && (self.reference.in_transaction(connection) || self.reference.are_sessions_written());
+        if waits || self.reference.is_locked(connection, number) {
+            return Ok(());
+        }
+        let sql = "SELECT presence.set_invisible($1, user_id => $2)";
+        self.execute(connection, sql, &[&invisible, &self.users[user].clone()])?;
+        if invisible || self.reference.is_hidden(connection, user) {
+            let now = self.reference.now();
+            let write = if invisible { Write::Hide } else { Write::Show(now) };
+            self.reference.write(connection, number, write);
+        }
+        let sql = "SELECT (presence.own_presence($1)).is_invisible";
+        let id = self.users[user];
+        let is_invisible: bool = self.query(connection, sql, &[&id])?;
+        same("whether a user is hidden", is_invisible, invisible)
     }
 
     /// Returns the server's time plus this many half hours, as SQL.

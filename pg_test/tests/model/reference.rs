@@ -34,6 +34,8 @@ struct Session {
     release_at: Option<Time>,
     /// When somebody was last there, if the last heartbeat said that nobody is.
     active_at: Option<Time>,
+    /// When its user was last shown again, after having been hidden, while the session was not live: nobody has seen it before.
+    unseen_until: Time,
     /// The connection that the session is bound to, and the grace after its end.
     bound_to: Option<(usize, Time)>,
 }
@@ -63,6 +65,10 @@ pub enum Write {
     Touch,
     /// What is declared from now on, by the number of user and source.
     Declare(Option<Declaration>),
+    /// The user is hidden, by its number.
+    Hide,
+    /// Or not any more, since then.
+    Show(Time),
 }
 
 /// What one source declares of one user.
@@ -108,6 +114,11 @@ pub fn declared(user: usize, source: usize) -> Number {
     1_000_000 + user * SOURCES.len() + source
 }
 
+/// And so has what hides users.
+pub fn hiding(user: usize) -> Number {
+    2_000_000 + user
+}
+
 /// A session's number, in the order of their starts.
 pub type Number = usize;
 
@@ -136,6 +147,7 @@ pub struct Reference {
     declarations: BTreeMap<Number, Declaration>,
     /// How many declarations were set.
     order: usize,
+    hidden: [bool; USERS],
 }
 
 impl Reference {
@@ -147,6 +159,7 @@ impl Reference {
             transactions: Default::default(),
             declarations: BTreeMap::new(),
             order: 0,
+            hidden: [false; USERS],
         }
     }
 
@@ -170,27 +183,59 @@ impl Reference {
         self.timeout = timeout;
     }
 
-    /// Returns the number of live sessions of each user.
+    /// Returns the number of live sessions of each user, as others are shown it.
     pub fn live(&self) -> [i64; USERS] {
+        self.live_of(|user| self.hidden[user])
+    }
+
+    /// The same, as a connection is shown it that may have hidden somebody itself.
+    pub fn live_to(&self, connection: usize) -> [i64; USERS] {
+        self.live_of(|user| self.is_hidden(connection, user))
+    }
+
+    fn live_of(&self, is_hidden: impl Fn(usize) -> bool) -> [i64; USERS] {
         let mut live = [0; USERS];
         for session in self.sessions.values() {
-            live[session.user] += i64::from(session.is_live(self.now, self.timeout));
+            let shows = !is_hidden(session.user) && session.is_live(self.now, self.timeout);
+            live[session.user] += i64::from(shows);
         }
         live
     }
 
+    /// Returns whether a user is hidden, as a connection sees it.
+    pub fn is_hidden(&self, connection: usize, user: usize) -> bool {
+        let own = self.transactions[connection].as_ref().and_then(|open| {
+            let of_user = open.writes.iter().rev().filter(|(of, _)| *of == hiding(user));
+            of_user.map(|(_, write)| matches!(write, Write::Hide)).next()
+        });
+        own.unwrap_or(self.hidden[user])
+    }
+
     /// Returns what is shown of each user to all who have declared nothing in a transaction that is still open.
     pub fn shown(&self) -> [Shown; USERS] {
-        self.shown_by(|number| self.declarations.get(&number).copied())
+        self.shown_by(
+            |user| self.hidden[user],
+            |number| self.declarations.get(&number).copied(),
+        )
     }
 
     /// Returns what is shown of each user to a connection, which sees what it has declared itself.
     pub fn shown_to(&self, connection: usize) -> [Shown; USERS] {
-        self.shown_by(|number| self.declaration(connection, number))
+        self.shown_by(
+            |user| self.is_hidden(connection, user),
+            |number| self.declaration(connection, number),
+        )
     }
 
-    fn shown_by(&self, declaration: impl Fn(Number) -> Option<Declaration>) -> [Shown; USERS] {
-        let by_sessions = self.by_sessions();
+    fn shown_by(
+        &self,
+        is_hidden: impl Fn(usize) -> bool,
+        declaration: impl Fn(Number) -> Option<Declaration>,
+    ) -> [Shown; USERS] {
+        let mut by_sessions = self.by_sessions();
+        (0..USERS)
+            .filter(|user| is_hidden(*user))
+            .for_each(|user| by_sessions[user] = "inactive");
         std::array::from_fn(|user| {
             let valid = |source| declaration(declared(user, source)).filter(|row| row.is_valid(self.now));
             let rows = || (0..SOURCES.len()).filter_map(valid);
@@ -321,6 +366,30 @@ impl Reference {
             };
             return;
         }
+        let user_hidden = || (number - hiding(0)) % USERS;
+        match write {
+            Write::Hide => {
+                self.hidden[user_hidden()] = true;
+                return;
+            }
+            // To others, the sessions start then.
+            Write::Show(at) => {
+                let user = user_hidden();
+                self.hidden[user] = false;
+                let (now, timeout) = (self.now, self.timeout);
+                for session in self.sessions.values_mut().filter(|session| session.user == user) {
+                    if session.is_live(now, timeout) {
+                        session.last_activity = session.last_activity.max(at);
+                        session.active_at = session.active_at.map(|active_at| active_at.max(at));
+                    } else {
+                        session.active_at = None;
+                        session.unseen_until = at;
+                    }
+                }
+                return;
+            }
+            _ => {}
+        }
         if let Write::Insert(new) = write {
             let state = if new.is_active { State::Open } else { State::TimedOut };
             let session = Session {
@@ -330,6 +399,7 @@ impl Reference {
                 expires_at: new.expires_at,
                 release_at: None,
                 active_at: None,
+                unseen_until: Time::MIN,
                 bound_to: None,
             };
             self.sessions.insert(number, session);
@@ -377,7 +447,7 @@ impl Reference {
                 Some(_) => now,
                 None => session.last_activity,
             };
-            let active_at = session.active_at.unwrap_or(last_there);
+            let active_at = session.active_at.unwrap_or(last_there.max(session.unseen_until));
             session.record_activity(now);
             session.active_at = Some(active_at);
         }
@@ -464,6 +534,13 @@ impl Reference {
             .filter(|(other, _)| *other != connection)
             .filter_map(|(_, open)| open.as_ref())
             .any(|open| open.writes.iter().any(|(of, _)| *of == number))
+    }
+
+    /// Whether any transaction that is open has written sessions.
+    pub fn are_sessions_written(&self) -> bool {
+        let open = self.transactions.iter().flatten();
+        open.flat_map(|open| &open.writes)
+            .any(|(number, _)| *number < declared(0, 0))
     }
 
     /// Whether the connection's own transaction has written the row.

@@ -66,6 +66,7 @@ impl<'w, 'c> Run<'w, 'c> {
                 let timeout = if long { LONG_TIMEOUT } else { SHORT_TIMEOUT };
                 // A timeout that has not been noticed yet would be undone.
                 self.settle()?;
+                self.wait_for_sweep()?;
                 self.reference.set_timeout(timeout);
                 self.server.set_timeout(timeout)
             }
@@ -103,6 +104,7 @@ impl<'w, 'c> Run<'w, 'c> {
         let row = self.server.connections[connection]
             .query_one(sql, &[&&self.users[..]])
             .map_err(fail)?;
+        let live = self.reference.live_to(connection);
         let mut online: Vec<Uuid> = (0..USERS)
             .filter(|user| live[*user] > 0)
             .map(|user| self.users[user])
@@ -130,7 +132,7 @@ impl<'w, 'c> Run<'w, 'c> {
     /// Waits until the worker has nothing left to do, and compares what it has written.
     fn settle(&mut self) -> Result {
         let sql = "SELECT live_sessions, users_online FROM presence.presence_stats
-                   WHERE unwritten_users = 0 AND worker_pid IS NOT NULL";
+                   WHERE unwritten_users = 0 AND oldest_unwritten_ms IS NULL AND worker_pid IS NOT NULL";
         let sessions: i64 = self.live.iter().sum();
         let online: Vec<Uuid> = (0..USERS)
             .filter(|user| self.live[*user] > 0)
@@ -166,6 +168,21 @@ impl<'w, 'c> Run<'w, 'c> {
             ))
         })?;
         self.compare_feed()
+    }
+
+    /// Waits until the worker has swept all sessions once more: nothing tells of those of a user who is hidden.
+    fn wait_for_sweep(&mut self) -> Result {
+        let sql = "SELECT last_tick_at::text FROM presence.presence_stats";
+        let reader = &mut self.server.reader;
+        let mut tick = || -> std::result::Result<Option<String>, TestCaseError> {
+            Ok(reader.query_one(sql, &[]).map_err(fail)?.get(0))
+        };
+        // The one that is running may have begun before.
+        for _ in 0..2 {
+            let before = tick()?;
+            eventually(|| Ok(tick()? != before))?;
+        }
+        Ok(())
     }
 
     /// Asserts that the feed ends with the current statuses, and has no more changes than there were.

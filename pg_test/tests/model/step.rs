@@ -109,6 +109,11 @@ pub enum Action {
         user: usize,
         source: usize,
     },
+    /// set_invisible().
+    Hide {
+        user: usize,
+        invisible: bool,
+    },
 }
 
 /// A word that is declared, or none: then there is a text.
@@ -201,5 +206,6 @@ fn action() -> impl Strategy<Value = Action> {
             user, source, word, text, half_hours,
         }),
         3 => (0..USERS, 0..SOURCES.len()).prop_map(|(user, source)| Action::ClearStatus { user, source }),
+        5 => (0..USERS, any::<bool>()).prop_map(|(user, invisible)| Action::Hide { user, invisible }),
     ]
 }

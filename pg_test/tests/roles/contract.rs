@@ -40,6 +40,8 @@ pub const CALLS: &[(&str, &str, [&str; 4], &str)] = &[
     ("set_status('busy', user_id => '{user}') IS NULL", "--o-aa-", ["false"; 4], DENIED),
     ("set_status('busy', source => 'calendar', user_id => '{user}') IS NULL", "----aa-", ["false"; 4], ""),
     ("clear_status(user_id => '{user}')", "--o-aa-", ["false"; 4], DENIED),
+    ("set_invisible(true, user_id => '{user}') IS NULL", "--o-aa-", ["false"; 4], DENIED),
+    ("own_presence('{user}') IS NULL", "--o-aa-", ["false"; 4], DENIED),
     ("forget_user('{user}')", "----a--", ["true", "true", "true", "false"], ""),
     ("cleanup_sessions() IS NULL", "----a--", ["false"; 4], ""),
     ("presence_health() IS NULL LIMIT 1", "----a-a", ["false"; 4], ""),

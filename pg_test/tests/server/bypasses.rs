@@ -1,6 +1,6 @@
 //! Rows that somebody writes to the tables where nobody else expects it, or past the triggers.
 
-use pg_presence_test::{Cluster, Database, Presence, wait_for, wait_until};
+use pg_presence_test::{Cluster, Database, Presence, wait_until};
 use postgres::{Client, error::SqlState};
 use uuid::Uuid;
 
@@ -288,48 +288,38 @@ fn who_is_active_by_a_commit_that_memory_has_not_been_told_of_stays_active_when_
     let cluster = Cluster::private(&[]);
     let database = cluster.database();
     database.wait_until_served();
-    let (mut service, mut other) = (database.connect(), database.connect());
-    // The worker may have let memory forget the deletion before the row is back. Then there is nothing to be mistaken about.
-    let user = wait_for("a deletion that memory knows of", || {
-        let user = Uuid::new_v4();
-        let session = service.start(user);
+    let (mut service, mut other, user) = (database.connect(), database.connect(), Uuid::new_v4());
+    let session = service.start(user);
+    service.wait_for_written(user, true);
+    service.execute("DELETE FROM presence.user_sessions", &[]).unwrap();
+    service.wait_for_written(user, false);
+    let worker = database.pause_worker();
+    // Memory is incomplete until the worker can load the table.
+    database.run(&BYPASSES[0].join("; "));
+    let failure = cluster.fail_at("load");
+    let restoring = database.pause_at(other.process_id(), "commit");
+    std::thread::scope(|scope| {
+        let insert = "INSERT INTO presence.user_sessions (id, user_id) VALUES ($1, $2)";
+        scope.spawn(|| other.execute(insert, &[&session.id, &user]).unwrap());
+        restoring.wait_until_reached();
+        // Committed, and all that memory knows of the session is that it was deleted.
+        worker.resume();
         service.wait_for_written(user, true);
-        service.execute("DELETE FROM presence.user_sessions", &[]).unwrap();
-        service.wait_for_written(user, false);
-        let worker = database.pause_worker();
-        // Memory is incomplete until the worker can load the table.
-        database.run(&BYPASSES[0].join("; "));
-        let failure = cluster.fail_at("load");
-        let restoring = database.pause_at(other.process_id(), "commit");
-        let is_known = std::thread::scope(|scope| {
-            let insert = "INSERT INTO presence.user_sessions (id, user_id) VALUES ($1, $2)";
-            scope.spawn(|| other.execute(insert, &[&session.id, &user]).unwrap());
-            restoring.wait_until_reached();
-            // Committed, and all that memory knows of the session is that it was deleted.
-            worker.resume();
-            service.wait_for_written(user, true);
-            drop(failure);
-            database.wait_until_served();
-            // The second is written after the comparison that follows the load.
-            for latecomer in [Uuid::new_v4(), Uuid::new_v4()] {
-                service.start(latecomer);
-                service.wait_for_written(latecomer, true);
-            }
-            if service.is_online(user) {
-                restoring.resume();
-                return false;
-            }
-            // The commit is applied while the worker is about to write its user again.
-            let taken = database.pause_worker_at("taken");
-            taken.wait_until_reached();
-            restoring.resume();
-            wait_until("it is applied", || service.is_online(user));
-            taken.resume();
-            true
-        });
-        assert_eq!(service.beat(session.id), "ok");
-        is_known.then_some(user)
+        drop(failure);
+        database.wait_until_served();
+        // The second is written after the comparison that follows the load.
+        for latecomer in [Uuid::new_v4(), Uuid::new_v4()] {
+            service.start(latecomer);
+            service.wait_for_written(latecomer, true);
+        }
+        // The commit is applied while the worker is about to write its user again.
+        let taken = database.pause_worker_at("taken");
+        taken.wait_until_reached();
+        restoring.resume();
+        wait_until("it is applied", || service.is_online(user));
+        taken.resume();
     });
+    assert_eq!(service.beat(session.id), "ok");
     let last = Uuid::new_v4();
     service.start(last);
     service.wait_for_written(last, true);

@@ -101,6 +101,8 @@ fn grant_all_makes_no_service_and_changes_nothing_of_others() {
             format!("end_user_sessions('{other}')"),
             format!("set_status('busy', user_id => '{other}')"),
             format!("clear_status(user_id => '{other}')"),
+            format!("set_invisible(true, user_id => '{other}')"),
+            format!("own_presence('{other}')"),
             "cleanup_sessions()".to_owned(),
             "presence_health()".to_owned(),
             "_stats()".to_owned(),

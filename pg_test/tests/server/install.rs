@@ -125,6 +125,8 @@ fn without_preload_every_function_fails_with_a_hint_and_the_connection_survives(
         format!("user_status('{id}')"),
         format!("set_status('busy', user_id => '{id}')"),
         format!("clear_status(user_id => '{id}')"),
+        format!("set_invisible(true, user_id => '{id}')"),
+        format!("own_presence('{id}')"),
         format!("is_online('{id}')"),
         format!("last_seen('{id}')"),
         format!("presence_of(ARRAY['{id}'::uuid])"),

@@ -31,7 +31,8 @@ fn a_plain_subscriber_gets_the_rows() {
              last_seen timestamptz, changed_at timestamptz, seq bigint, idle_since timestamptz, status_text text,
              emoji text, status_expires_at timestamptz);
          CREATE TABLE presence.declared_statuses (user_id uuid, source text, status text, status_text text, emoji text,
-             set_at timestamptz, expires_at timestamptz, PRIMARY KEY (user_id, source))",
+             set_at timestamptz, expires_at timestamptz, by_user bool, last_seen timestamptz, shown_at timestamptz,
+             PRIMARY KEY (user_id, source))",
     );
     let mut service = publisher.connect();
     let (before, after) = (Uuid::new_v4(), Uuid::new_v4());

@@ -5,8 +5,9 @@ use postgres::error::SqlState;
 use uuid::Uuid;
 
 /// Name, default, unit, minimum, maximum, context.
-const SETTINGS: [(&str, &str, &str, &str, &str, &str); 19] = [
+const SETTINGS: [(&str, &str, &str, &str, &str, &str); 20] = [
     ("active_timeout", "300", "s", "1", "86400", "sighup"),
+    ("allow_invisible", "on", "", "", "", "sighup"),
     ("channel", "presence", "", "", "", "sighup"),
     ("claim", "sub", "", "", "", "superuser"),
     ("claim_format", "uuid", "", "", "", "superuser"),
@@ -155,6 +156,7 @@ fn every_setting_takes_its_bounds_by_a_reload_while_the_worker_serves() {
         let ends = match name {
             "channel" => ["other", "Straße"],
             "notify_payload" => ["wakeup", "off"],
+            "allow_invisible" => ["off", "on"],
             // Long enough for the slowest machine to read the session while it is live.
             "active_timeout" | "session_lifetime" => ["60", most],
             _ => [least, most],
