@@ -176,6 +176,7 @@ test('it is installed from a path, and its types are those of the code', async (
     session.call<string>('heartbeat', { session_id: '' }).then((answer) => answer.length)
     keepSession({ mode: 'idle', idleAfter: 120_000 }).clearStatus('text').then((wasValid: boolean) => wasValid)
     session.setStatus({ status: 'busy', text: null, expiresIn: '1 hour' }).then((row) => row.status_text?.length)
+    session.setInvisible(true, { expiresIn: 60_000 }).then(() => session.ownPresence()).then(({ shown, is_invisible }) => is_invisible && shown === 'inactive')
     // @ts-expect-error: no such status
     session.setStatus({ status: 'invisible' })
     // @ts-expect-error: no such mode

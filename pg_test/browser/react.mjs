@@ -81,18 +81,19 @@ test('useSession sends the headers of the latest render', async () => {
   await Promise.all([page.waitForRequest(isSecond), page.getByRole('button', { name: 'Beat' }).click()])
 })
 
-test('useSession declares a status, and takes it back', async () => {
+test('useSession declares a status, takes it back, and hides the user', async () => {
   const dir = application(`
     import { useState } from 'react'
     import { createRoot } from 'react-dom/client'
     import { useSession } from 'pg-presence/react'
     function Application() {
-      const { status, setStatus, clearStatus } = useSession({ identity: 'Ana', mode: 'idle' })
+      const { status, setStatus, clearStatus, setInvisible, ownPresence } = useSession({ identity: 'Ana', mode: 'idle' })
       const [result, setResult] = useState<unknown>()
       return <>
         <output>{status} {String(result)}</output>
         <button onClick={async () => setResult((await setStatus({ status: 'busy', text: 'Writing' }))?.status_text)}>Busy</button>
         <button onClick={async () => setResult(await clearStatus())}>Clear</button>
+        <button onClick={async () => { await setInvisible(true); setResult((await ownPresence())?.is_invisible && 'hidden') }}>Hide</button>
       </>
     }
     createRoot(document.getElementById('root')!).render(<Application />)`)
@@ -109,6 +110,9 @@ test('useSession declares a status, and takes it back', async () => {
   await page.getByRole('button', { name: 'Clear' }).click()
   await shows('live true')
   assert.deepEqual(await declared(), [])
+  await page.getByRole('button', { name: 'Hide' }).click()
+  await shows('live hidden')
+  assert.deepEqual(await declared(), [{ status: 'invisible' }])
 })
 
 test('usePresence shows who is there, and all components share one stream', async () => {

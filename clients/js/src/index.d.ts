@@ -116,6 +116,18 @@ export interface DeclaredStatus {
   expires_at: string | null
 }
 
+/** What the user is, hidden or not, and what others are shown. */
+export interface OwnPresence {
+  status: 'active' | 'idle' | 'busy' | 'inactive'
+  shown: 'active' | 'idle' | 'busy' | 'inactive'
+  is_invisible: boolean
+  status_text: string | null
+  emoji: string | null
+  status_expires_at: string | null
+  idle_since: string | null
+  session_count: number
+}
+
 export interface Session {
   readonly status: SessionStatus
   readonly session: StartedSession | null
@@ -127,6 +139,10 @@ export interface Session {
   setStatus(declared: StatusToDeclare): Promise<DeclaredStatus>
   /** Takes back what a source has declared; the result is whether it was still valid. Default: `manual`. */
   clearStatus(source?: 'manual' | 'text'): Promise<boolean>
+  /** Hides the user, who then shows as offline, or shows the user again. `expiresIn`: for how long it hides; default: until shown. */
+  setInvisible(invisible: boolean, options?: { expiresIn?: number | string | null }): Promise<void>
+  /** What the user is, hidden or not, which is told to nobody else. */
+  ownPresence(): Promise<OwnPresence>
   /** Calls a function of the database with the session's headers. */
   call<Result = unknown>(name: string, args: object): Promise<Result>
   /** Ends the session, in all tabs. Rejects, with a message for users, if the server cannot do it. */

@@ -1,4 +1,4 @@
-import type { DeclaredStatus, EndReason, SessionOptions, SessionStatus, StatusToDeclare, User, WatchOptions, WatchStatus } from './index.js'
+import type { DeclaredStatus, EndReason, OwnPresence, SessionOptions, SessionStatus, StatusToDeclare, User, WatchOptions, WatchStatus } from './index.js'
 
 export interface UseSession {
   /** `ended` also while nobody is signed in. */
@@ -6,9 +6,11 @@ export interface UseSession {
   /** Why the session has ended. */
   reason?: EndReason
   heartbeat(): Promise<void>
-  /** Undefined while there is no session, as with `clearStatus`. */
+  /** Undefined while there is no session, as with the next three. */
   setStatus(declared: StatusToDeclare): Promise<DeclaredStatus | undefined>
   clearStatus(source?: 'manual' | 'text'): Promise<boolean | undefined>
+  setInvisible(invisible: boolean, options?: { expiresIn?: number | string | null }): Promise<void>
+  ownPresence(): Promise<OwnPresence | undefined>
   end(): Promise<void>
 }
 

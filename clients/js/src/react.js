@@ -50,6 +50,8 @@ export function useSession(options) {
     heartbeat: async () => session.current?.heartbeat(),
     setStatus: async (declared) => session.current?.setStatus(declared),
     clearStatus: async (source) => session.current?.clearStatus(source),
+    setInvisible: async (invisible, options) => session.current?.setInvisible(invisible, options),
+    ownPresence: async () => session.current?.ownPresence(),
     end: async () => session.current?.end(),
   }
 }

@@ -38,7 +38,9 @@ export function requester({ headers = {}, schema = 'presence', fetch }) {
       })
     },
 
-    json: (url, body, options) => self.request(url, { ...options, body }, (response) => response.json()),
+    // PostgREST answers with no content where a function returns nothing.
+    json: (url, body, options) =>
+      self.request(url, { ...options, body }, (response) => (response.status === 204 ? null : response.json())),
 
     // Sends a request that outlives the page.
     async sendLast(url, body) {

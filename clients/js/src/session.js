@@ -359,10 +359,12 @@ export function keepSession(options = {}) {
         status,
         status_text: text,
         emoji,
-        expires_in: typeof expiresIn === 'number' ? `${expiresIn} milliseconds` : expiresIn,
+        expires_in: interval(expiresIn),
         source,
       }),
     clearStatus: (source) => call('clear_status', { source }),
+    setInvisible: (invisible, { expiresIn } = {}) => call('set_invisible', { invisible, expires_in: interval(expiresIn) }),
+    ownPresence: () => call('own_presence', {}),
     async end() {
       await pendingBeat
       if (!token || isOver) return
@@ -381,4 +383,9 @@ export function keepSession(options = {}) {
       stop()
     },
   }
+}
+
+// Milliseconds, or as PostgreSQL reads it.
+function interval(duration) {
+  return typeof duration === 'number' ? `${duration} milliseconds` : duration
 }

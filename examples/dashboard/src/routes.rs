@@ -32,6 +32,8 @@ pub fn routes(state: AppState) -> Router {
         .route("/rpc/heartbeat_idle", post(rpc::heartbeat_idle))
         .route("/rpc/set_status", post(rpc::set_status))
         .route("/rpc/clear_status", post(rpc::clear_status))
+        .route("/rpc/set_invisible", post(rpc::set_invisible))
+        .route("/rpc/own_presence", post(rpc::own_presence))
         .route("/rpc/end_session_by_token", post(rpc::end_session_by_token))
         .route("/rpc/release_session_by_token", post(rpc::release_session_by_token))
         .fallback(async || {

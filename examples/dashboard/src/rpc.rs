@@ -79,6 +79,31 @@ pub async fn clear_status(State(app): State<AppState>, headers: HeaderMap, body:
     call_signed_in(&app, &headers, sql, &[&args.source]).await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetInvisible {
+    invisible: bool,
+    expires_in: Option<String>,
+}
+
+pub async fn set_invisible(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Error> {
+    let args: SetInvisible = parse(&headers, body)?;
+    let sql = "SELECT 'null'::json, presence.presence_user_id()::text
+               FROM presence.set_invisible($1, $2::text::interval)";
+    call_signed_in(&app, &headers, sql, &[&args.invisible, &args.expires_in]).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnPresence {}
+
+/// What the caller is, hidden or not, which nobody else is told.
+pub async fn own_presence(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Error> {
+    let OwnPresence {} = parse(&headers, body)?;
+    let sql = "SELECT to_json(p), NULL FROM presence.own_presence() p";
+    call_signed_in(&app, &headers, sql, &[]).await
+}
+
 /// Calls a function as the signed-in user. The query returns its result, and the user to read again, if any.
 async fn call_signed_in(
     app: &AppState,

@@ -12,6 +12,9 @@ export class OwnStatus {
   #session
   #user = null
   #isChosen = false // whether the form has been touched since it was opened
+  #isInvisible = false // which only the user is told
+  #looks = 0
+  #isSending = false
 
   // `session` is that of `keepSession`; `announce` tells a screen reader.
   constructor(session, announce) {
@@ -21,7 +24,14 @@ export class OwnStatus {
     menu.addEventListener('keydown', ({ key }) => key === 'Escape' && menu.open && this.#close())
     // Somebody has turned to something else.
     document.addEventListener('pointerdown', ({ target }) => menu.contains(target) || (menu.open = false))
-    form.addEventListener('input', () => (this.#isChosen = true))
+    form.addEventListener('input', ({ target }) => (this.#isChosen ||= target !== $('invisible')))
+    $('invisible').addEventListener('change', ({ target: { checked } }) =>
+      this.#send(async () => {
+        await this.#session.setInvisible(checked)
+        await this.#look()
+        announce(checked ? 'You are invisible' : 'You are shown again')
+      }),
+    )
     form.addEventListener('submit', (event) => {
       event.preventDefault()
       this.#send(async () => {
@@ -47,9 +57,36 @@ export class OwnStatus {
     $('own').hidden = false
     $('own-name').textContent = plain(user.name)
     $('own-emoji').textContent = plain(user.emoji ?? '')
-    showStatus($('own-summary'), user)
-    $('own-shown').textContent = `You are shown as ${sentenceOf(user)}`
     if (!this.#isChosen) this.#choose()
+    // Who is invisible is told to be offline as everybody is.
+    if (user.status === 'inactive') this.#look().catch(() => {})
+    else this.#setInvisible(false)
+  }
+
+  // Asks whether the user is invisible.
+  async #look() {
+    const look = ++this.#looks
+    this.#render()
+    const { is_invisible } = await this.#session.ownPresence()
+    // It may have been asked again, or told, meanwhile.
+    if (look === this.#looks) this.#setInvisible(is_invisible)
+  }
+
+  #setInvisible(isInvisible) {
+    this.#looks++
+    this.#isInvisible = isInvisible
+    this.#render()
+  }
+
+  #render() {
+    const user = this.#user
+    showStatus($('own-summary'), user)
+    if (this.#isInvisible) $('own-summary').querySelector('.word').textContent = 'Invisible'
+    $('own-shown').textContent = this.#isInvisible
+      ? 'You are invisible. To everybody else you are offline.'
+      : `You are shown as ${sentenceOf(user)}`
+    // It says what is asked for until the answer is there.
+    if (!this.#isSending) $('invisible').checked = this.#isInvisible
   }
 
   #open() {
@@ -73,6 +110,7 @@ export class OwnStatus {
   async #send(request) {
     const buttons = $('own-form').querySelectorAll('button')
     for (const button of buttons) button.disabled = true
+    this.#isSending = true
     try {
       await request()
       if ($('own').open) this.#close()
@@ -80,6 +118,8 @@ export class OwnStatus {
       $('own-problem').textContent = error.status ? error.message : 'The server cannot be reached. Please try again.'
     }
     for (const button of buttons) button.disabled = false
+    this.#isSending = false
+    this.#render() // also where a form that is reset, or a request that has failed, has left something else
   }
 }
 
