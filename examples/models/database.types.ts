@@ -62,6 +62,25 @@ type DeclaredStatus = {
   expires_at: string | null
 }
 
+// A row of the table, which may also hide its user.
+type StoredDeclaration = Omit<DeclaredStatus, 'status'> & {
+  status: DeclaredStatus['status'] | 'invisible'
+  by_user: boolean
+  last_seen: string | null
+  shown_at: string | null
+}
+
+type OwnPresence = {
+  status: Status
+  shown: Status
+  is_invisible: boolean
+  status_text: string | null
+  emoji: string | null
+  status_expires_at: string | null
+  idle_since: string | null
+  session_count: number
+}
+
 export type Database = {
   presence: {
     Tables: {
@@ -86,9 +105,9 @@ export type Database = {
       }
       presence_changes: { Row: Change; Insert: never; Update: never; Relationships: [] }
       declared_statuses: {
-        Row: DeclaredStatus
-        Insert: Partial<DeclaredStatus>
-        Update: Partial<DeclaredStatus>
+        Row: StoredDeclaration
+        Insert: Partial<StoredDeclaration>
+        Update: Partial<StoredDeclaration>
         Relationships: []
       }
     }
@@ -173,6 +192,8 @@ export type Database = {
         Returns: DeclaredStatus
       }
       clear_status: { Args: { source?: string; user_id?: string }; Returns: boolean }
+      set_invisible: { Args: { invisible: boolean; expires_in?: string; user_id?: string }; Returns: undefined }
+      own_presence: { Args: { user_id?: string }; Returns: OwnPresence }
       heartbeat_many: { Args: { session_ids: string[] }; Returns: string[] }
       end_session: { Args: { session_id: string }; Returns: boolean }
       end_session_by_token: { Args: { session_token: string }; Returns: boolean }
