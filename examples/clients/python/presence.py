@@ -3,6 +3,8 @@
 To run it: pip install ../../../clients/python -r requirements.txt && python presence.py
 """
 
+import logging
+import sys
 import threading
 
 import psycopg
@@ -11,7 +13,7 @@ from pg_presence import Follower
 
 def print_status(status, error):
     if status == "stale":
-        print(f"disconnected: {error}")
+        logging.info("disconnected: %s", error)
 
 
 def main():
@@ -23,7 +25,7 @@ def main():
             with Follower(on_status=print_status) as follower:
                 for change in follower:
                     if change.id == own_id:
-                        print(f"status: {change.status}", flush=True)
+                        logging.info("status: %s", change.status)
                         if change.is_online:
                             is_active.set()
                         elif has_ended.is_set():
@@ -35,13 +37,14 @@ def main():
         start = "SELECT session_id, heartbeat_ms FROM presence.start_session(user_key => 'python')"
         session_id, heartbeat_ms = db.execute(start).fetchone()
         while True:
-            print("heartbeat:", *db.execute("SELECT presence.heartbeat(%s)", (session_id,)).fetchone())
+            answer = db.execute("SELECT presence.heartbeat(%s)", (session_id,)).fetchone()[0]
+            logging.info("heartbeat: %s", answer)
             if is_active.wait(heartbeat_ms / 1000):
                 break
 
         online = "SELECT key, presence.is_online(presence.presence_id(key)) FROM unnest(%s::text[]) key"
         for key, is_online in db.execute(online, (["python", "nobody"],)):
-            print(f"{key}: {'online' if is_online else 'offline'}")
+            logging.info("%s: %s", key, "online" if is_online else "offline")
 
         has_ended.set()
         db.execute("SELECT presence.end_session(%s)", (session_id,))
@@ -49,4 +52,6 @@ def main():
 
 
 if __name__ == "__main__":
+    # Whole lines, though two threads write them.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     main()
