@@ -138,9 +138,11 @@ CREATE TABLE @extschema@.declared_statuses (
     CONSTRAINT declared_statuses_check
         CHECK (status IS NOT NULL OR status_text IS NOT NULL OR emoji IS NOT NULL),
     CONSTRAINT declared_statuses_visibility_check
-        CHECK (source OPERATOR(pg_catalog.=) 'visibility' AND NOT status IS DISTINCT FROM 'invisible'
+        CHECK (source OPERATOR(pg_catalog.=) 'visibility'
+               AND status IS NOT NULL AND status OPERATOR(pg_catalog.=) 'invisible'
                AND status_text IS NULL AND emoji IS NULL
-               OR source OPERATOR(pg_catalog.<>) 'visibility' AND status IS DISTINCT FROM 'invisible'
+               OR source OPERATOR(pg_catalog.<>) 'visibility'
+                  AND (status IS NULL OR status OPERATOR(pg_catalog.<>) 'invisible')
                   AND NOT by_user AND last_seen IS NULL AND shown_at IS NULL)
 ) WITH (
     fillfactor = 80,

@@ -114,9 +114,9 @@ AS $function$
         ('constraint', 'declared_statuses', 'declared_statuses_check', 11,
             'CHECK (((status IS NOT NULL) OR (status_text IS NOT NULL) OR (emoji IS NOT NULL)))', true, NULL),
         ('constraint', 'declared_statuses', 'declared_statuses_visibility_check', 12,
-            'CHECK ((((source = ''visibility''::text) AND (NOT (status IS DISTINCT FROM ''invisible''::text)) '
+            'CHECK ((((source = ''visibility''::text) AND (status IS NOT NULL) AND (status = ''invisible''::text) '
             'AND (status_text IS NULL) AND (emoji IS NULL)) OR ((source <> ''visibility''::text) '
-            'AND (status IS DISTINCT FROM ''invisible''::text) AND (NOT by_user) AND (last_seen IS NULL) AND (shown_at IS NULL))))', true, NULL),
+            'AND ((status IS NULL) OR (status <> ''invisible''::text)) AND (NOT by_user) AND (last_seen IS NULL) AND (shown_at IS NULL))))', true, NULL),
 
         -- Indexes: what follows the name of the table, and whether it is unique.
         ('index', 'user_sessions', 'user_sessions_session_token_key', 1,
