@@ -1,7 +1,7 @@
 -- The statistics of this database in the OpenMetrics format, for monitoring systems.
 
--- Reads shared memory and the catalogs, and of the tables only who is hidden, and not where others have locked that, so that
--- nobody's lock on these delays it. A health check that meets a lock all the same counts as failed.
+-- Reads shared memory and the catalogs, but none of the tables, so that nobody's lock on these delays it. A health check
+-- that meets a lock all the same counts as failed.
 CREATE FUNCTION @extschema@.presence_metrics() RETURNS pg_catalog.text
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp

@@ -36,7 +36,7 @@ pub struct DirtyUser {
     pub reason: Reason,
     /// Has a key that cannot be derived from its id.
     pub keyed: bool,
-    /// Whether it is hidden, or nobody knows yet.
+    /// Whether it is hidden, or unresolved: nobody knows yet; see [`super::hidden`].
     pub is_hidden: bool,
     pub is_unresolved: bool,
     /// Whether a write of one of its sessions is still to be applied: one that is in the table already, or may never be.

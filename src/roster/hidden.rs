@@ -357,7 +357,7 @@ impl Tenant {
     }
 
     /// Resolves these users by the rows that were read after [`Tenant::unresolve_users`], except those whom somebody else has
-    /// resolved. Returns false where some stay hidden for now, see [`Writer::resolve`].
+    /// resolved. Returns false where some stay hidden until a commit is applied, see [`Writer::resolve`].
     pub fn resolve_users<'a>(
         &self,
         users: impl Iterator<Item = (&'a Uuid, Option<&'a Hiding>)>,

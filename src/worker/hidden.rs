@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::{
     declared::{DeclaredWatch, run_with_declared},
-    transaction::{Durability, RETRY_AFTER, write_limit},
+    set_aside::{MAX_TABLE_PAUSE, Pause},
+    transaction::{Aborted, Durability, RETRY_AFTER, write_limit},
     trouble::{self, Work},
 };
 use crate::{
@@ -24,8 +25,8 @@ use crate::{
 const MAX_QUEUED: usize = 5000;
 /// How much longer than a read of who is hidden the worker does something else.
 const PACE: u32 = 4;
-/// How long after the setting has changed every process has heard of it, and how often is looked whether triggers that are disabled are
-/// enabled again.
+/// How long after the setting has changed every process has heard of it, and how often is looked whether disabled triggers
+/// are enabled again.
 const SETTING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the worker has to do about users who are hidden.
@@ -36,6 +37,9 @@ pub struct HiddenWatch {
     follow_at: Option<Instant>,
     /// Whether it has been followed, and is to be once more.
     has_followed: bool,
+    /// The pauses after failures of the one and the other.
+    read_pause: Option<Pause>,
+    follow_pause: Option<Pause>,
 }
 
 impl HiddenWatch {
@@ -44,6 +48,8 @@ impl HiddenWatch {
             read_at: None,
             follow_at: Some(Instant::now()),
             has_followed: false,
+            read_pause: None,
+            follow_pause: None,
         }
     }
 
@@ -82,6 +88,7 @@ impl HiddenWatch {
         self.read_at = Some(Instant::now() + RETRY_AFTER.max(start.elapsed() * PACE));
         match result {
             Ok((next_end, all, is_capturing)) => {
+                self.read_pause = None;
                 if all && is_capturing {
                     tenant.set_visibility_known(lost);
                 } else if !is_capturing {
@@ -90,7 +97,7 @@ impl HiddenWatch {
                 declared.expect_expiry(next_end);
                 declared.check_empty_soon();
             }
-            Err(aborted) => trouble::report_aborted(tenant, Work::Declared, &aborted),
+            Err(aborted) => self.read_at = retry_at(tenant, Work::Declared, &aborted, &mut self.read_pause),
         }
     }
 
@@ -125,7 +132,7 @@ impl HiddenWatch {
                 |_| visibility::follow_setting(settings::allow_invisible(), tenant.synchronize_clock().wall()),
             ),
         };
-        self.follow_at = match has_followed {
+        self.follow_at = match &has_followed {
             Ok(true) if self.has_followed => None,
             // Once more, as a process may still have to hear of the setting.
             Ok(true) => {
@@ -133,10 +140,22 @@ impl HiddenWatch {
                 Some(start + SETTING_INTERVAL)
             }
             Ok(false) => Some(Instant::now() + RETRY_AFTER),
-            Err(aborted) => {
-                trouble::report_aborted(tenant, Work::Declared, &aborted);
-                Some(Instant::now() + RETRY_AFTER)
-            }
+            Err(aborted) => retry_at(tenant, Work::AllowInvisible, aborted, &mut self.follow_pause),
         };
+        if has_followed.is_ok() {
+            self.follow_pause = None;
+        }
+    }
+}
+
+/// Reports why a transaction was aborted, and returns when to try again: later each time, where it was an error.
+fn retry_at(tenant: Tenant, work: Work, aborted: &Aborted, pause: &mut Option<Pause>) -> Option<Instant> {
+    trouble::report_aborted(tenant, work, aborted);
+    match aborted {
+        Aborted::Failed(_) => {
+            *pause = Some(Pause::after(*pause, MAX_TABLE_PAUSE));
+            pause.map(|pause| pause.until)
+        }
+        _ => Some(Instant::now() + RETRY_AFTER),
     }
 }

@@ -24,6 +24,7 @@ pub enum Work {
     CleanUsers,
     CleanDeclared,
     Declared,
+    AllowInvisible,
     Prune,
 }
 
@@ -41,6 +42,7 @@ impl Work {
             Work::CleanUsers => "could not delete old users from user_presence",
             Work::CleanDeclared => "could not delete old rows from declared_statuses",
             Work::Declared => "could not read declared_statuses",
+            Work::AllowInvisible => "could not apply presence.allow_invisible to declared_statuses",
             Work::Prune => "could not delete old changes from presence_changes",
         }
     }

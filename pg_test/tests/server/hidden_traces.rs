@@ -209,3 +209,27 @@ fn a_row_of_a_users_own_that_comes_while_users_may_not_hide_hides_nobody() {
     });
     assert_shown(&mut service, replicated, "active");
 }
+
+#[test]
+fn a_setting_that_cannot_be_applied_is_named_as_the_reason_and_is_applied_once_it_can_be() {
+    let server = Server::new("1d");
+    let database = server.cluster.database();
+    let mut service = database.connect();
+    let user = online(&mut service);
+    let mut client = database.client_for(user);
+    client.execute("SELECT presence.set_invisible(true)", &[]).unwrap();
+    assert_shown(&mut service, user, "inactive");
+    let refuse = "ALTER TABLE presence.declared_statuses ADD CONSTRAINT refuse CHECK (shown_at IS NULL)";
+    service.batch_execute(refuse).unwrap();
+    server.cluster.set("presence.allow_invisible", "off");
+    let error =
+        "SELECT coalesce(last_error, '') ~ 'could not apply presence.allow_invisible' FROM presence.presence_stats";
+    wait_until_equal("the error", &true, || service.query_one(error, &[]).unwrap().get(0));
+    // Nothing else waits for it.
+    assert_shown(&mut service, user, "inactive");
+    online(&mut service);
+    let accept = "ALTER TABLE presence.declared_statuses DROP CONSTRAINT refuse";
+    service.batch_execute(accept).unwrap();
+    wait_until_equal("what is shown", &"active".to_owned(), || shown(&mut service, user));
+    assert_shown(&mut service, user, "active");
+}
