@@ -127,11 +127,15 @@ export class Person {
     await page.close({ runBeforeUnload: true })
   }
 
-  moveMouse(page) {
-    let x = 0
-    const timer = setInterval(() => page.mouse.move(100 + (x = (x + 17) % 200), 200).catch(this.stopMoving), 200)
-    this.stopMoving = () => clearInterval(timer)
-    currentTest().cleanups.push(this.stopMoving)
+  // One move after the other: a page that is late is not moved over by a queue of them after `stopMoving`.
+  async moveMouse(page) {
+    let isMoving = true
+    const stop = (this.stopMoving = () => (isMoving = false))
+    currentTest().cleanups.push(stop)
+    for (let x = 0; isMoving; x = (x + 17) % 200) {
+      await page.mouse.move(100 + x, 200).catch(stop)
+      await setTimeout(200)
+    }
   }
 
   async sees(user, word, page = this.page) {

@@ -92,6 +92,26 @@ test('of several tabs in idle mode one that is used is enough, whichever of them
   await expectChanges(ana.user, ['active started', 'idle idle'])
 })
 
+test('the other tabs know when somebody was last there, not only that somebody was', async () => {
+  const ana = await signedIn()
+  await keepIdleSession(ana.page, { idleAfter: 20_000, heartbeat_ms: HOUR })
+  const other = await ana.open('/login')
+  await other.evaluate(() => {
+    window.told = []
+    new BroadcastChannel('pg_presence').onmessage = ({ data }) => data.activeAt && window.told.push(data.activeAt)
+  })
+  // Three times, each as soon as it is noted.
+  const last = await ana.page.evaluate(async () => {
+    for (let count = 0; ; count++) {
+      const at = Date.now()
+      document.dispatchEvent(new Event('scroll'))
+      if (count === 2) return at
+      while (Date.now() <= at + 1000) await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+  })
+  await until('the last is told', () => other.evaluate((last) => window.told.at(-1) >= last, last))
+})
+
 test('a tab that is used corrects another one that has said that nobody is there', async () => {
   const ana = await signedIn()
   await keepIdleSession(ana.page, { idleAfter: HOUR, heartbeat_ms: HOUR })

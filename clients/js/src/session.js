@@ -27,7 +27,8 @@ export function keepSession(options = {}) {
   let activeAt = Date.now() // when the last activity was; in mode idle, in any tab
   let isComputerInUse = null // what Idle Detection says, if it may
   let isVouched = false // whether the application has said that somebody is there, and no beat has told it yet
-  let toldActiveAt = 0 // of which activity the other tabs have been told
+  let toldActiveAt = 0 // of which activity the other tabs know
+  let untilToldAgain = null // the timer that tells them of the activity since
   let hasSaidIdle = false // whether the last beat, in any tab, said that nobody is there
   let beatAt = 0 // when the last beat was sent that succeeded, in any tab
   let wait = { until: 0, ms: 0 } // before the next beat
@@ -219,12 +220,16 @@ export function keepSession(options = {}) {
     tick()
   }
 
-  // Whichever tab sends the next beat has to know. Not each time: a tab that is wrong all the same is corrected by the one
-  // in use, which hears of its beat.
+  // Whichever tab sends the next beat has to know. Not each time, but always of the last: a tab that takes an earlier one for
+  // the last says that nobody is there too soon, and is corrected by the one in use, and the user flickers.
   function tellActivity() {
-    if (mode !== 'idle' || Math.abs(activeAt - toldActiveAt) < idleAfter / 4) return
+    if (mode !== 'idle' || untilToldAgain !== null || activeAt === toldActiveAt) return
     toldActiveAt = activeAt
     tell({ activeAt })
+    untilToldAgain = setTimeout(() => {
+      untilToldAgain = null
+      if (!isStopped) tellActivity()
+    }, idleAfter / 4)
   }
   for (const type of ACTIVITY_EVENTS) handle(document, type, noteActivity, { passive: true, capture: true })
   if (mode === 'idle') {
@@ -281,7 +286,8 @@ export function keepSession(options = {}) {
     } else if (data.isEnded) {
       if (!isTokenReplaced()) endInThisTab('ended')
     } else if (data.activeAt) {
-      activeAt = data.activeAt
+      // Unless it is older than what is known here, and the clock was not set back meanwhile.
+      if (data.activeAt > activeAt || isFuture(activeAt)) activeAt = toldActiveAt = data.activeAt
     } else if (data.nextBeatAt) {
       if (isFuture(beatAt)) beatAt = 0
       if (data.beatAt >= beatAt) hasSaidIdle = Boolean(data.isIdle)
