@@ -1,23 +1,27 @@
 // An application that has installed clients/js.
 
-import { execFileSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { mkdtempSync, mkdirSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { build } from 'esbuild'
 import { PACKAGE } from './fixtures.mjs'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
-let archive // what npm would publish
+let archive // a promise of what npm would publish
+
+// Runs a program, and returns what it prints. Other tests go on meanwhile.
+export const run = promisify(execFile)
 
 // Writes an application with this code to a directory where react is found, and installs the package there.
-export function application(code) {
-  const npm = (dir, ...args) => execFileSync('npm', [...args, '--offline', '--no-audit', '--no-fund', '--silent'], { cwd: dir, encoding: 'utf8' })
-  archive ??= `${here}${npm(here, 'pack', PACKAGE).trim()}`
+export async function application(code) {
+  const npm = (dir, ...args) => run('npm', [...args, '--offline', '--no-audit', '--no-fund', '--silent'], { cwd: dir })
+  archive ??= npm(here, 'pack', PACKAGE).then(({ stdout }) => `${here}${stdout.trim()}`)
   const dir = mkdtempSync(`${here}application-`)
   mkdirSync(`${dir}/node_modules`)
   writeFileSync(`${dir}/package.json`, '{"type": "module", "private": true}')
   // Without its optional peer, react, which is found further up.
-  npm(dir, 'install', '--omit=peer', archive)
+  await npm(dir, 'install', '--omit=peer', await archive)
   writeFileSync(`${dir}/application.tsx`, code)
   return dir
 }

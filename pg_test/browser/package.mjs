@@ -1,11 +1,10 @@
 // clients/js, as other applications use it.
 
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'
 import { build, transform } from 'esbuild'
-import { application, bundle } from './application.mjs'
+import { application, bundle, run } from './application.mjs'
 import { advanceClock, beatOf, expectChanges, newUser, PACKAGE, PAGE, Person, signedIn, untilBeatAfter } from './fixtures.mjs'
 import { test, until } from './framework.mjs'
 
@@ -24,7 +23,7 @@ test('in connection mode an untouched page stays green', async () => {
 
 // Keeps a session on a page that has none of its own.
 async function startAlone(person) {
-  person.stopMoving()
+  await person.stopMoving()
   const beat = beatOf(person.page, '/login')
   await person.page.goto(`${PAGE}/login`)
   await person.page.evaluate(async () => {
@@ -166,7 +165,7 @@ test('it uses no syntax that the browsers of its table do not have', async () =>
 })
 
 test('it is installed from a path, and its types are those of the code', async () => {
-  const dir = application(`
+  const dir = await application(`
     import { keepSession, watchPresence, type EndReason, type SessionStatus } from 'pg-presence'
     import { usePresence, useSession } from 'pg-presence/react'
     const session = keepSession({ mode: 'connection', identity: 'a login', headers: async () => ({ Authorization: 'Bearer …' }) })
@@ -194,7 +193,7 @@ test('it is installed from a path, and its types are those of the code', async (
   for (const resolution of [['esnext', 'bundler'], ['node16', 'node16']]) {
     const options = `--noEmit --strict --target es2022 --jsx react-jsx --module ${resolution[0]} --moduleResolution ${resolution[1]}`
     try {
-      execFileSync(process.execPath, [tsc, ...options.split(' '), `${dir}/application.tsx`], { cwd: dir, encoding: 'utf8' })
+      await run(process.execPath, [tsc, ...options.split(' '), `${dir}/application.tsx`], { cwd: dir })
     } catch (error) {
       assert.fail(error.stdout)
     }
@@ -206,7 +205,7 @@ test('four tabs that are due at the same time send one heartbeat for all', async
   const ana = await Person.create()
   const first = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
-  ana.stopMoving()
+  await ana.stopMoving()
   await first.goto(`${PAGE}/login`)
   const pages = [first, await ana.open('/login'), await ana.open('/login'), await ana.open('/login')]
   const beats = []

@@ -9,7 +9,7 @@ import { test, until } from './framework.mjs'
 const textOf = (page, selector) => page.locator(selector).textContent().catch(() => null)
 
 test('useSession keeps a session while it is mounted, once also in StrictMode, and its status is right after the end', async () => {
-  const dir = application(`
+  const dir = await application(`
     import { StrictMode, useState } from 'react'
     import { createRoot } from 'react-dom/client'
     import { useSession } from 'pg-presence/react'
@@ -57,7 +57,7 @@ test('useSession keeps a session while it is mounted, once also in StrictMode, a
 })
 
 test('useSession sends the headers of the latest render', async () => {
-  const dir = application(`
+  const dir = await application(`
     import { useState } from 'react'
     import { createRoot } from 'react-dom/client'
     import { useSession } from 'pg-presence/react'
@@ -82,7 +82,7 @@ test('useSession sends the headers of the latest render', async () => {
 })
 
 test('useSession declares a status, takes it back, and hides the user', async () => {
-  const dir = application(`
+  const dir = await application(`
     import { useState } from 'react'
     import { createRoot } from 'react-dom/client'
     import { useSession } from 'pg-presence/react'
@@ -117,7 +117,7 @@ test('useSession declares a status, takes it back, and hides the user', async ()
 
 test('usePresence shows who is there, and all components share one stream', async () => {
   const [ben, cleo] = [await newUser(), await newUser()]
-  const dir = application(`
+  const dir = await application(`
     import { StrictMode } from 'react'
     import { createRoot } from 'react-dom/client'
     import { usePresence } from 'pg-presence/react'
@@ -146,7 +146,7 @@ test('usePresence shows who is there, and all components share one stream', asyn
 })
 
 test('the hooks render on a server', async () => {
-  const dir = application(`
+  const dir = await application(`
     import { renderToString } from 'react-dom/server'
     import { usePresence, useSession } from 'pg-presence/react'
     function Page({ identity }) {
