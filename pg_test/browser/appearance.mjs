@@ -177,7 +177,7 @@ for (const [name, options] of [
     await page.getByText('The database cannot be reached. What you see is as of').waitFor()
     assert.deepEqual(await faultsOf(page), [])
     await page.screenshot({ path: `${SHOTS}/notice-${name.replaceAll(' ', '_')}.png` })
-    ana.stopMoving()
+    await ana.stopMoving()
     await page.goto(`${PAGE}/login`)
     await page.locator('button[data-user]').first().waitFor()
     assert.deepEqual(await faultsOf(page), [])

@@ -101,8 +101,9 @@ test('a text alone, and one of who is offline, show and change while the page is
   const [ana, ben] = [await Person.create(), await newUser()]
   const page = await ana.signIn(await newUser())
   // Nothing is told of users who have never been here.
-  ;(await visit(ben))()
+  const leave = await visit(ben)
   await ana.sees(ben, 'Active')
+  leave()
   await declare(ben, { emoji: '🌴' })
   await showsText(page, ben, '🌴')
   await sql('SELECT presence.end_user_sessions($1)', [ben.id])

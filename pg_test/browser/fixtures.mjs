@@ -13,6 +13,8 @@ export const { PAGE, PACKAGE, SHOTS } = process.env
 const launchOptions = { executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] }
 const exec = promisify(execFile)
 
+const UNANSWERED = 10_000 // how long a page may take for one move of the mouse; less than the timeout
+
 let shared // one browser for all tests, with a profile for each person
 
 // --- The database -----------------------------------------------------------------------
@@ -69,8 +71,18 @@ export async function expectChanges(user, expected) {
 // Keeps a user online without a browser, until the returned function is called.
 export async function visit(user) {
   const [{ id }] = await sql('SELECT session_id AS id FROM presence.start_session(user_id => $1)', [user.id])
-  const timer = setInterval(() => sql('SELECT presence.heartbeat($1)', [id]).catch(() => {}), 1000)
-  const leave = () => clearInterval(timer)
+  let isThere = true
+  const leave = () => {
+    isThere = false
+  }
+  const beat = async () => {
+    // One beat after the other: a server that is late is not asked on ever more connections.
+    while (isThere) {
+      await sql('SELECT presence.heartbeat($1)', [id]).catch(() => {})
+      await setTimeout(1000)
+    }
+  }
+  beat()
   currentTest().cleanups.push(leave)
   return leave
 }
@@ -127,15 +139,26 @@ export class Person {
     await page.close({ runBeforeUnload: true })
   }
 
-  // One move after the other: a page that is late is not moved over by a queue of them after `stopMoving`.
-  async moveMouse(page) {
+  // One move after the other: a page that is late is not moved over by a queue of them. `stopMoving` waits for the last.
+  moveMouse(page) {
     let isMoving = true
-    const stop = (this.stopMoving = () => (isMoving = false))
-    currentTest().cleanups.push(stop)
-    for (let x = 0; isMoving; x = (x + 17) % 200) {
-      await page.mouse.move(100 + x, 200).catch(stop)
-      await setTimeout(200)
+    const stop = () => {
+      isMoving = false
     }
+    const move = async () => {
+      for (let x = 0; isMoving; x = (x + 17) % 200) {
+        // A page that is being left refuses a move, or never answers it; the next page does.
+        const moved = page.mouse.move(100 + x, 200).catch(() => page.isClosed() && stop())
+        await Promise.race([moved, setTimeout(UNANSWERED)])
+        await setTimeout(200)
+      }
+    }
+    const moves = move()
+    this.stopMoving = () => {
+      stop()
+      return moves
+    }
+    currentTest().cleanups.push(stop)
   }
 
   async sees(user, word, page = this.page) {
@@ -234,7 +257,7 @@ export async function signedIn() {
   const person = await Person.create()
   await person.signIn(await newUser())
   await person.sees(person.user, 'Active')
-  person.stopMoving()
+  await person.stopMoving()
   return person
 }
 
@@ -244,7 +267,11 @@ const closed = (closable) => Promise.race([closable.close().catch(() => {}), set
 
 export async function cleanUp() {
   for (const cleanup of currentTest().cleanups.splice(0)) await cleanup()
-  for (const { context } of currentTest().people.splice(0)) await closed(context)
+  for (const { context } of currentTest().people.splice(0)) {
+    // What a handler still asks for fails with the context; a rejection that nobody handles would end the run.
+    for (const routed of [context, ...context.pages()]) await routed.unrouteAll({ behavior: 'ignoreErrors' }).catch(() => {})
+    await closed(context)
+  }
 }
 
 // Closes the browser that tests share; the next test starts another one.

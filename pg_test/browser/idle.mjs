@@ -88,7 +88,7 @@ test('of several tabs in idle mode one that is used is enough, whichever of them
   await untilBeatAfter(ana.user, 25)
   assert.deepEqual(new Set(beats), new Set(['heartbeat']))
   await expectChanges(ana.user, ['active started'])
-  ana.stopMoving()
+  await ana.stopMoving()
   await expectChanges(ana.user, ['active started', 'idle idle'])
 })
 

@@ -101,7 +101,7 @@ test('of eight tabs one closes, and one of the others undoes that', async () => 
   const ana = await Person.create()
   const first = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
-  ana.stopMoving()
+  await ana.stopMoving()
   // Without locks in between, as the dashboard's page has them: hidden, so that each tab has no stream.
   const pages = [first]
   await hide(first)

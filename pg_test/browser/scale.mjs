@@ -13,7 +13,7 @@ alone('ten thousand users: the tab is idle when nothing changes, shows each chan
   const page = await ana.signIn(await newUser('Aaron'))
   await ana.sees(ana.user, 'Active')
   await until('everybody', async () => Number(await page.locator('#total').textContent()) >= USERS)
-  ana.stopMoving()
+  await ana.stopMoving()
   await until('no animation', () => page.evaluate(() => !document.getAnimations().length))
   // Only some have a row.
   const rows = page.locator('tbody tr')

@@ -46,7 +46,7 @@ test('a browser that is closed turns gray within the grace', async () => {
   await ben.signIn(await newUser())
   await ana.sees(ben.user, 'Active')
   // A beat in progress might arrive after the release.
-  ben.stopMoving()
+  await ben.stopMoving()
   await untilSilentFor(ben.user, 2.5)
   const begun = Date.now()
   await ben.leave()
@@ -75,7 +75,7 @@ test('an untouched page turns gray, and green again at the first mouse move', as
   const ana = await Person.create()
   await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
-  ana.stopMoving()
+  await ana.stopMoving()
   await ana.sees(ana.user, 'Inactive')
   await ana.page.mouse.move(30, 40)
   await ana.sees(ana.user, 'Active')
@@ -95,7 +95,7 @@ test('two tabs are one session, and closing one leaves the user green', async ()
     window.others.onmessage = ({ data }) => (window.hasLeft ||= data.isLeaving)
   })
   // Nobody touches the other tab; its last beat is the one that undoes the release of the closed tab.
-  ana.stopMoving()
+  await ana.stopMoving()
   await untilSilentFor(ana.user, 2.5)
   const [{ leftAt }] = await sql('SELECT clock_timestamp() AS "leftAt"')
   await ana.leave(second)
@@ -173,6 +173,7 @@ test('signing in as another user in another tab ends the former session, and the
   // Told by the other tab and by the stream, it signs out once: a second time might hit a later login.
   let signOuts = 0
   const refused = page.waitForResponse((answer) => answer.url().includes('/api/events') && answer.status() === 401)
+  refused.catch(() => {}) // if the test ends before
   await page.route('**/api/logout', async (route) => {
     signOuts += 1
     await refused
@@ -195,8 +196,10 @@ test('tabs that are restored together with an unusable token still share one ses
   const ended = 'SELECT presence.end_session(session_id) FROM presence.start_session(user_id => $1, session_token => $2)'
   await sql(ended, [ana.user.id, 'the token of an ended session'])
   const started = []
-  ana.context.on('response', async (answer) => {
-    if (answer.url().endsWith('/rpc/start_session') && answer.ok()) started.push((await answer.json()).session_id)
+  ana.context.on('response', (answer) => {
+    if (!answer.url().endsWith('/rpc/start_session') || !answer.ok()) return
+    // A page that is closed meanwhile has no answer any more.
+    answer.json().then(({ session_id }) => started.push(session_id), () => {})
   })
   await Promise.all([ana.open(), ana.open(), ana.open()])
   await until('all have started', () => started.length === 3)
