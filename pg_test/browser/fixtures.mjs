@@ -178,11 +178,11 @@ export class Person {
     await this.page.evaluate(
       (id) =>
         new Promise((resolve) => {
-          window.seen = []
+          const seen = (window.seen = []) // also if another user was watched before
           let before
           const receive = (user) => {
             if (user?.id !== id) return
-            if (before !== undefined && user.is_online !== before) window.seen.push(user.is_online)
+            if (before !== undefined && user.is_online !== before) seen.push(user.is_online)
             before = user.is_online
             resolve()
           }
@@ -212,6 +212,23 @@ export async function advanceClock(page, ahead) {
     const now = Date.now
     Date.now = () => now() + ahead
   }, ahead)
+}
+
+// Returns a function for all that a page announces to screen readers from now on; each text is replaced by the next one.
+export async function announcementsOf(page) {
+  await page.evaluate(() => {
+    window.announced = []
+    const region = document.querySelector('[aria-live=polite]')
+    new MutationObserver(() => window.announced.push(region.textContent)).observe(region, { childList: true })
+  })
+  return () => page.evaluate(() => window.announced)
+}
+
+// Has somebody use a page, in whatever browser, and waits for the beat that tells it.
+export async function use(page, user) {
+  const before = await lastSeen(user)
+  await page.evaluate(() => document.dispatchEvent(new Event('mousemove')))
+  await until(`a beat of ${user.name}`, async () => (await lastSeen(user)) > before)
 }
 
 // Returns a home directory of a browser, which lasts as long as the test.
@@ -250,6 +267,17 @@ export async function takeScreenshots(name) {
       () => {},
     )
   }
+}
+
+// Signs a new user in on a page that keeps no session: the first one is that of the test, without the release of an earlier
+// page, which a slow machine may delay past its grace.
+export async function withoutSession() {
+  const person = await Person.create()
+  person.user = await newUser()
+  person.page = await person.open('/login')
+  const answer = await person.context.request.post(`${PAGE}/api/login`, { data: { user_id: person.user.id } })
+  assert.ok(answer.ok(), await answer.text())
+  return person
 }
 
 // Signs a new user in, who then does nothing.
