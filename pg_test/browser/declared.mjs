@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { faultsOf } from './axe.mjs'
-import { newUser, PAGE, Person, SHOTS, signedIn, sql, visit } from './fixtures.mjs'
+import { announcementsOf, newUser, PAGE, Person, SHOTS, sql, visit, withoutSession } from './fixtures.mjs'
 import { test, until } from './framework.mjs'
+import { menu, openMenu } from './menu.mjs'
 
 // Declares something as a service does.
 async function declare(user, { status = null, text = null, emoji = null, expiresIn = null }) {
@@ -21,7 +22,6 @@ async function showsText(page, user, text) {
   })
 }
 
-const menu = (page) => page.locator('#own-summary')
 const setStatus = (page) => page.getByRole('button', { name: 'Set status' })
 
 test('a status set in one browser shows in that of another user, with a word, and so does its end', async () => {
@@ -29,7 +29,7 @@ test('a status set in one browser shows in that of another user, with a word, an
   const page = await ana.signIn(await newUser())
   await ben.signIn(await newUser())
   await ben.sees(ana.user, 'Active')
-  await menu(page).click()
+  await openMenu(page)
   await page.getByText('Busy', { exact: true }).first().click()
   await page.getByLabel('Emoji').fill('📅')
   await page.getByLabel('What are you doing?').fill('In a meeting')
@@ -44,7 +44,7 @@ test('a status set in one browser shows in that of another user, with a word, an
     [ana.user.id],
   )
   assert.deepEqual([status, source, Number(hours)], ['busy', 'manual', 1])
-  await menu(page).click()
+  await openMenu(page)
   assert.match(await page.locator('#own-shown').textContent(), /^You are shown as busy, \u2068📅\u2069 \u2068In a meeting\u2069 until .+\.$/)
   await page.getByRole('button', { name: 'Clear status' }).click()
   await ben.sees(ana.user, 'Active')
@@ -75,14 +75,17 @@ test('the menu works with a keyboard alone, and gives the focus back', async () 
   await keyboard.press('Tab')
   await keyboard.press('ArrowUp') // Today
   await keyboard.press('Tab')
+  const midnight = () => page.evaluate(() => new Date().setHours(24, 0, 0, 0))
+  const midnights = [await midnight()]
   await keyboard.press('Enter')
   await ana.sees(ana.user, 'Idle')
   await showsText(page, ana.user, 'Walking the dog')
   await until('the focus is back', () => page.evaluate(() => document.activeElement.id === 'own-summary'))
   assert.equal(await setStatus(page).isVisible(), false)
   const [{ expires_at }] = await declaredBy(ana.user)
-  const midnight = await page.evaluate(() => new Date().setHours(24, 0, 0, 0))
-  assert.ok(Math.abs(expires_at - midnight) < 60_000, `until ${expires_at}`)
+  // It may have passed meanwhile.
+  midnights.push(await midnight())
+  assert.ok(midnights.some((midnight) => Math.abs(expires_at - midnight) < 60_000), `until ${expires_at}`)
 })
 
 test('a status that expires ends on the page without a reload', async () => {
@@ -126,7 +129,7 @@ test('a text is shown as text, whatever it contains', async () => {
   }
   // The menu of whom it is of has it, too.
   await declare(ana.user, { text: '<img src=x onerror="window.hacked = 1">\u202e', emoji: '<b>' })
-  await menu(page).click()
+  await openMenu(page)
   await until('the own text', async () => (await page.locator('#own-shown').textContent()).includes('onerror="window.hacked = 1">\ufffd\u2069'))
   assert.equal(await page.evaluate(() => window.hacked), undefined)
   assert.equal(await page.locator('.declared img, .own img, .own b').count(), 0)
@@ -137,8 +140,9 @@ test('a screen reader hears of a declared status, and what the menu is for', asy
   const page = await ana.signIn(await newUser('Ana Spoken'))
   await visit(ben)
   await ana.sees(ben, 'Active')
+  const announced = await announcementsOf(page)
   await declare(ben, { status: 'busy' })
-  await until('the announcement', async () => /busy|users have changed/.test(await page.locator('[aria-live=polite]').textContent()))
+  await until('the announcement', async () => (await announced()).some((text) => /busy|users have changed/.test(text)))
   await ana.sees(ana.user, 'Active')
   const name = (await menu(page).textContent()).replace(/\s+/g, ' ').trim()
   assert.match(name, /^Ana Spoken, Active: set your status$/)
@@ -148,7 +152,7 @@ test('what the database refuses, the menu says, and stays open', async () => {
   const ana = await Person.create()
   const page = await ana.signIn(await newUser())
   await ana.sees(ana.user, 'Active')
-  await menu(page).click()
+  await openMenu(page)
   // More than the field takes, and the database.
   await page.getByLabel('Emoji').evaluate((input) => (input.value = '🎧'.repeat(20)))
   await setStatus(page).click()
@@ -186,9 +190,7 @@ test('users declare their own status only, and only while they are signed in', a
 })
 
 test('the package declares a status, and takes it back', async () => {
-  const ana = await signedIn()
-  const { page } = ana
-  await page.goto(`${PAGE}/login`)
+  const { page } = await withoutSession()
   await page.evaluate(async () => {
     const { keepSession } = await import('/pg-presence/index.js')
     window.session = keepSession()
@@ -227,7 +229,7 @@ for (const [name, options] of [
     await showsText(page, ana.user, '👀Reviewing')
     assert.deepEqual(await faultsOf(page), [])
     await page.screenshot({ path: `${SHOTS}/statuses-${name.replaceAll(' ', '_')}.png` })
-    await menu(page).click()
+    await openMenu(page)
     await setStatus(page).waitFor()
     assert.deepEqual(await faultsOf(page), [])
     // It does not judge the colours of what lies over something else.

@@ -2,15 +2,15 @@
 
 import assert from 'node:assert/strict'
 import { faultsOf } from './axe.mjs'
-import { newUser, PAGE, Person, SHOTS, signedIn, sql } from './fixtures.mjs'
+import { newUser, PAGE, Person, SHOTS, sql, withoutSession } from './fixtures.mjs'
 import { test, until } from './framework.mjs'
+import { menu, openMenu } from './menu.mjs'
 
-const menu = (page) => page.locator('#own-summary')
 const invisible = (page) => page.getByLabel('Appear offline to everybody')
 
 // Waits until the menu of a page says that its user is invisible, or not.
 async function says(page, word) {
-  await until(`the menu says ${word}`, async () => (await page.locator('#own-summary .word').textContent()) === word)
+  await until(`the menu says ${word}`, async () => (await menu(page).locator('.word').textContent()) === word)
 }
 
 test('who appears offline is told so alone, in every tab, and shows again without a reload', async () => {
@@ -19,7 +19,7 @@ test('who appears offline is told so alone, in every tab, and shows again withou
   await ben.signIn(await newUser())
   await ben.sees(ana.user, 'Active')
   const other = await ana.open()
-  await menu(page).click()
+  await openMenu(page)
   await invisible(page).check()
   await ben.sees(ana.user, 'Inactive')
   // In the list, as everybody sees it.
@@ -30,7 +30,7 @@ test('who appears offline is told so alone, in every tab, and shows again withou
   }
   await page.reload()
   await says(page, 'Invisible')
-  await menu(page).click()
+  await openMenu(page)
   assert.equal(await invisible(page).isChecked(), true)
   await invisible(page).uncheck()
   await ben.sees(ana.user, 'Active')
@@ -42,25 +42,24 @@ test('a status that is set while invisible shows to nobody until the user shows 
   const page = await ana.signIn(await newUser())
   await ben.signIn(await newUser())
   await ben.sees(ana.user, 'Active')
-  await menu(page).click()
+  await openMenu(page)
   await invisible(page).check()
   await ben.sees(ana.user, 'Inactive')
-  await menu(page).click()
+  await openMenu(page)
   await page.getByText('Busy', { exact: true }).first().click()
   await page.getByRole('button', { name: 'Set status' }).click()
   await until('the status', async () => (await sql("SELECT FROM presence.declared_statuses WHERE user_id = $1 AND status = 'busy'", [ana.user.id])).length === 1)
   await ben.sees(ana.user, 'Inactive')
   await says(page, 'Invisible')
-  await menu(page).click()
+  await openMenu(page)
   assert.equal(await invisible(page).isChecked(), true)
   await invisible(page).uncheck()
   await ben.sees(ana.user, 'Busy')
 })
 
 test('the package hides the user, tells what it is, and shows it again', async () => {
-  const ana = await signedIn()
+  const ana = await withoutSession()
   const { page } = ana
-  await page.goto(`${PAGE}/login`)
   await page.evaluate(async () => {
     const { keepSession } = await import('/pg-presence/index.js')
     window.session = keepSession()
@@ -100,7 +99,7 @@ test('a server that does not let users hide says so in the menu', async () => {
   await page.route('**/rpc/set_invisible', (route) =>
     route.fulfill({ status: 403, json: { message: 'users are not allowed to hide themselves' } }),
   )
-  await menu(page).click()
+  await openMenu(page)
   await invisible(page).click()
   await until('the problem', async () => /not allowed/.test(await page.locator('#own-problem').textContent()))
   assert.equal(await invisible(page).isChecked(), false)
@@ -116,10 +115,10 @@ for (const [name, options] of [
     const ana = await Person.create(options)
     const page = await ana.signIn(await newUser('Abigail Featherstonehaugh'))
     await ana.sees(ana.user, 'Active')
-    await menu(page).click()
+    await openMenu(page)
     await invisible(page).check()
     await says(page, 'Invisible')
-    await menu(page).click()
+    await openMenu(page)
     await invisible(page).waitFor()
     assert.deepEqual(await faultsOf(page), [])
     await page.screenshot({ path: `${SHOTS}/invisible-${name}.png` })
