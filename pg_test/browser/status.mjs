@@ -4,6 +4,8 @@ import assert from 'node:assert/strict'
 import { expectChanges, hide, lastSeen, launchBrowser, newUser, PAGE, Person, show, signedIn, sql, untilBeatAfter, untilSilentFor, visit } from './fixtures.mjs'
 import { report, test, until } from './framework.mjs'
 
+const GRACE = 10_000 // how long a page that has been left may come back, in milliseconds
+
 test('after the login the signed-in user is green', async () => {
   const ana = await Person.create()
   await ana.signIn(await newUser())
@@ -83,43 +85,65 @@ test('an untouched page turns gray, and green again at the first mouse move', as
 })
 
 test('two tabs are one session, and closing one leaves the user green', async () => {
-  const [ana, ben] = [await Person.create(), await Person.create()]
-  await ben.signIn(await newUser())
-  const page = await ana.signIn(await newUser())
-  const second = await ana.open()
-  await ana.sees(ana.user, 'Active', second)
-  const sessions = await sql('SELECT session_count AS n FROM presence.presence_of(ARRAY[$1::uuid])', [ana.user.id])
-  assert.equal(Number(sessions[0].n), 1)
-  await page.evaluate(() => {
-    window.others = new BroadcastChannel('pg_presence')
-    window.others.onmessage = ({ data }) => (window.hasLeft ||= data.isLeaving)
-  })
-  // Nobody touches the other tab; its last beat is the one that undoes the release of the closed tab.
-  await ana.stopMoving()
-  await untilSilentFor(ana.user, 2.5)
-  const [{ leftAt }] = await sql('SELECT clock_timestamp() AS "leftAt"')
-  await ana.leave(second)
-  await until('the closed tab announces that it leaves', () => page.evaluate(() => window.hasLeft))
-  await ben.sees(ana.user, 'Inactive')
-  await expectChanges(ana.user, ['active started', 'inactive timed_out'])
-  assert.ok((await lastSeen(ana.user)) > leftAt, 'no beat since the close')
+  const ben = await signedIn()
+  let isLate
+  do {
+    const ana = await Person.create()
+    const page = await ana.signIn(await newUser())
+    const second = await ana.open()
+    await ana.sees(ana.user, 'Active', second)
+    const sessions = await sql('SELECT session_count AS n FROM presence.presence_of(ARRAY[$1::uuid])', [ana.user.id])
+    assert.equal(Number(sessions[0].n), 1)
+    await page.evaluate(() => {
+      window.others = new BroadcastChannel('pg_presence')
+      window.others.onmessage = ({ data }) => (window.hasLeft ||= data.isLeaving)
+    })
+    // Nobody touches the other tab; its last beat is the one that undoes the release of the closed tab.
+    await ana.stopMoving()
+    await untilSilentFor(ana.user, 2.5)
+    const [{ leftAt }] = await sql('SELECT clock_timestamp() AS "leftAt"')
+    await ana.leave(second)
+    await until('the closed tab announces that it leaves', () => page.evaluate(() => window.hasLeft))
+    await ben.sees(ana.user, 'Inactive')
+    assert.ok((await lastSeen(ana.user)) > leftAt, 'no beat since the close')
+    // A release that takes longer than the five seconds which the page allows for proves nothing.
+    isLate = await wasReleasedAfter(ana.user, leftAt, 5)
+    if (!isLate) await expectChanges(ana.user, ['active started', 'inactive timed_out'])
+  } while (isLate)
 })
 
+// Whether a user has become inactive by a release so many seconds after a time, or later.
+async function wasReleasedAfter(user, time, seconds) {
+  const released = `SELECT FROM presence.presence_changes WHERE user_id = $1 AND reason = 'released' AND changed_at > $2::timestamptz + $3 * interval '1 s'`
+  return (await sql(released, [user.id, time, seconds + GRACE / 1000])).length > 0
+}
+
 test('a reload is never shown as gray in another browser', async () => {
-  const [ana, ben] = [await Person.create(), await Person.create()]
+  const ana = await Person.create()
   await ana.signIn(await newUser())
-  await ben.signIn(await newUser())
-  await ana.sees(ben.user, 'Active')
-  const seen = await ana.watchStatus(ben.user)
-  for (let reload = 0; reload < 3; reload++) {
-    await ben.page.reload()
-    await ben.sees(ben.user, 'Active')
-  }
-  // For the grace period of the page that was left by the reload.
-  await untilBeatAfter(ben.user, 11)
-  await ana.sees(ben.user, 'Active')
-  assert.ok(!(await seen()).includes(false), 'gray in between')
-  await expectChanges(ben.user, ['active started'])
+  let slowest
+  do {
+    const ben = await Person.create()
+    await ben.signIn(await newUser())
+    await ana.sees(ben.user, 'Active')
+    const seen = await ana.watchStatus(ben.user)
+    slowest = 0
+    for (let reload = 0; reload < 3; reload++) {
+      const begun = Date.now()
+      const isStarted = ben.page.waitForResponse('**/rpc/start_session')
+      await Promise.all([isStarted, ben.page.reload()])
+      slowest = Math.max(slowest, Date.now() - begun)
+      await ben.sees(ben.user, 'Active')
+    }
+    // For the grace period of the page that was left by the reload.
+    await untilBeatAfter(ben.user, 11)
+    await ana.sees(ben.user, 'Active')
+    // A page that takes longer than the grace is gray in between: it proves nothing.
+    if (slowest < GRACE) {
+      assert.ok(!(await seen()).includes(false), 'gray in between')
+      await expectChanges(ben.user, ['active started'])
+    }
+  } while (slowest >= GRACE)
 })
 
 test('a release that arrives after the next page has started is undone by a beat', async () => {
@@ -212,7 +236,8 @@ test('after signing out everywhere a reopened page shows the login, and one sign
   await ana.sees(ana.user, 'Active')
   await page.goto(`${PAGE}/login`)
   await sql('SELECT presence.end_user_sessions($1)', [ana.user.id])
-  await page.goto(PAGE)
+  // It may turn to the login before it has loaded.
+  await page.goto(PAGE, { waitUntil: 'commit' })
   await page.waitForURL(/\/login$/)
   // Signing out everywhere may also happen while the login is shown.
   const [{ id }] = await sql('SELECT id FROM presence.user_sessions WHERE user_id = $1', [ana.user.id])
