@@ -116,6 +116,30 @@ test('the other tabs know when somebody was last there, not only that somebody w
   await until('the last is told', () => other.evaluate((last) => window.told.at(-1) >= last, last))
 })
 
+test('the other tabs know of a page that is opened or comes back, and of a heartbeat that the application sends', async () => {
+  const ana = await withoutSession()
+  const { page } = ana
+  const other = await ana.open('/login')
+  await other.evaluate(() => {
+    window.told = 0
+    new BroadcastChannel('pg_presence').onmessage = ({ data }) => data.activeAt && (window.told = data.activeAt)
+  })
+  const isTold = (what, since) => until(`${what} is told`, () => other.evaluate((since) => window.told >= since, since))
+  const opened = await page.evaluate(() => Date.now())
+  await keepIdleSession(page, { idleAfter: 1000, heartbeat_ms: HOUR })
+  await isTold('the opening', opened)
+  const doLater = async (work) => {
+    // A quarter of `idleAfter` later nothing is left that will be told by itself.
+    await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 500)))
+    return page.evaluate(`(${work})(Date.now())`)
+  }
+  await isTold('the heartbeat', await doLater((at) => (window.session.heartbeat(), at)))
+  await isTold('the return', await doLater((at) => {
+    for (const type of ['pagehide', 'pageshow']) dispatchEvent(new PageTransitionEvent(type, { persisted: true }))
+    return at
+  }))
+})
+
 test('a tab that is used corrects another one that has said that nobody is there', async () => {
   const ana = await withoutSession()
   await keepIdleSession(ana.page, { idleAfter: HOUR, heartbeat_ms: HOUR })

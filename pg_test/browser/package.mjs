@@ -96,6 +96,22 @@ test('activity before the computer slept does not count as activity after it', a
   assert.equal(await last(), 'timed_out')
 })
 
+test('after a reload before the computer slept nobody is there after it', async () => {
+  const { page } = await startAlone()
+  await page.clock.install()
+  await page.reload()
+  await page.evaluate(async () => {
+    const { keepSession } = await import('/pg-presence/index.js')
+    window.beats = 0
+    window.session = keepSession({ fetch: (url, init) => ((window.beats += url.endsWith('/heartbeat')), fetch(url, init)) })
+  })
+  await until('live', () => page.evaluate(() => window.session.status === 'live'))
+  // As when it sleeps: what was due meanwhile is due now.
+  await page.clock.fastForward('08:00:00')
+  await until('the page knows', () => page.evaluate(() => window.beats || window.session.status === 'timed_out'))
+  assert.equal(await page.evaluate(() => window.beats), 0)
+})
+
 test('every listener hears of a status, until it is removed, and one that throws is no fault of the network', async () => {
   const { page } = await withoutSession()
   const thrown = []

@@ -1,7 +1,7 @@
 // How clients/js asks: tokens that expire, servers that are busy, streams that break. Where no browser is needed, in Node.
 
 import assert from 'node:assert/strict'
-import { hide, newUser, PACKAGE, PAGE, Person, untilBeatAfter, untilSilentFor, visit } from './fixtures.mjs'
+import { hide, newUser, PACKAGE, PAGE, Person, untilBeatAfter, untilSilentFor, visit, withoutSession } from './fixtures.mjs'
 import { currentTest, test, until } from './framework.mjs'
 
 const { watchPresence } = await import(`${PACKAGE}/src/index.js`)
@@ -118,6 +118,42 @@ test('of eight tabs one closes, and one of the others undoes that', async () => 
   // The beat that is later than any release is late by up to seven seconds; after that there is none.
   await untilSilentFor(ana.user, 8)
   assert.ok(beats.length <= 4, `${beats.length} beats`)
+})
+
+test('a tab that hears late of another one that has closed leaves alone what has been undone already', async () => {
+  const ana = await withoutSession()
+  const [late, closed] = [await ana.open('/login'), await ana.open('/login')]
+  await late.evaluate(() => {
+    const { set } = Object.getOwnPropertyDescriptor(BroadcastChannel.prototype, 'onmessage')
+    window.heldBack = null // what the tab has not heard of yet
+    Object.defineProperty(BroadcastChannel.prototype, 'onmessage', {
+      set(listener) {
+        set.call(this, (event) => (window.heldBack ? window.heldBack.push(() => listener(event)) : listener(event)))
+      },
+    })
+  })
+  for (const page of [ana.page, late, closed]) {
+    await page.evaluate(async () => {
+      const { keepSession } = await import('/pg-presence/index.js')
+      window.session = keepSession()
+    })
+    await until('live', () => page.evaluate(() => window.session.status === 'live'))
+  }
+  // Those that have found the session send one more beat, some seconds later.
+  await untilSilentFor(ana.user, 8)
+  const beats = []
+  ana.context.on('response', (answer) => answer.url().endsWith('/rpc/heartbeat') && beats.push(answer.frame().page()))
+  await late.evaluate(() => (window.heldBack = []))
+  await ana.leave(closed)
+  await until('two beats', () => beats.length >= 2)
+  await until('all is told', () => late.evaluate(() => window.heldBack.length >= 3))
+  await late.evaluate(() => {
+    const listeners = window.heldBack.splice(0)
+    window.heldBack = null
+    for (const listen of listeners) listen()
+  })
+  await until('the last beat', () => beats.length >= 3)
+  assert.ok(beats.every((page) => page === ana.page), 'the late tab has beaten, too')
 })
 
 // --- Streams ------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ export function keepSession(options = {}) {
   let wait = { until: 0, ms: 0 } // before the next beat
   let pendingBeat = null // the promise of the beat in progress
   let calls = new AbortController() // aborts the calls in progress
+  let undoneFor = 0 // when the tab left whose release was undone last, by any tab
   let hasLeft = false // whether the page is closing, or in the back/forward cache
   let isStopped = false
   let isOver = false // whether the session has ended, so that end() has nothing to do
@@ -82,7 +83,10 @@ export function keepSession(options = {}) {
     const known = stored.read()
     token = next
     stored.write({ ...(known?.token === token && known), token, ...(identity !== null && { identity }) })
-    if (!hasStarted) tell({ isNew: true })
+    if (!hasStarted) {
+      tell({ isNew: true })
+      tellActivity()
+    }
     hasStarted = true
     session = { ...(await call('start_session', { session_token: token, metadata })), token }
     if (!isTokenReplaced()) stored.write({ ...stored.read(), token, session_id: session.session_id })
@@ -129,7 +133,7 @@ export function keepSession(options = {}) {
       // A little early: the rest of the interval is what tabs, and browsers that started at once, are spread over.
       waitFor(0.9 * session.heartbeat_ms - (Date.now() - beatAt))
       setStatus('live')
-      tell({ beatAt, nextBeatAt: wait.until, isIdle: hasSaidIdle })
+      tell({ beatAt, nextBeatAt: wait.until, isIdle: hasSaidIdle, undoneFor })
     } catch (error) {
       if (isAway()) return
       if (error.status === 401) {
@@ -196,10 +200,12 @@ export function keepSession(options = {}) {
     return isActive && Date.now() - activeAt < session.timeout_ms
   }
 
-  // The release of another page may arrive after our next beat: some beat has to be later than that.
+  // The release of another page may arrive after our next beat: some beat has to be later than that. Once the session has
+  // timed out, as while the computer slept, there is nothing left to outlast.
   function outlastRelease() {
     const lateAt = Date.now() + LATE_RELEASE
-    setTimeout(() => beatAt < lateAt && heartbeat(), LATE_RELEASE + Math.random() * 2000)
+    const isDue = () => beatAt < lateAt && Date.now() < lateAt + session?.timeout_ms
+    setTimeout(() => isDue() && heartbeat(), LATE_RELEASE + Math.random() * 2000)
   }
 
   const timer = (mode === 'activity' ? pageTimer : workerTimer)(tick)
@@ -259,7 +265,7 @@ export function keepSession(options = {}) {
     calls.abort()
     if (!token) return
     requests.sendLast(`${url}/release_session_by_token`, { session_token: token })
-    tell({ isLeaving: true })
+    tell({ isLeaving: true, leftAt: Date.now() })
   }
   handle(window, 'pagehide', leave)
   handle(window, 'pageshow', (event) => {
@@ -268,6 +274,7 @@ export function keepSession(options = {}) {
     hasLeft = false
     calls = new AbortController()
     activeAt = Date.now()
+    tellActivity()
     heartbeat()
     outlastRelease()
   })
@@ -289,6 +296,7 @@ export function keepSession(options = {}) {
       // Unless it is older than what is known here, and the clock was not set back meanwhile.
       if (data.activeAt > activeAt || isFuture(activeAt)) activeAt = toldActiveAt = data.activeAt
     } else if (data.nextBeatAt) {
+      if (data.undoneFor > undoneFor) undoneFor = data.undoneFor
       if (isFuture(beatAt)) beatAt = 0
       if (data.beatAt >= beatAt) hasSaidIdle = Boolean(data.isIdle)
       beatAt = Math.max(beatAt, data.beatAt)
@@ -301,14 +309,15 @@ export function keepSession(options = {}) {
       if (activeAt <= data.beatAt) isActive = false
       if (!pendingBeat) schedule()
     } else if (data.isLeaving) {
-      stay(Date.now())
+      stay(data.leftAt)
     }
   }
 
-  // Another tab leaves, this one stays.
+  // Another tab leaves, this one stays. It may hear of that late, when the next one has undone the release already.
   function stay(leftAt) {
     inOneTab(`${name}:stay`, async () => {
-      if (beatAt > leftAt) return
+      if (undoneFor === leftAt) return
+      undoneFor = leftAt
       // The first beat may arrive before the release; the second one hardly does.
       await heartbeat()
       await heartbeat()
@@ -357,6 +366,7 @@ export function keepSession(options = {}) {
       if (mode === 'idle') {
         activeAt = Date.now()
         isVouched = true
+        tellActivity()
       }
       return heartbeat()
     },
