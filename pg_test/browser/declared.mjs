@@ -93,9 +93,14 @@ test('a status that expires ends on the page without a reload', async () => {
   const page = await ana.signIn(await newUser())
   await visit(ben)
   await ana.sees(ben, 'Active')
+  // It may have expired before anybody looks.
+  await page.locator(`tr[data-user="${ben.id}"]`).evaluate((row) => {
+    window.shown = []
+    const look = () => [row.querySelector('.status .dot').className, ...['.word', '.declared'].map((part) => row.querySelector(part).textContent)]
+    new MutationObserver(() => window.shown.push(look().join())).observe(row, { childList: true, subtree: true })
+  })
   await declare(ben, { status: 'busy', text: 'Back soon', expiresIn: '20 s' })
-  await ana.sees(ben, 'Busy')
-  await showsText(page, ben, 'Back soon')
+  await until('the status', () => page.evaluate(() => window.shown.includes('dot busy,Busy,Back soon')))
   await ana.sees(ben, 'Active')
   await showsText(page, ben, '')
 })
