@@ -1,7 +1,7 @@
 // The dots: which users are green, which are gray, and when that changes.
 
 import assert from 'node:assert/strict'
-import { expectChanges, hide, lastSeen, launchBrowser, newUser, PAGE, Person, show, signedIn, sql, untilBeatAfter, untilSilentFor, visit } from './fixtures.mjs'
+import { changesOf, expectChanges, hide, lastSeen, launchBrowser, newUser, PAGE, Person, show, signedIn, sql, untilBeatAfter, untilSilentFor, visit } from './fixtures.mjs'
 import { report, test, until } from './framework.mjs'
 
 const GRACE = 10_000 // how long a page that has been left may come back, in milliseconds
@@ -106,6 +106,7 @@ test('two tabs are one session, and closing one leaves the user green', async ()
     await until('the closed tab announces that it leaves', () => page.evaluate(() => window.hasLeft))
     await ben.sees(ana.user, 'Inactive')
     assert.ok((await lastSeen(ana.user)) > leftAt, 'no beat since the close')
+    await until('it is written', async () => (await changesOf(ana.user)).length >= 2)
     // A release that takes longer than the five seconds which the page allows for proves nothing.
     isLate = await wasReleasedAfter(ana.user, leftAt, 5)
     if (!isLate) await expectChanges(ana.user, ['active started', 'inactive timed_out'])
@@ -114,7 +115,8 @@ test('two tabs are one session, and closing one leaves the user green', async ()
 
 // Whether a user has become inactive by a release so many seconds after a time, or later.
 async function wasReleasedAfter(user, time, seconds) {
-  const released = `SELECT FROM presence.presence_changes WHERE user_id = $1 AND reason = 'released' AND changed_at > $2::timestamptz + $3 * interval '1 s'`
+  const released = `SELECT FROM presence.presence_changes
+                    WHERE user_id = $1 AND reason = 'released' AND changed_at > $2::timestamptz + $3 * interval '1 s'`
   return (await sql(released, [user.id, time, seconds + GRACE / 1000])).length > 0
 }
 
