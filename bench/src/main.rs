@@ -2,7 +2,7 @@
 //!
 //! Each scenario is a file in `scenarios`; `README.md` explains what its figures mean. `QUICK=1` measures less,
 //! `ONLY=name` runs one scenario (or several, separated by commas), and the argument `publish` writes the figures of
-//! the last full run into the READMEs.
+//! the last full run into the READMEs. `BEFORE=directory` compares with another build instead.
 
 mod budget;
 mod chart;
@@ -24,7 +24,7 @@ mod server;
 mod sql_client;
 mod summary;
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use env::Env;
 use report::Report;
@@ -35,6 +35,12 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some("publish") {
         let report = Report::load(false).expect("results of a full run: run `make bench` first");
         report.publish();
+        return;
+    }
+    if let Some(programs) = std::env::var_os("BEFORE").filter(|programs| !programs.is_empty()) {
+        let results = scenarios::before::run(&mut Env::new(scale), Path::new(&programs));
+        report::print(&results);
+        report::save_turns(&results);
         return;
     }
     let only = std::env::var("ONLY").unwrap_or_default();

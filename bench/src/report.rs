@@ -178,7 +178,7 @@ fn between_markers(page: &str, text: &str) -> Option<String> {
 }
 
 /// Writes every turn of a scenario below `target/`, for further analysis.
-fn save_turns(results: &Results) {
+pub fn save_turns(results: &Results) {
     let directory = scratch().join("turns");
     fs::create_dir_all(&directory).expect("create the directory of the turns");
     let text = serde_json::to_string(&results.turns).expect("serialize the turns");

@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -44,11 +44,20 @@ pub struct Server {
 impl Server {
     /// Starts a server without sessions; `presence.max_sessions` is a tenth above `capacity`.
     pub fn new(capacity: u64, settings: &[(&str, &str)]) -> Server {
+        Server::start(capacity, settings, Cluster::private)
+    }
+
+    /// The same of another build of the extension, which is with a PostgreSQL of its own in this directory.
+    pub fn of_build(programs: &Path, capacity: u64) -> Server {
+        Server::start(capacity, &[], |settings| Cluster::private_of(programs, settings))
+    }
+
+    fn start(capacity: u64, settings: &[(&str, &str)], cluster: impl FnOnce(&[(&str, &str)]) -> Cluster) -> Server {
         let capacity = (capacity + capacity / 10).max(1000).to_string();
         let mut all = SETTINGS.to_vec();
         all.push(("presence.max_sessions", &capacity));
         all.extend(settings);
-        let cluster = Cluster::private(&all);
+        let cluster = cluster(&all);
         let database = cluster.database_with(Install::Presence).name.clone();
         let server = Server {
             cluster,

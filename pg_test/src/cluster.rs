@@ -11,7 +11,7 @@ use std::sync::{LazyLock, Mutex};
 use postgres::{Client, Config, NoTls};
 
 use crate::process::{signal, try_signal};
-use crate::programs::{as_server_user, initialized_data, new_directory, program, run};
+use crate::programs::{as_server_user, initialized_data, new_directory, program, programs, run};
 use crate::wait::wait_until;
 
 /// The settings of every server, unless a test overrides them. The odd time zone reveals times written in local time by
@@ -43,6 +43,8 @@ pub enum Shutdown {
 /// One server, stopped and its files removed when dropped.
 pub struct Cluster {
     dir: PathBuf,
+    /// The server's program.
+    postgres: PathBuf,
     postmaster: Mutex<Option<Child>>,
     /// Whether it outlives the test, so that databases have to be dropped.
     pub(crate) is_shared: bool,
@@ -75,7 +77,13 @@ impl Cluster {
 
     /// Starts a server for this test alone, with these settings.
     pub fn private(settings: &[(&str, &str)]) -> Cluster {
-        let cluster = Cluster::create();
+        Cluster::private_of(programs(), settings)
+    }
+
+    /// As [`private`](Self::private), of another build of the extension: of the programs in this directory, which are of the
+    /// same major version.
+    pub fn private_of(programs: &Path, settings: &[(&str, &str)]) -> Cluster {
+        let cluster = Cluster::create(programs);
         run(as_server_user(Path::new("cp"))
             .arg("-R")
             .arg(initialized_data())
@@ -88,7 +96,7 @@ impl Cluster {
 
     /// Starts a streaming standby of this server.
     pub fn standby(&self) -> Cluster {
-        let standby = Cluster::create();
+        let standby = Cluster::create(programs());
         run(program("pg_basebackup")
             .args([
                 "--checkpoint=fast",
@@ -106,11 +114,12 @@ impl Cluster {
     }
 
     /// A server whose directory is still empty.
-    fn create() -> Cluster {
+    fn create(programs: &Path) -> Cluster {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let dir = new_directory(&NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
         Cluster {
             dir,
+            postgres: programs.join("postgres"),
             postmaster: Mutex::new(None),
             is_shared: false,
         }
@@ -202,7 +211,7 @@ impl Cluster {
         // After kill -9 the last children keep the old shared memory block in use for a moment.
         wait_until("the server starts", || {
             let logged = self.log().len();
-            let mut child = program("postgres")
+            let mut child = as_server_user(&self.postgres)
                 // Clients are not to notice it.
                 .env("RUST_BACKTRACE", "1")
                 .arg("-D")

@@ -55,7 +55,7 @@ pub(crate) fn base() -> &'static Path {
 }
 
 /// The programs of a PostgreSQL that has the extension: those that `make test` has prepared, or else a new copy.
-fn programs() -> &'static Path {
+pub(crate) fn programs() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
         if let Some(dir) = std::env::var_os("PG_PRESENCE_BINDIR") {

@@ -4,6 +4,7 @@ use crate::{env::Env, results::Results};
 
 mod alternatives;
 mod batch;
+pub mod before;
 mod concurrency;
 mod gateway;
 mod heartbeat;
