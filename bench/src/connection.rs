@@ -62,13 +62,18 @@ impl Connection {
 
     /// Executes the prepared statement with at most one binary parameter.
     pub fn execute(&mut self, parameter: Option<&[u8]>) {
+        self.execute_with(parameter.as_slice());
+    }
+
+    /// Executes the prepared statement with binary parameters.
+    pub fn execute_with(&mut self, parameters: &[impl AsRef<[u8]>]) {
         let bound = frontend::bind(
             "",
             STATEMENT,
             [1],
-            parameter,
-            |bytes: &[u8], out| {
-                out.extend_from_slice(bytes);
+            parameters,
+            |bytes, out| {
+                out.extend_from_slice(bytes.as_ref());
                 Ok(IsNull::No)
             },
             [1],

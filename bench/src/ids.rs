@@ -28,6 +28,11 @@ pub fn id_text(number: u64) -> String {
     format!("00000000-0000-4000-8{high:03x}-{low:012x}")
 }
 
+/// Returns the token of a session, the same as `TOKEN`.
+pub fn token(number: u64) -> String {
+    format!("token-of-a-session-{number:012}")
+}
+
 /// Parameter: the id of a random session.
 pub fn random_id(random: &mut Random, sessions: u64, out: &mut Vec<u8>) -> u64 {
     out.extend_from_slice(&id(random.below(sessions)));
@@ -36,7 +41,7 @@ pub fn random_id(random: &mut Random, sessions: u64, out: &mut Vec<u8>) -> u64 {
 
 /// Parameter: the token of a random session.
 pub fn random_token(random: &mut Random, sessions: u64, out: &mut Vec<u8>) -> u64 {
-    out.extend_from_slice(format!("token-of-a-session-{:012}", random.below(sessions)).as_bytes());
+    out.extend_from_slice(token(random.below(sessions)).as_bytes());
     1
 }
 
@@ -49,13 +54,26 @@ pub fn random_1000_ids(random: &mut Random, sessions: u64, out: &mut Vec<u8>) ->
 
 /// Writes a `uuid[]` of these sessions' ids in binary format.
 pub fn array(numbers: &[u64], out: &mut Vec<u8>) {
-    const UUID: i32 = 2950;
+    write_array(UUID, numbers.iter().map(|number| id(*number)), out);
+}
+
+/// Writes a `text[]` of these sessions' tokens in binary format.
+pub fn token_array(numbers: &[u64], out: &mut Vec<u8>) {
+    write_array(TEXT, numbers.iter().map(|number| token(*number)), out);
+}
+
+/// Types in PostgreSQL's catalog.
+const UUID: i32 = 2950;
+const TEXT: i32 = 25;
+
+fn write_array(of_type: i32, elements: impl ExactSizeIterator<Item: AsRef<[u8]>>, out: &mut Vec<u8>) {
     // Number of dimensions, null flag, element type, size, lower bound.
-    for number in [1, 0, UUID, numbers.len() as i32, 1] {
+    for number in [1, 0, of_type, elements.len() as i32, 1] {
         out.extend_from_slice(&number.to_be_bytes());
     }
-    for number in numbers {
-        out.extend_from_slice(&16i32.to_be_bytes());
-        out.extend_from_slice(&id(*number));
+    for element in elements {
+        let bytes = element.as_ref();
+        out.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
+        out.extend_from_slice(bytes);
     }
 }

@@ -5,6 +5,7 @@
 //! the last full run into the READMEs. `BEFORE=directory` compares with another build instead.
 
 mod budget;
+mod burst;
 mod chart;
 mod connection;
 mod env;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    burst::Rate,
     chart::Chart,
     interleave::{Measure, Outcome},
     json,
@@ -76,6 +77,26 @@ impl Results {
             self.figure(*name, "/s", outcome.per_second(name));
             self.figure(format!("{name}: server CPU"), "µs", outcome.cpu_us(name));
         }
+    }
+
+    /// Adds the rate and the CPU time of bursts.
+    pub fn bursts(&mut self, name: &str, rates: &[Rate]) {
+        self.figure(name, "/s", Summary::of(rates.iter().map(|rate| rate.per_second)));
+        self.figure(
+            format!("{name}: server CPU"),
+            "µs",
+            Summary::of(rates.iter().map(|rate| rate.cpu_us)),
+        );
+    }
+
+    /// Adds the ratio of bursts to others, compared within each round, by the clock and by CPU time.
+    pub fn burst_ratio(&mut self, numerator: (&str, &[Rate]), denominator: (&str, &[Rate])) {
+        let label = format!("{} ÷ {}", numerator.0, denominator.0);
+        let pairs = || numerator.1.iter().zip(denominator.1);
+        let by_clock = Summary::of(pairs().map(|(n, d)| n.per_second / d.per_second));
+        self.figure(&label, "×", by_clock);
+        let by_cpu = Summary::of(pairs().map(|(n, d)| d.cpu_us / n.cpu_us));
+        self.figure(format!("{label}, by server CPU"), "×", by_cpu);
     }
 }
 

@@ -122,6 +122,19 @@ impl Server {
         }
     }
 
+    /// Hides one of ten users, and waits until that is written.
+    pub fn hide_a_tenth(&self) {
+        let mut connection = self.connect("bench_service");
+        connection.prepare("SELECT presence.set_invisible(true, user_id => id) FROM unnest($1::uuid[]) id");
+        let users: Vec<u64> = (0..self.sessions).step_by(10).collect();
+        for some in users.chunks(1000) {
+            let mut array = Vec::new();
+            ids::array(some, &mut array);
+            connection.execute(Some(&array));
+        }
+        self.wait_until_written();
+    }
+
     /// Returns the extension's shared memory per session of its capacity, in bytes.
     pub fn memory_per_session(&self) -> f64 {
         self.value(

@@ -1,8 +1,12 @@
 //! A gateway whose sessions are bound to its connection: what binding costs, and how soon its end is known.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use pg_presence_test::wait_until;
+use postgres::Client;
 use serde_json::json;
 
 use super::worker::notified;
@@ -16,12 +20,16 @@ use crate::{
 /// The extension's defaults, unlike on the large server.
 const DEFAULTS: &[(&str, &str)] = &[("presence.active_timeout", "5min"), ("presence.flush_interval", "90s")];
 const GRACE: Duration = Duration::from_secs(1);
+const ONLINE_COUNT: &str = "SELECT presence.online_count()";
 
 /// What one gateway's life took; times in seconds.
 struct Life {
     binding: f64,
     /// From the end of its connection until the process has exited, with all sessions released.
     exit: f64,
+    /// From the end of the grace of the last session until readers are right, and until the count is that the sweep keeps.
+    readers: f64,
+    count: f64,
     /// From the end of the grace until the first and until the last change is notified.
     first: f64,
     all: f64,
@@ -42,6 +50,16 @@ pub fn run(env: &mut Env) -> Results {
         "ms",
         of(|life| life.exit * 1000.0),
     );
+    results.figure(
+        "online_users() is right after the grace",
+        "ms",
+        of(|life| life.readers * 1000.0),
+    );
+    results.figure(
+        "online_count() is right after the grace",
+        "ms",
+        of(|life| life.count * 1000.0),
+    );
     results.figure("first change notified after the grace", "s", of(|life| life.first));
     results.figure(
         format!("{all}: all written and notified after the grace"),
@@ -51,6 +69,8 @@ pub fn run(env: &mut Env) -> Results {
     results.turns = json!({
         "binding_s": lives.iter().map(|life| life.binding).collect::<Vec<_>>(),
         "exit_s": lives.iter().map(|life| life.exit).collect::<Vec<_>>(),
+        "readers_s": lives.iter().map(|life| life.readers).collect::<Vec<_>>(),
+        "count_s": lives.iter().map(|life| life.count).collect::<Vec<_>>(),
         "first_s": lives.iter().map(|life| life.first).collect::<Vec<_>>(),
         "all_s": lives.iter().map(|life| life.all).collect::<Vec<_>>(),
     });
@@ -68,6 +88,7 @@ fn live_and_die(server: &Server) -> Life {
     listener.run("LISTEN presence");
     let seq: i64 = server.value("SELECT seq FROM presence.presence_cursor()");
     let mut observer = server.superuser();
+    let shown = number(&mut observer, ONLINE_COUNT) - server.sessions as i64;
     let pid = gateway.pid;
     let end = Instant::now();
     drop(gateway);
@@ -75,11 +96,26 @@ fn live_and_die(server: &Server) -> Life {
         let rows = observer.query("SELECT FROM pg_stat_activity WHERE pid = $1", &[&pid]);
         rows.expect("rows").is_empty()
     });
-    let exit = end.elapsed().as_secs_f64();
+    let exit = end.elapsed();
+    // The last session was released a moment after the first.
+    let due = end + exit + GRACE;
+    thread::sleep(due.saturating_duration_since(Instant::now()));
+    let mut until_right = |sql| {
+        wait_until(sql, || number(&mut observer, sql) <= shown);
+        due.elapsed().as_secs_f64()
+    };
+    let readers = until_right("SELECT count(*) FROM presence.online_users()");
+    let count = until_right(ONLINE_COUNT);
     Life {
         binding,
-        exit,
+        exit: exit.as_secs_f64(),
+        readers,
+        count,
         first: notified(&mut listener, seq + 1, end + GRACE),
         all: notified(&mut listener, seq + server.sessions as i64, end + GRACE),
     }
+}
+
+fn number(client: &mut Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).expect("a number").get(0)
 }

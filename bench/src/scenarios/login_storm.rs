@@ -1,53 +1,52 @@
 //! All clients log in at once.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-    time::Instant,
-};
+use std::time::Instant;
 
 use serde_json::json;
 
-use crate::{env::Env, ids, results::Results, server::Server, summary::Summary};
+use crate::{
+    burst::{self, Burst},
+    env::Env,
+    results::Results,
+    server::Server,
+    summary::Summary,
+};
 
 /// Clients that log in concurrently, as many as a connection pool admits.
 const CLIENTS: u64 = 32;
 /// Gateways, each of which logs in 100 users per call.
 const GATEWAYS: u64 = 4;
 
-struct Method {
-    name: &'static str,
-    connections: u64,
-    batch: u64,
-    sql: &'static str,
-}
-
-const METHODS: [Method; 4] = [
-    Method {
+const METHODS: [Burst; 4] = [
+    Burst {
         name: "start_session",
         connections: CLIENTS,
         batch: 1,
         sql: "SELECT presence.start_session(user_id => $1)",
+        parameters: burst::one_id,
     },
-    Method {
+    Burst {
         name: "baseline INSERT with NOTIFY",
         connections: CLIENTS,
         batch: 1,
         sql: "INSERT INTO baseline_notify.user_sessions (user_id, auth_id, session_token)
               VALUES ($1, $1, gen_random_uuid())",
+        parameters: burst::one_id,
     },
-    Method {
+    Burst {
         name: "start_sessions of 100",
         connections: GATEWAYS,
         batch: 100,
         sql: "SELECT presence.start_sessions($1)",
+        parameters: burst::ids,
     },
-    Method {
+    Burst {
         name: "baseline INSERT of 100 with NOTIFY",
         connections: GATEWAYS,
         batch: 100,
         sql: "INSERT INTO baseline_notify.user_sessions (user_id, auth_id, session_token)
               SELECT u, u, gen_random_uuid() FROM unnest($1::uuid[]) u",
+        parameters: burst::ids,
     },
 ];
 
@@ -68,7 +67,7 @@ pub fn run(env: &mut Env) -> Results {
             // Each round starts with a different method.
             let number = (turn + round as usize) % METHODS.len();
             let began = Instant::now();
-            log_in(&server, &METHODS[number], users, users_per_turn);
+            METHODS[number].run(&server, users..users + users_per_turn);
             users += users_per_turn;
             per_second[number].push(users_per_turn as f64 / began.elapsed().as_secs_f64());
             server.wait_until_written();
@@ -99,33 +98,4 @@ pub fn run(env: &mut Env) -> Results {
     }
     results.turns = json!({ "per_second": per_second });
     results
-}
-
-/// Logs in `sessions` new users, numbered from `first`.
-fn log_in(server: &Server, method: &Method, first: u64, sessions: u64) {
-    let next = AtomicU64::new(first);
-    thread::scope(|scope| {
-        for _ in 0..method.connections {
-            let next = &next;
-            scope.spawn(move || {
-                let mut connection = server.connect("bench_service");
-                connection.prepare(method.sql);
-                let mut parameter = Vec::new();
-                loop {
-                    let from = next.fetch_add(method.batch, Ordering::Relaxed);
-                    if from >= first + sessions {
-                        break;
-                    }
-                    parameter.clear();
-                    if method.batch == 1 {
-                        parameter.extend_from_slice(&ids::id(from));
-                    } else {
-                        let numbers: Vec<u64> = (from..from + method.batch).collect();
-                        ids::array(&numbers, &mut parameter);
-                    }
-                    connection.execute(Some(&parameter));
-                }
-            });
-        }
-    });
 }

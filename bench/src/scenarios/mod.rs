@@ -6,13 +6,18 @@ mod alternatives;
 mod batch;
 pub mod before;
 mod concurrency;
+mod declared;
 mod gateway;
 mod heartbeat;
+mod hidden;
+mod idle;
 mod interference;
 mod latency;
 mod login_storm;
+mod memory;
 mod neighbors;
 mod reads;
+mod reconnect_storm;
 mod scaling;
 mod wal;
 mod worker;
@@ -29,6 +34,11 @@ pub const ALL: &[Scenario] = &[
     ("interference", interference::run),
     ("worker", worker::run),
     ("gateway", gateway::run),
+    ("reconnect_storm", reconnect_storm::run),
+    ("idle", idle::run),
+    ("declared", declared::run),
+    ("hidden", hidden::run),
+    ("memory", memory::run),
     ("neighbors", neighbors::run),
     ("wal", wal::run),
     ("latency", latency::run),

@@ -43,13 +43,6 @@ pub fn run(env: &mut Env) -> Results {
             Summary::of(restarts.iter().copied()),
         )
         .for_budget("restart");
-    results
-        .figure(
-            "shared memory per session",
-            "bytes",
-            Summary::once(server.memory_per_session()),
-        )
-        .for_budget("memory");
 
     // More rounds than elsewhere: three busy processes share the cores, and few heartbeats decide the p99.
     let (idle, busy) = latencies(server, 3 * scale.few_rounds, scale.turn * 4);
