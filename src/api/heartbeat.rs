@@ -61,7 +61,9 @@ fn heartbeat_by_token(session_token: Option<AnyText>, fcinfo: pg_sys::FunctionCa
 /// As `heartbeat`, of a client that is connected, but that nobody is at: once nobody has been for `presence.idle_timeout`,
 /// the session is idle.
 #[pg_extern(volatile, parallel_unsafe)]
-fn heartbeat_idle(session_id: Option<pgrx::Uuid>) -> Answer {
+fn heartbeat_idle(session_id: Option<pgrx::Uuid>, fcinfo: pg_sys::FunctionCallInfo) -> Answer {
+    // SAFETY: the call frame is PostgreSQL's, of this function.
+    unsafe { identity::remember_call_right(fcinfo, Callable::HeartbeatIdle) };
     match session_id.map(to_uuid) {
         Some(id) => {
             session::prefetch_heartbeat(&id);
@@ -73,7 +75,9 @@ fn heartbeat_idle(session_id: Option<pgrx::Uuid>) -> Answer {
 
 /// As `heartbeat_idle`, for the holder of the session's token.
 #[pg_extern(volatile, parallel_unsafe)]
-fn heartbeat_idle_by_token(session_token: Option<AnyText>) -> Answer {
+fn heartbeat_idle_by_token(session_token: Option<AnyText>, fcinfo: pg_sys::FunctionCallInfo) -> Answer {
+    // SAFETY: the call frame is PostgreSQL's, of this function.
+    unsafe { identity::remember_call_right(fcinfo, Callable::HeartbeatIdleByToken) };
     match session_token.and_then(AnyText::text) {
         Some(token) if token::check(token).is_ok() => {
             session::heartbeat_idle(Key::Digest(Digest::of(token)), Owner::Any)

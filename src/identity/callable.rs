@@ -14,16 +14,20 @@ pub enum Callable {
     IsOnline,
     UserStatus,
     LastSeen,
+    HeartbeatIdle,
+    HeartbeatIdleByToken,
 }
 
 impl Callable {
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 7;
     pub const ALL: [Callable; Callable::COUNT] = [
         Callable::Heartbeat,
         Callable::HeartbeatByToken,
         Callable::IsOnline,
         Callable::UserStatus,
         Callable::LastSeen,
+        Callable::HeartbeatIdle,
+        Callable::HeartbeatIdleByToken,
     ];
 
     /// The function's symbol in the library.
@@ -34,6 +38,8 @@ impl Callable {
             Callable::IsOnline => "is_online_wrapper",
             Callable::UserStatus => "user_status_wrapper",
             Callable::LastSeen => "last_seen_wrapper",
+            Callable::HeartbeatIdle => "heartbeat_idle_wrapper",
+            Callable::HeartbeatIdleByToken => "heartbeat_idle_by_token_wrapper",
         }
     }
 

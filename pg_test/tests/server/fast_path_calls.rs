@@ -45,6 +45,7 @@ fn a_single_call_takes_the_fast_path_and_answers_the_same() {
     service.wait_for_written(offline, false);
     let users: [&(dyn ToSql + Sync); 4] = [&online, &offline, &stranger, &None::<Uuid>];
     let long = "x".repeat(1000);
+    let sessions: [&(dyn ToSql + Sync); 4] = [&session.id, &ended.id, &stranger, &None::<Uuid>];
     let tokens: [&(dyn ToSql + Sync); 5] = [&session.token, &ended.token, &"short", &long, &None::<String>];
     let mut slow = database.connect();
     slow.batch_execute("SET presence.fast_heartbeat = off").unwrap();
@@ -54,6 +55,8 @@ fn a_single_call_takes_the_fast_path_and_answers_the_same() {
         ("user_status", &users[..]),
         ("last_seen", &users[..]),
         ("heartbeat_by_token", &tokens[..]),
+        ("heartbeat_idle", &sessions[..]),
+        ("heartbeat_idle_by_token", &tokens[..]),
     ] {
         let sql = format!("SELECT presence.{function}($1)");
         for argument in arguments {
