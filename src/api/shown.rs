@@ -248,6 +248,12 @@ impl PresenceReader {
             );
             return found;
         }
+        // Of most users, nothing is declared, which a look by the key tells much sooner than a statement.
+        if let [user] = users
+            && !visibility::declares_else(user)
+        {
+            return HashMap::new();
+        }
         match users.len() <= MAX_BY_KEY {
             true => declared::of_users(users, now),
             false => declared::of_many(users, now),

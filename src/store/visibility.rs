@@ -121,6 +121,16 @@ pub fn exists() -> bool {
     found
 }
 
+/// Returns whether anything is declared of a user but that it is hidden, valid or not. The caller has locked the table.
+pub fn declares_else(user: &Uuid) -> bool {
+    let mut found = false;
+    scan(Some(user), &mut |row| {
+        found |= !row.is_visibility();
+        !found
+    });
+    found
+}
+
 /// Looks whether the user of a reservation is hidden, where nobody has. To be called after the reservation is kept somewhere, as
 /// an error here cancels it. Where others have locked the table, the worker looks later.
 pub fn resolve(tenant: Tenant, reservation: &Reservation, user: &Uuid) {
@@ -174,6 +184,11 @@ pub fn throughout(mut before: HashMap<Uuid, Visible>, after: &HashMap<Uuid, Visi
 
 /// Reads the row of a user, or all rows, until `f` returns false.
 fn read(of: Option<&Uuid>, f: &mut dyn FnMut(Uuid, Hiding) -> bool) {
+    scan(of, &mut |row| row.hiding().is_none_or(|(user, hiding)| f(user, hiding)));
+}
+
+/// Reads the rows of a user, of whatever source, or all rows that hide one, and perhaps others, until `f` returns false.
+fn scan(of: Option<&Uuid>, f: &mut dyn FnMut(&Row) -> bool) {
     let install = installed::get();
     let index = match of {
         Some(_) => install.declared_key,
@@ -202,10 +217,7 @@ fn read(of: Option<&Uuid>, f: &mut dyn FnMut(Uuid, Hiding) -> bool) {
             if tuple.is_null() {
                 break;
             }
-            let row = Row { tuple, descriptor };
-            if let Some((user, hiding)) = row.hiding()
-                && !f(user, hiding)
-            {
+            if !f(&Row { tuple, descriptor }) {
                 break;
             }
         }
@@ -241,11 +253,15 @@ struct Row {
 }
 
 impl Row {
+    fn is_visibility(&self) -> bool {
+        self.datum(SOURCE, pg_sys::TEXTOID)
+            // SAFETY: a text, as checked, in a tuple that is valid.
+            .is_some_and(|source| unsafe { text::bytes(source) } == VISIBILITY.as_bytes())
+    }
+
     /// Returns the user and what hides it; `None` of another source.
     fn hiding(&self) -> Option<(Uuid, Hiding)> {
-        let source = self.datum(SOURCE, pg_sys::TEXTOID)?;
-        // SAFETY: a text, as checked, in a tuple that is valid.
-        if unsafe { text::bytes(source) } != VISIBILITY.as_bytes() {
+        if !self.is_visibility() {
             return None;
         }
         // SAFETY: a uuid, as checked.

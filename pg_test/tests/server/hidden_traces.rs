@@ -233,3 +233,22 @@ fn a_setting_that_cannot_be_applied_is_named_as_the_reason_and_is_applied_once_i
     wait_until_equal("what is shown", &"active".to_owned(), || shown(&mut service, user));
     assert_shown(&mut service, user, "active");
 }
+
+#[test]
+fn what_is_declared_shows_of_who_has_hidden_before_whatever_its_source() {
+    let server = Server::new("1d");
+    let database = server.cluster.database();
+    let mut service = database.connect();
+    let user = online(&mut service);
+    service.execute(HIDE, &[&user]).unwrap();
+    service.execute(SHOW, &[&user]).unwrap();
+    assert_shown(&mut service, user, "active");
+    // Rows before and after the one that has hidden the user.
+    for source in ["calendar", "zoom"] {
+        declare(&mut service, user, &format!("'busy', source => '{source}'"));
+        assert_shown(&mut service, user, "busy");
+        let sql = "SELECT presence.clear_status($1, $2)";
+        service.execute(sql, &[&source, &user]).unwrap();
+        assert_shown(&mut service, user, "active");
+    }
+}
