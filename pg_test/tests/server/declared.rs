@@ -40,6 +40,18 @@ pub fn shown(client: &mut Client, user: Uuid) -> String {
     found
 }
 
+/// Waits until readers show something that does not follow from this connection's own calls. Asks one function, as the change may
+/// come between two.
+pub fn wait_for_shown(client: &mut Client, user: Uuid, expected: &str) {
+    let sql =
+        "SELECT concat_ws(' ', status, status_text, emoji, CASE WHEN status_expires_at IS NOT NULL THEN 'expires' END)
+               FROM presence.presence_of(ARRAY[$1::uuid])";
+    wait_until_equal("what is shown", &expected.to_owned(), || {
+        client.query_one(sql, &[&user]).unwrap().get(0)
+    });
+    assert_eq!(shown(client, user), expected);
+}
+
 /// Returns the same as it was last written.
 pub fn written(client: &mut Client, user: Uuid) -> String {
     let sql =

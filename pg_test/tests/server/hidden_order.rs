@@ -8,7 +8,7 @@ use postgres::Client;
 use uuid::Uuid;
 
 use crate::{
-    declared::{assert_shown, online, shown, written},
+    declared::{assert_shown, online, shown, wait_for_shown, written},
     hours::{Server, feed, wait_for_feed},
 };
 
@@ -245,8 +245,7 @@ fn who_may_not_hide_any_more_shows_and_hides_again_where_that_is_allowed() {
     assert_eq!(service.beat(session), "ok");
     assert!(service.end(session));
     server.cluster.set("presence.allow_invisible", "off");
-    let active = "active".to_owned();
-    wait_until_equal("what is shown", &active, || shown(&mut service, stays));
+    wait_for_shown(&mut service, stays, "active");
     assert_shown(&mut service, stays, "active");
     assert_eq!(shown(&mut service, leaves), "inactive");
     assert_eq!(last_seen(&mut service, leaves), before);
@@ -258,7 +257,7 @@ fn who_may_not_hide_any_more_shows_and_hides_again_where_that_is_allowed() {
     let meanwhile = last_seen(&mut service, leaves);
     server.cluster.set("presence.allow_invisible", "on");
     for user in [stays, leaves] {
-        wait_until_equal("what is shown", &"inactive".to_owned(), || shown(&mut service, user));
+        wait_for_shown(&mut service, user, "inactive");
         assert_shown(&mut service, user, "inactive");
     }
     assert_eq!(last_seen(&mut service, leaves), meanwhile);
@@ -267,9 +266,8 @@ fn who_may_not_hide_any_more_shows_and_hides_again_where_that_is_allowed() {
     client.execute("SELECT presence.set_invisible(false)", &[]).unwrap();
     for allowed in ["off", "on"] {
         server.cluster.set("presence.allow_invisible", allowed);
-        wait_until_equal("what is shown", &(allowed == "off"), || {
-            shown(&mut service, leaves) == "active"
-        });
+        let expected = if allowed == "off" { "active" } else { "inactive" };
+        wait_for_shown(&mut service, leaves, expected);
         assert_shown(&mut service, stays, "active");
     }
 }

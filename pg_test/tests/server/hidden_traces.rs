@@ -5,7 +5,7 @@ use postgres::Client;
 use uuid::Uuid;
 
 use crate::{
-    declared::{assert_shown, declare, online, shown},
+    declared::{assert_shown, declare, online, shown, wait_for_shown},
     hours::{Server, feed, wait_for_feed},
 };
 
@@ -198,15 +198,13 @@ fn a_row_of_a_users_own_that_comes_while_users_may_not_hide_hides_nobody() {
     );
     late.commit().unwrap();
     for user in [replicated, committed_late] {
-        wait_until_equal("what is shown", &"active".to_owned(), || shown(&mut service, user));
+        wait_for_shown(&mut service, user, "active");
         assert_shown(&mut service, user, "active");
     }
     // A service ends what only waits, for good.
     service.execute(SHOW, &[&replicated]).unwrap();
     server.cluster.set("presence.allow_invisible", "on");
-    wait_until_equal("what is shown", &"inactive".to_owned(), || {
-        shown(&mut service, committed_late)
-    });
+    wait_for_shown(&mut service, committed_late, "inactive");
     assert_shown(&mut service, replicated, "active");
 }
 
@@ -230,7 +228,7 @@ fn a_setting_that_cannot_be_applied_is_named_as_the_reason_and_is_applied_once_i
     online(&mut service);
     let accept = "ALTER TABLE presence.declared_statuses DROP CONSTRAINT refuse";
     service.batch_execute(accept).unwrap();
-    wait_until_equal("what is shown", &"active".to_owned(), || shown(&mut service, user));
+    wait_for_shown(&mut service, user, "active");
     assert_shown(&mut service, user, "active");
 }
 

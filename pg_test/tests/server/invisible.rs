@@ -8,7 +8,7 @@ use postgres::{Client, NoTls, error::SqlState};
 use uuid::Uuid;
 
 use crate::{
-    declared::{assert_shown, declare, online, shown, written},
+    declared::{assert_shown, declare, online, shown, wait_for_shown, written},
     hours::{HOUR, Server, feed, wait_for_feed},
 };
 
@@ -226,7 +226,7 @@ fn users_hide_themselves_only_where_that_is_allowed() {
     set_invisible(&mut service, moderated, "true");
     assert_shown(&mut service, own_wish, "inactive");
     server.cluster.set("presence.allow_invisible", "off");
-    wait_until("readers to see it", || shown(&mut service, own_wish) == "active");
+    wait_for_shown(&mut service, own_wish, "active");
     assert_shown(&mut service, own_wish, "active");
     assert_shown(&mut service, moderated, "inactive");
     let error = client.execute("SELECT presence.set_invisible(true)", &[]).unwrap_err();
@@ -445,7 +445,7 @@ fn a_standby_hides_who_is_hidden_also_once_it_is_promoted() {
     set_invisible(&mut service, user, "true, expires_in => '2 h'");
     let standby = server.cluster.standby();
     let mut there = standby.connect(&database.name);
-    wait_until("the standby to catch up", || shown(&mut there, user) == "inactive");
+    wait_for_shown(&mut there, user, "inactive");
     assert_eq!(last_seen(&mut there, user), seen);
     assert_eq!(there.online_count(), 0);
     assert_eq!(own(&mut there, user), "active shown inactive invisible 1");
