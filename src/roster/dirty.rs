@@ -11,6 +11,7 @@ use super::{
     atomic::{uuid_words, words_uuid},
     clock::Now,
     layout::{NONE, Roster, User},
+    lock::{self, Index},
     state::UserFlag,
     sweep::BATCH,
     tenant::Tenant,
@@ -217,6 +218,17 @@ impl Tenant {
             }
         }
         dirty
+    }
+
+    /// Why the status of a user may have changed last, if that is yet to be written.
+    pub fn unwritten_reason(&self, user_id: &Uuid) -> Option<Reason> {
+        let (roster, words) = (self.roster(), uuid_words(user_id));
+        let bucket = roster.user_bucket(self.index(), words);
+        let _held = lock::shared(Index::User, bucket);
+        let user = &roster.users[roster.find_user(self.index(), bucket, words)? as usize];
+        user.flags
+            .has_any([UserFlag::Dirty, UserFlag::Taken])
+            .then(|| user.reason())
     }
 
     /// Notes that users who were taken out of the queue are written, or that there is nothing to write of them.

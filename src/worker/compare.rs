@@ -105,6 +105,13 @@ pub struct Comparison {
     pub is_behind: bool,
 }
 
+/// Returns the reason of a user's status: that of the comparison, or the one for which the user is queued meanwhile, if it is
+/// one for this status.
+fn reason_of(tenant: Tenant, user: &DirtyUser, reason: Option<Reason>) -> Option<Reason> {
+    let fits = |reason: &Reason| reason.leads_to(user.status) && (user.status.is_online() || !reason.is_while_online());
+    reason.or_else(|| tenant.unwritten_reason(&user.user_id).filter(fits))
+}
+
 /// Compares all users of the tables with the roster and with what is declared of them. `reason` is the reason of those who
 /// differ, if it is known. Where others have locked what is declared, only who comes and goes differs. To be called in a
 /// transaction.
@@ -172,12 +179,14 @@ pub fn compare_all(tenant: Tenant, reason: Option<Reason>) -> Comparison {
         // Who is hidden, and whom nothing shows of, is written as nothing.
         let shows = is.shown.status.is_online() || is.shown.has_details() || is.shown.expires_at.is_some();
         if (shows || was.is_some()) && differs(was.flatten(), is) {
+            let reason = reason_of(tenant, &user, reason);
             updates.push(UserUpdate { user, reason });
         }
     }
     // The rest is offline.
     let mut offline = |id: Uuid| {
         let user = tenant.dirty_user(&id, Reason::Deleted, &now, timeout);
+        let reason = reason_of(tenant, &user, reason);
         updates.push(UserUpdate { user, reason });
     };
     for (id, was) in written {
