@@ -40,24 +40,26 @@ pub fn shown(client: &mut Client, user: Uuid) -> String {
     found
 }
 
+/// SQL for what shows of a user, by the columns that readers and the table have in common.
+const IN_WORDS: &str =
+    "concat_ws(' ', status, status_text, emoji, CASE WHEN status_expires_at IS NOT NULL THEN 'expires' END)";
+
 /// Waits until readers show something that does not follow from this connection's own calls. Asks one function, as the change may
 /// come between two.
 pub fn wait_for_shown(client: &mut Client, user: Uuid, expected: &str) {
-    let sql =
-        "SELECT concat_ws(' ', status, status_text, emoji, CASE WHEN status_expires_at IS NOT NULL THEN 'expires' END)
-               FROM presence.presence_of(ARRAY[$1::uuid])";
+    let sql = format!("SELECT {IN_WORDS} FROM presence.presence_of(ARRAY[$1::uuid])");
     wait_until_equal("what is shown", &expected.to_owned(), || {
-        client.query_one(sql, &[&user]).unwrap().get(0)
+        client.query_one(&sql, &[&user]).unwrap().get(0)
     });
     assert_eq!(shown(client, user), expected);
 }
 
 /// Returns the same as it was last written.
 pub fn written(client: &mut Client, user: Uuid) -> String {
-    let sql =
-        "SELECT concat_ws(' ', status, status_text, emoji, CASE WHEN status_expires_at IS NOT NULL THEN 'expires' END)
-               FROM presence.user_presence WHERE user_id = $1 AND is_online = (status <> 'inactive')";
-    let row = client.query_opt(sql, &[&user]).unwrap();
+    let sql = format!(
+        "SELECT {IN_WORDS} FROM presence.user_presence WHERE user_id = $1 AND is_online = (status <> 'inactive')"
+    );
+    let row = client.query_opt(&sql, &[&user]).unwrap();
     row.map_or("nothing".to_owned(), |row| row.get(0))
 }
 
